@@ -1,0 +1,88 @@
+#include "loop.h"
+
+#include <assert.h>
+#include <stddef.h>
+#include <time.h>
+
+/* Run what is ready now; what gets ready meanwhile waits for the next turn, so
+ * that sockets and timers are never starved by tasks that wake one another. */
+static void on_prepare(struct ev_loop *ev, ev_prepare *w, int revents)
+{
+    (void)revents;
+    luna_loop *loop = w->data;
+    luna_list batch;
+    luna_list_take(&batch, &loop->ready);
+    while (!luna_list_empty(&batch)) {
+        luna_op *op = LUNA_CONTAINER(batch.next, luna_op, link);
+        luna_list_del(&op->link);
+        op->state = LUNA_OP_IDLE;
+        loop->live--;
+        op->done(op);
+    }
+    if (luna_list_empty(&loop->ready))
+        ev_idle_stop(ev, &loop->idle);
+}
+
+static void on_idle(struct ev_loop *ev, ev_idle *w, int revents)
+{
+    (void)ev;
+    (void)w;
+    (void)revents;
+}
+
+void luna_loop_init(luna_loop *loop)
+{
+    *loop = (luna_loop){ .ev = ev_default_loop(EVFLAG_AUTO) };
+    luna_list_init(&loop->ready);
+    ev_prepare_init(&loop->prepare, on_prepare);
+    loop->prepare.data = loop;
+    ev_prepare_start(loop->ev, &loop->prepare);
+    ev_unref(loop->ev);
+    ev_idle_init(&loop->idle, on_idle);
+}
+
+void luna_loop_deinit(luna_loop *loop)
+{
+    assert(luna_list_empty(&loop->ready));
+    ev_idle_stop(loop->ev, &loop->idle);
+    ev_ref(loop->ev);
+    ev_prepare_stop(loop->ev, &loop->prepare);
+    ev_loop_destroy(loop->ev);
+    loop->ev = NULL;
+}
+
+double luna_loop_clock(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (double)ts.tv_sec + (double)ts.tv_nsec * 1e-9;
+}
+
+void luna_op_start(luna_op *op, luna_loop *loop, void (*done)(luna_op *), void (*cancel)(luna_op *))
+{
+    luna_list_init(&op->link);
+    op->loop = loop;
+    op->done = done;
+    op->cancel = cancel;
+    op->status = LUNA_OK;
+    op->state = LUNA_OP_PENDING;
+    loop->live++;
+}
+
+void luna_op_post(luna_op *op, luna_status status)
+{
+    if (op->state != LUNA_OP_PENDING)
+        return;
+    luna_loop *loop = op->loop;
+    op->status = status;
+    op->state = LUNA_OP_READY;
+    luna_list_del(&op->link);
+    luna_list_push(&loop->ready, &op->link);
+    ev_idle_start(loop->ev, &loop->idle);
+}
+
+void luna_op_cancel(luna_op *op)
+{
+    if (op->state == LUNA_OP_PENDING)
+        op->cancel(op);
+}

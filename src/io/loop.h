@@ -1,0 +1,54 @@
+/* loop.h - the event loop and its queue of finished operations.  Layer: io.
+ *
+ * One loop for the process, on libev's default loop (child watchers live only
+ * there).  Completions never run inside the call that started or finished the
+ * operation: they are queued here and run once per loop turn, in order.
+ *
+ * An operation (luna_op) is embedded in whatever it belongs to.  It completes
+ * exactly once; cancelling it asks for that completion, with LUNA_ECANCELED
+ * unless the real result came first.  The storage must stay valid until
+ * `done` is called and may be freed by it. */
+#ifndef LUNA_IO_LOOP_H
+#define LUNA_IO_LOOP_H
+
+#include <ev.h>
+
+#include "err.h"
+#include "list.h"
+
+typedef struct luna_loop {
+    struct ev_loop *ev;
+    luna_list ready; /* finished operations whose `done` is still to run */
+    unsigned live;   /* operations started and not yet done */
+    ev_prepare prepare;
+    ev_idle idle; /* active while `ready` is not empty: the poll must not sleep */
+} luna_loop;
+
+typedef struct luna_op luna_op;
+struct luna_op {
+    luna_list link; /* in loop->ready, or free for the owner's queue while pending */
+    luna_loop *loop;
+    void (*done)(luna_op *op);   /* exactly once; op->status is set */
+    void (*cancel)(luna_op *op); /* while pending: must lead to luna_op_post */
+    void *user;
+    luna_status status;
+    enum { LUNA_OP_IDLE, LUNA_OP_PENDING, LUNA_OP_READY } state;
+};
+
+void luna_loop_init(luna_loop *loop);
+void luna_loop_deinit(luna_loop *loop);
+
+/* Monotonic seconds, read afresh. */
+double luna_loop_clock(void);
+
+/* Mark `op` pending.  `done` and `user` may be replaced until it completes. */
+void luna_op_start(luna_op *op, luna_loop *loop, void (*done)(luna_op *),
+                   void (*cancel)(luna_op *));
+
+/* Finish a pending op; `done` runs in this or the next loop turn, never from inside this call.
+ * Does nothing when the op is not pending.  The op leaves whatever queue `link` was in. */
+void luna_op_post(luna_op *op, luna_status status);
+
+/* Ask a pending op to end soon.  Does nothing when it is not pending. */
+void luna_op_cancel(luna_op *op);
+#endif
