@@ -1,30 +1,46 @@
 /* runtime.h - the one runtime: loop, Lua state, tasks.  Layer: lua.
  *
- * The only mutable state outside src/app.  Bindings reach it through luna_rt. */
+ * The only mutable state below src/app.  Bindings reach it through luna_rt. */
 #ifndef LUNA_LUA_RUNTIME_H
 #define LUNA_LUA_RUNTIME_H
 
 #include <lua.h>
 
+#include "cancel.h"
 #include "loop.h"
+#include "resolve.h"
 #include "task.h"
 
 typedef struct luna_runtime {
     luna_loop loop;
-    lua_State *main;    /* the main state; never the one a binding was called with */
-    luna_task *current; /* the task that is running now, or NULL */
-    luna_list tasks;    /* every live task, oldest first */
-    int wait_ref;       /* registry reference of the WAIT token */
-    int err_meta_ref;   /* registry reference of lunashard.errors' metatable, or LUA_NOREF */
-    int int64_ref;      /* registry reference of ffi.typeof "int64_t" */
+    luna_resolver *resolver; /* started with the first pool */
+    luna_canceler *canceler;
+    lua_State *main;       /* the main state; never the one a binding was called with */
+    luna_task *current;    /* the task that is running now, or NULL */
+    luna_list tasks;       /* every live task, oldest first */
+    unsigned failed_tasks; /* tasks that ended with an error which nobody joined */
+    int exit_code;         /* what os.exit asked for, -1 before */
+    int err_meta_ref;      /* registry reference of lunashard.errors' metatable, or LUA_NOREF */
+    int int64_ref;         /* registry reference of ffi.typeof "int64_t" */
 } luna_runtime;
 
 extern luna_runtime luna_rt;
 
-/* Open the Lua state with every binding in package.preload as
- * "lunashard.core.<name>".  Aborts only when memory is gone. */
-void luna_runtime_open(void);
+/* What park yields, and what a cancelled wait returns.  Compared by address. */
+#define LUNA_TOKEN_WAIT ((void *)&luna_rt.loop)
+#define LUNA_TOKEN_CANCELED ((void *)&luna_rt.main)
 
-/* Cancel and end all tasks, close what they held, close the state and the loop. */
-void luna_runtime_close(void);
+/* Open the Lua state with every binding in package.preload as
+ * "lunashard.core.<name>" and run lunashard.prelude.  0, or 1 after printing why. */
+LUNA_MUSTCHECK int luna_runtime_open(void);
+
+/* Cancel every task, newest first. */
+void luna_runtime_cancel_tasks(void);
+
+/* Run the loop until `task` has ended. */
+void luna_runtime_run(const luna_task *task);
+
+/* Cancel what still runs, give it `grace` seconds to end, abandon the rest,
+ * close the state (and with it every pool) and the loop. */
+void luna_runtime_close(double grace);
 #endif

@@ -3,10 +3,10 @@
  * A binding that must wait does, in this order: check every argument; call
  * luna_task_check; create the operation and start it with luna_task_wake as
  * its `done`; leave one value on top of its stack; return luna_task_park(L, op).
- * That value (usually the userdata that holds the op, which keeps it alive) is
- * what the Lua caller receives when the op completes.  In a cancelled task the
- * caller receives the CANCELED token instead: bindings that wait are therefore
- * called only through lunashard.task.waits, which turns it into a raised error. */
+ * The Lua caller receives that value (usually the userdata that holds the op,
+ * which parking keeps alive) and whether the op ended with LUNA_OK.  In a
+ * cancelled task it receives the CANCELED token instead: bindings that wait are
+ * therefore called only through lunashard.task.waits, which raises on it. */
 #ifndef LUNA_LUA_TASK_H
 #define LUNA_LUA_TASK_H
 
@@ -16,6 +16,12 @@
 
 typedef struct luna_task luna_task;
 
+/* Something a task must not outlive, such as a leased connection. */
+typedef struct luna_held {
+    luna_list link;
+    void (*release)(struct luna_held *held); /* called with `link` already removed */
+} luna_held;
+
 /* Raise unless called from a task that may wait here. */
 void luna_task_check(lua_State *L, const char *what);
 
@@ -24,4 +30,25 @@ int luna_task_park(lua_State *L, luna_op *op);
 
 /* The `done` of an op that a task is parked on. */
 void luna_task_wake(luna_op *op);
+
+/* Give `held` to the current task: released when that task ends, unless it was
+ * removed (luna_list_del on the link) or given to another task before. */
+void luna_task_hold(luna_held *held);
+
+/* Push a new task that will call the function below the `nargs` arguments on
+ * top of L; pops those.  It starts in the next loop turn. */
+luna_task *luna_task_spawn(lua_State *L, int nargs);
+
+/* Ask a task to end: its present wait, and every later one, raises CANCELED. */
+void luna_task_cancel(luna_task *task);
+
+/* End a cancelled task that goes on all the same: it is never resumed again. */
+void luna_task_abandon(luna_task *task);
+
+bool luna_task_is_done(const luna_task *task);
+
+/* Register the task type and the methods of its handles. */
+void luna_task_register(lua_State *L);
+int luna_task_spawn_binding(lua_State *L);
+int luna_task_current(lua_State *L);
 #endif

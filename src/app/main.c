@@ -1,0 +1,95 @@
+/* main.c - the program: one runtime, one main task, signals.  Layer: app. */
+#include <lauxlib.h>
+#include <lua.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "runtime.h"
+
+/* Seconds that what a script left running has for its end. */
+#define SHUTDOWN_GRACE 3.0
+
+static volatile sig_atomic_t caught_signal;
+static ev_async on_signal_async;
+
+static void on_hook(lua_State *L, lua_Debug *ar)
+{
+    (void)ar;
+    lua_sethook(L, NULL, 0, 0);
+    luna_runtime_cancel_tasks();
+    luaL_error(L, "interrupted");
+}
+
+/* First signal: cancel everything; a task that computes is stopped by a hook.
+ * Second signal: the user means it. */
+static void on_signal(int signo)
+{
+    if (caught_signal != 0)
+        _exit(128 + signo);
+    caught_signal = signo;
+    lua_sethook(luna_rt.main, on_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
+    ev_async_send(luna_rt.loop.ev, &on_signal_async);
+}
+
+static void on_signal_in_loop(struct ev_loop *ev, ev_async *w, int revents)
+{
+    (void)ev;
+    (void)w;
+    (void)revents;
+    lua_sethook(luna_rt.main, NULL, 0, 0);
+    luna_runtime_cancel_tasks();
+}
+
+static void catch_signals(void)
+{
+    struct sigaction sa = { .sa_handler = on_signal };
+    ev_async_init(&on_signal_async, on_signal_in_loop);
+    ev_async_start(luna_rt.loop.ev, &on_signal_async);
+    sigaction(SIGINT, &sa, NULL);
+    sigaction(SIGTERM, &sa, NULL);
+    sigaction(SIGHUP, &sa, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+/* `return require("lunashard.cli").main(...)`, as the main task. */
+static luna_task *start_main_task(lua_State *L, int argc, char **argv)
+{
+    if (luaL_loadstring(L, "return require('lunashard.cli').main({...})") != 0)
+        return NULL;
+    for (int i = 1; i < argc; i++)
+        lua_pushstring(L, argv[i]);
+    return luna_task_spawn(L, argc - 1);
+}
+
+static int exit_code_of(lua_State *L, int handle)
+{
+    lua_getfield(L, handle, "outcome");
+    lua_pushvalue(L, handle);
+    if (lua_pcall(L, 1, 2, 0) != 0 || !lua_toboolean(L, -2) || !lua_isnumber(L, -1))
+        return EXIT_FAILURE;
+    return (int)lua_tointeger(L, -1);
+}
+
+int main(int argc, char **argv)
+{
+    if (luna_runtime_open() != 0)
+        return EXIT_FAILURE;
+    catch_signals();
+    lua_State *L = luna_rt.main;
+    luna_task *task = start_main_task(L, argc, argv);
+    if (task == NULL) {
+        fprintf(stderr, "lunashard: %s\n", lua_tostring(L, -1));
+        return EXIT_FAILURE;
+    }
+    luna_runtime_run(task);
+    int code = exit_code_of(L, lua_gettop(L));
+    if (luna_rt.exit_code >= 0)
+        code = luna_rt.exit_code;
+    luna_runtime_close(SHUTDOWN_GRACE);
+    if (caught_signal != 0)
+        code = 128 + caught_signal;
+    return code;
+}

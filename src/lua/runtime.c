@@ -1,0 +1,103 @@
+#include "runtime.h"
+
+#include <lauxlib.h>
+#include <lualib.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "bind.h"
+
+luna_runtime luna_rt;
+
+static const luaL_Reg bindings[] = {
+    { "lunashard.core.task", luaopen_lunashard_core_task },
+    { "lunashard.core.pool", luaopen_lunashard_core_pool },
+    { "lunashard.core.placement", luaopen_lunashard_core_placement },
+    { "lunashard.core.decimal", luaopen_lunashard_core_decimal },
+    { "lunashard.core.process", luaopen_lunashard_core_process },
+    { "lunashard.core.system", luaopen_lunashard_core_system },
+    { NULL, NULL },
+};
+
+static void preload_bindings(lua_State *L)
+{
+    lua_getglobal(L, "package");
+    lua_getfield(L, -1, "preload");
+    for (const luaL_Reg *b = bindings; b->name != NULL; b++) {
+        lua_pushcfunction(L, b->func);
+        lua_setfield(L, -2, b->name);
+    }
+    lua_pop(L, 2);
+}
+
+int luna_runtime_open(void)
+{
+    luna_loop_init(&luna_rt.loop);
+    luna_list_init(&luna_rt.tasks);
+    luna_rt.exit_code = -1;
+    luna_rt.err_meta_ref = LUA_NOREF;
+    lua_State *L = luna_rt.main = luaL_newstate();
+    if (L == NULL)
+        abort();
+    luaL_openlibs(L);
+    if (getenv("LUNASHARD_GCSTRESS") != NULL) { /* collect all the time: finds missing anchors */
+        lua_gc(L, LUA_GCSETPAUSE, 0);
+        lua_gc(L, LUA_GCSETSTEPMUL, 10000);
+    }
+    preload_bindings(L);
+
+    lua_getglobal(L, "require");
+    lua_pushliteral(L, "lunashard.prelude");
+    if (lua_pcall(L, 1, 0, 0) != 0 || luaL_dostring(L, "return require('ffi').typeof('int64_t')")) {
+        fprintf(stderr, "lunashard: cannot start: %s\n", lua_tostring(L, -1));
+        return 1;
+    }
+    luna_rt.int64_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    return 0;
+}
+
+static luna_task *task_of(luna_list *link)
+{
+    return (luna_task *)(void *)link; /* the link is a task's first member */
+}
+
+void luna_runtime_cancel_tasks(void)
+{
+    for (luna_list *it = luna_rt.tasks.prev; it != &luna_rt.tasks; it = it->prev)
+        luna_task_cancel(task_of(it));
+}
+
+void luna_runtime_run(const luna_task *task)
+{
+    while (!luna_task_is_done(task))
+        ev_run(luna_rt.loop.ev, EVRUN_ONCE);
+}
+
+static void on_grace_over(struct ev_loop *ev, ev_timer *w, int revents)
+{
+    (void)ev;
+    (void)w;
+    (void)revents;
+}
+
+void luna_runtime_close(double grace)
+{
+    ev_timer timer;
+    double end = luna_loop_clock() + grace;
+    ev_timer_init(&timer, on_grace_over, grace, 0.05);
+    ev_now_update(luna_rt.loop.ev);
+    ev_timer_start(luna_rt.loop.ev, &timer);
+    luna_runtime_cancel_tasks();
+    while ((!luna_list_empty(&luna_rt.tasks) || luna_rt.loop.live > 0) && luna_loop_clock() < end)
+        ev_run(luna_rt.loop.ev, EVRUN_ONCE);
+    ev_timer_stop(luna_rt.loop.ev, &timer);
+    LUNA_LIST_EACH(&luna_rt.tasks, it)
+    luna_task_abandon(task_of(it));
+
+    lua_close(luna_rt.main);
+    if (luna_rt.canceler != NULL)
+        luna_canceler_free(luna_rt.canceler);
+    if (luna_rt.resolver != NULL)
+        luna_resolver_free(luna_rt.resolver);
+    luna_loop_deinit(&luna_rt.loop);
+}
