@@ -1,7 +1,9 @@
 /* cancel.h - server-side cancellation without blocking the loop.  Layer: io.
  *
- * libpq 15 offers only the blocking PQcancel, so a few helper threads make the
- * calls and report back through ev_async. */
+ * libpq 15 offers only the blocking PQcancel, so helper threads make the calls
+ * and report back through ev_async.  PQcancel waits without limit for a server
+ * that accepts and never answers; the requests here do not, and a few of them
+ * to one such server never hold up those to another. */
 #ifndef LUNA_IO_CANCEL_H
 #define LUNA_IO_CANCEL_H
 
@@ -12,22 +14,30 @@
 typedef struct luna_canceler luna_canceler;
 
 /* One cancel request; embedded by the caller, alive until `op` is done.  It
- * cannot be cancelled itself: a helper thread may be inside libpq. */
+ * cannot be cancelled itself: a helper thread may be inside libpq.
+ *
+ * LUNA_OK: the server has passed it on.  LUNA_EDOWN: it could not be sent, or
+ * the server did not take it within LUNA_CANCEL_TIMEOUT; it may then still
+ * arrive and hit whatever the backend runs by that time, so that the
+ * connection must not be used again. */
 typedef struct luna_cancel {
-    luna_op op; /* LUNA_OK: the server took the request; LUNA_EDOWN: it could not be sent */
-    PGcancel *handle;
+    luna_op op;
     luna_err err;
-    luna_list queue;
+    void *impl;
 } luna_cancel;
 
-/* Threads are started when first needed, at most 4.  NULL when memory is gone. */
+#define LUNA_CANCEL_TIMEOUT 5. /* seconds, the wait for a thread included */
+
+/* Threads are started when first needed.  NULL when memory is gone. */
 luna_canceler *luna_canceler_new(luna_loop *loop);
-/* Waits for the requests that are inside libpq (each is bounded by libpq's own
- * connect time); queued ones are dropped and completed with LUNA_ECANCELED. */
+/* Waits a second at most for the requests that are inside libpq; those and the
+ * queued ones complete by way of the loop, unfinished ones with
+ * LUNA_ECANCELED.  NULL is allowed. */
 void luna_canceler_free(luna_canceler *canceler);
 
 /* Ask the server behind `conn` to cancel what it runs.  Takes a PGcancel copy
- * at once, so `conn` may be closed right after. */
+ * at once, so `conn` may be closed right after.  The loop stays alive until
+ * the request is done. */
 void luna_cancel_start(luna_canceler *canceler, luna_cancel *cancel, PGconn *conn,
                        void (*done)(luna_op *op));
 #endif

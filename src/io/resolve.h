@@ -1,4 +1,7 @@
-/* resolve.h - host names to addresses without blocking, by c-ares.  Layer: io. */
+/* resolve.h - host names to addresses without blocking, by c-ares.  Layer: io.
+ *
+ * libpq would look names up itself, and block the loop while it does; so names
+ * are resolved here first and libpq is given numeric addresses only. */
 #ifndef LUNA_IO_RESOLVE_H
 #define LUNA_IO_RESOLVE_H
 
@@ -9,19 +12,22 @@ typedef struct luna_resolver luna_resolver;
 /* One lookup; embedded by the caller, who keeps it alive until `op` is done. */
 typedef struct luna_resolve {
     luna_op op;
-    char addresses[512]; /* on LUNA_OK: comma-separated numeric addresses, at least one */
+    char addresses[512]; /* on LUNA_OK: comma-separated numeric addresses, best first, at least
+                            one; those that do not fit are left out */
     int count;           /* how many */
     luna_err err;        /* when op.status is not LUNA_OK */
     void *impl;
 } luna_resolve;
 
-/* The resolver of a loop; NULL and a filled `err` when c-ares cannot start. */
+/* The resolver of a loop; NULL and a filled `err` when c-ares cannot start.
+ * The system's resolver configuration is read here, once. */
 luna_resolver *luna_resolver_new(luna_loop *loop, luna_err *err);
 /* Outstanding lookups complete with LUNA_ECANCELED, by way of the loop, and
- * must not be freed before that. */
+ * must not be freed before that.  NULL is allowed. */
 void luna_resolver_free(luna_resolver *resolver);
 
 /* Start looking up `host` (copied).  A numeric address completes with itself.
+ * Both families are asked for, in the order of preference of RFC 6724.
  * Fails with LUNA_EDOWN (no such host, no answer) or LUNA_ETIMEOUT after
  * `timeout` seconds.  op.user is free for the caller. */
 void luna_resolve_start(luna_resolver *resolver, luna_resolve *lookup, const char *host,
