@@ -121,15 +121,17 @@ static void *canceler_thread(void *arg)
 {
     luna_canceler *canceler = arg;
     pthread_mutex_lock(&canceler->mutex);
-    while (!canceler->stopping) {
+    for (;;) {
         request *r = canceler_next(canceler);
         if (r != NULL) {
             canceler_work(canceler, r);
-            continue;
+        } else if (canceler->stopping) {
+            break;
+        } else {
+            canceler->waiting++;
+            pthread_cond_wait(&canceler->wake, &canceler->mutex);
+            canceler->waiting--;
         }
-        canceler->waiting++;
-        pthread_cond_wait(&canceler->wake, &canceler->mutex);
-        canceler->waiting--;
     }
     for (int i = 0; i < canceler->nthreads; i++)
         if (pthread_equal(canceler->threads[i].id, pthread_self()))

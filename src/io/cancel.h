@@ -30,9 +30,8 @@ typedef struct luna_cancel {
 
 /* Threads are started when first needed.  NULL when memory is gone. */
 luna_canceler *luna_canceler_new(luna_loop *loop);
-/* Waits a second at most for the requests that are inside libpq; those and the
- * queued ones complete by way of the loop, unfinished ones with
- * LUNA_ECANCELED.  NULL is allowed. */
+/* Waits a second at most for the outstanding requests to be sent.  All complete
+ * by way of the loop, the unfinished ones with LUNA_ECANCELED.  NULL is allowed. */
 void luna_canceler_free(luna_canceler *canceler);
 
 /* Ask the server behind `conn` to cancel what it runs.  Takes a PGcancel copy
