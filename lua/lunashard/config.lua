@@ -1,0 +1,493 @@
+--- Declarative templates for the manager's and the router's options.
+-- A template maps each name to its type, range and default; @{check} walks a
+-- table along it and says, with the full path, what is wrong. A checked
+-- configuration is a new table: what the caller passed is never changed or kept.
+-- @module lunashard.config
+
+local errors = require("lunashard.errors")
+local options = require("lunashard.options")
+
+local config = {}
+
+local SSL_MODES = { "disable", "allow", "prefer", "require", "verify-ca", "verify-full" }
+local KEY_TYPES = { "int8", "text", "uuid", "date" }
+
+local function number(default, more)
+  local field = { type = "number", default = default }
+  for name, value in pairs(more or {}) do
+    field[name] = value
+  end
+  return field
+end
+
+local function text(more)
+  local field = { type = "string", nonempty = true }
+  for name, value in pairs(more or {}) do
+    field[name] = value
+  end
+  return field
+end
+
+local function seconds(default)
+  return number(default, { above = 0 })
+end
+
+local function count(default, least)
+  return number(default, { integer = true, min = least })
+end
+
+local function flag(default)
+  return { type = "boolean", default = default }
+end
+
+-- What a connection needs, for a primary and, inherited where absent, for its replicas.
+local CONNECTION = {
+  port = number(5432, { integer = true, min = 1, max = 65535 }),
+  user = text(),
+  password = text({ secret = true }),
+  passfile = text({ path = true }),
+  sslmode = text({ one_of = SSL_MODES }),
+  sslrootcert = text({ path = true }),
+  sslcert = text({ path = true }),
+  sslkey = text({ path = true }),
+  sslpassword = text({ secret = true }),
+  sslcrl = text({ path = true }),
+  sslcrldir = text({ path = true }),
+  sslsni = text(),
+  ssl_min_protocol_version = text(),
+  ssl_max_protocol_version = text(),
+  channel_binding = text({ one_of = { "disable", "prefer", "require" } }),
+  pool_size = count(nil, 1),
+  tags = { type = "table" },
+  region = text(),
+}
+
+local function with_connection(fields)
+  for name, field in pairs(CONNECTION) do
+    fields[name] = fields[name] or field
+  end
+  return fields
+end
+
+local REPLICA = with_connection({
+  host = text({ required = true }),
+  port = { type = "number", integer = true, min = 1, max = 65535, default = 5432 },
+  database = text(),
+})
+
+local SHARD = with_connection({
+  shard_id = text({ required = true }),
+  host = text({ required = true }),
+  database = text({ required = true }),
+  weight = number(1.0, { above = 0 }),
+  replicas = { list_of = REPLICA, what = "replicas" },
+  metadata = { type = "table" },
+})
+
+local TABLE = {
+  shard_key = { type = "string", or_type = "table" },
+  type = { type = "string", or_type = "table" },
+  reference = flag(false),
+}
+
+-- Every option of the cluster file. Those without a default are absent when not given.
+local MANAGER = {
+  name = text(),
+  environment = text(),
+  shards = { list_of = SHARD, what = "shards" },
+  strategy = { type = "any" },
+  tables = { map_of = TABLE },
+  plugins = text({ path = true }),
+  trusted_plugins = { list_of_strings = true },
+  catalog = { type = "table", or_type = "string" },
+  jobs = { type = "table" },
+  require_all = flag(false),
+  connection_pool_size = count(20, 1),
+  connection_pool_min = count(0, 0),
+  connection_timeout = seconds(5),
+  idle_timeout = seconds(300),
+  max_lifetime = seconds(3600),
+  max_waiters = count(10000, 0),
+  health_check_interval = seconds(30),
+  health_check_timeout = seconds(2),
+  max_consecutive_failures = count(3, 1),
+  enable_auto_failover = flag(true),
+  promote = flag(false),
+  max_replica_lag = number(10, { min = 0 }),
+  query_timeout = seconds(30),
+  retries = count(2, 0),
+  max_parallel_shards = count(nil, 1),
+  max_result_bytes = count(256 * 1024 * 1024, 1),
+  pipeline = flag(true),
+  read_batches = flag(true),
+  slow_statement = seconds(1),
+  application_name = text(),
+  statement_cache = count(256, 0),
+}
+
+local ROUTER = {
+  shard_manager = { type = "table", required = true },
+  query_timeout = seconds(nil),
+  retries = count(nil, 0),
+  max_parallel_shards = count(nil, 1),
+  max_result_bytes = count(nil, 1),
+}
+
+-- ---- checking -------------------------------------------------------------
+
+local function expectation(field)
+  if field.integer and field.min and field.max then
+    return ("an integer from %d to %d"):format(field.min, field.max)
+  elseif field.integer then
+    return ("an integer, %d or more"):format(field.min)
+  elseif field.above then
+    return ("a number above %g"):format(field.above)
+  elseif field.min then
+    return ("a number, %g or more"):format(field.min)
+  elseif field.one_of then
+    return "one of " .. table.concat(field.one_of, ", ")
+  elseif field.nonempty then
+    return "a string that is not empty"
+  end
+  local name = field.or_type and field.type .. " or " .. field.or_type or field.type
+  return "a " .. name
+end
+
+local function is_member(list, value)
+  for _, member in ipairs(list) do
+    if member == value then
+      return true
+    end
+  end
+  return false
+end
+
+local function fits(field, value)
+  local kind = type(value)
+  if field.type == "any" then
+    return true
+  elseif kind ~= field.type and kind ~= field.or_type then
+    return false
+  elseif kind == "number" then
+    -- NaN fails the first comparison, an endless value the second.
+    return value == value and value < math.huge
+      and not (field.integer and value % 1 ~= 0)
+      and not (field.above and value <= field.above)
+      and not (field.min and value < field.min)
+      and not (field.max and value > field.max)
+  elseif kind == "string" then
+    return not (field.nonempty and value == "")
+      and not (field.one_of and not is_member(field.one_of, value))
+  end
+  return true
+end
+
+local function mismatch(path, field, value)
+  local got = field.secret and "a " .. type(value) or options.describe(value)
+  local suggestion = ""
+  if field.one_of and type(value) == "string" then
+    local near = errors.nearest(value, field.one_of)
+    suggestion = near and (" (did you mean %q?)"):format(near) or ""
+  end
+  return ("%s: expected %s, got %s%s"):format(path, expectation(field), got, suggestion)
+end
+
+local check_fields
+
+local function check_list(item_template, value, path)
+  if type(value) ~= "table" then
+    return nil, ("%s: expected a list of tables, got %s"):format(path, options.describe(value))
+  end
+  local list, n = {}, #value
+  for key in pairs(value) do
+    if type(key) ~= "number" or key < 1 or key > n or key % 1 ~= 0 then
+      return nil, ("%s: expected a list, got the key %s"):format(path, options.describe(key))
+    end
+  end
+  for i = 1, n do
+    local item, message = check_fields(item_template, value[i], ("%s[%d]"):format(path, i))
+    if not item then
+      return nil, message
+    end
+    list[i] = item
+  end
+  return list
+end
+
+local function check_map(item_template, value, path)
+  if type(value) ~= "table" then
+    return nil, ("%s: expected a table of tables, got %s"):format(path, options.describe(value))
+  end
+  local map = {}
+  for name, given in pairs(value) do
+    if type(name) ~= "string" then
+      return nil, ("%s: expected names as keys, got %s"):format(path, options.describe(name))
+    end
+    local item, message = check_fields(item_template, given, path .. "." .. name)
+    if not item then
+      return nil, message
+    end
+    map[name] = item
+  end
+  return map
+end
+
+local function check_strings(value, path)
+  if type(value) ~= "table" then
+    return nil, ("%s: expected a list of strings, got %s"):format(path, options.describe(value))
+  end
+  local list = {}
+  for i, item in ipairs(value) do
+    if type(item) ~= "string" then
+      return nil, ("%s[%d]: expected a string, got %s"):format(path, i, options.describe(item))
+    end
+    list[i] = item
+  end
+  return list
+end
+
+local function check_value(field, value, path)
+  if field.list_of then
+    return check_list(field.list_of, value, path)
+  elseif field.map_of then
+    return check_map(field.map_of, value, path)
+  elseif field.list_of_strings then
+    return check_strings(value, path)
+  elseif not fits(field, value) then
+    return nil, mismatch(path, field, value)
+  end
+  return value
+end
+
+function check_fields(template, given, path)
+  if type(given) ~= "table" then
+    return nil, ("%s: expected a table, got %s"):format(path, options.describe(given))
+  end
+  local prefix = path == "" and "" or path .. "."
+  for name in pairs(given) do
+    if template[name] == nil then
+      local message = errors.unknown_option(path == "" and "the configuration" or path, name, template)
+      return nil, message
+    end
+  end
+  local checked = {}
+  for name, field in pairs(template) do
+    local value = given[name]
+    if value == nil then
+      if field.required then
+        return nil, ("%s%s: missing; expected %s"):format(prefix, name, expectation(field))
+      end
+      checked[name] = field.default
+    else
+      local message
+      checked[name], message = check_value(field, value, prefix .. name)
+      if message then
+        return nil, message
+      end
+    end
+  end
+  return checked
+end
+
+-- ---- the guide's metadata ---------------------------------------------------
+
+local ADAPTERS = { postgresql = true, postgres = true }
+
+-- Move the guide's `metadata` into the options proper; what is given there wins.
+local function adopt_metadata(shard, path, hints)
+  local metadata = shard.metadata
+  if not metadata then
+    return true
+  end
+  local kept = {}
+  for name, value in pairs(metadata) do
+    kept[name] = value
+  end
+  local adapter = kept.adapter_type
+  if adapter ~= nil and not ADAPTERS[adapter] then
+    return nil, ("%s.metadata.adapter_type: only postgresql is supported, got %s"):format(path,
+      options.describe(adapter))
+  end
+  kept.adapter_type = nil
+  local function adopt(from, to, value)
+    kept[from] = nil
+    if value == nil then
+      return true
+    elseif shard[to] == nil then
+      local field = SHARD[to]
+      if not fits(field, value) then
+        return nil, mismatch(path .. ".metadata." .. from, field, value)
+      end
+      shard[to] = value
+    end
+    hints[from] = to
+    return true
+  end
+  local ssl = kept.ssl
+  if type(ssl) == "boolean" then
+    ssl = ssl and "require" or "disable"
+  end
+  for _, move in ipairs({ { "user", "user", kept.user }, { "password", "password", kept.password },
+    { "pool_size", "pool_size", kept.pool_size }, { "ssl", "sslmode", ssl } }) do
+    local ok, message = adopt(move[1], move[2], move[3])
+    if not ok then
+      return nil, message
+    end
+  end
+  shard.metadata = next(kept) ~= nil and kept or nil
+  return true
+end
+
+-- ---- entry points -----------------------------------------------------------
+
+local INHERITED = { "database" }
+for name in pairs(CONNECTION) do
+  if name ~= "port" and name ~= "tags" then
+    INHERITED[#INHERITED + 1] = name
+  end
+end
+
+local function complete_replicas(shard, path)
+  local seen = { [shard.host .. ":" .. shard.port] = "the primary" }
+  for i, replica in ipairs(shard.replicas or {}) do
+    local address = replica.host .. ":" .. replica.port
+    if seen[address] then
+      return nil, ("%s.replicas[%d]: %s is already %s"):format(path, i, address, seen[address])
+    end
+    seen[address] = ("replicas[%d]"):format(i)
+    for _, name in ipairs(INHERITED) do
+      if replica[name] == nil then
+        replica[name] = shard[name]
+      end
+    end
+  end
+  return true
+end
+
+--- Check one shard's options, defaults filled in, the guide's metadata adopted.
+-- @tparam table given
+-- @string path such as `shards[2]`
+-- @tparam table hints filled with metadata name -> option to use instead
+-- @treturn[1] table
+-- @treturn[2] nil
+-- @treturn[2] string what is wrong
+function config.shard(given, path, hints)
+  local shard, message = check_fields(SHARD, given, path)
+  if not shard then
+    return nil, message
+  end
+  for _, step in ipairs({ adopt_metadata, complete_replicas }) do
+    local ok
+    ok, message = step(shard, path, hints)
+    if not ok then
+      return nil, message
+    end
+  end
+  return shard
+end
+
+local function check_tables(tables)
+  for name, declared in pairs(tables or {}) do
+    local path = "tables." .. name
+    if declared.reference and declared.shard_key then
+      return nil, path .. ": a reference table lives on every shard and has no shard_key"
+    elseif not declared.reference and not declared.shard_key then
+      return nil, path .. ": expected a shard_key, or reference = true"
+    end
+    local types = type(declared.type) == "table" and declared.type or { declared.type }
+    for _, key_type in ipairs(types) do
+      if not is_member(KEY_TYPES, key_type) then
+        return nil, mismatch(path .. ".type", { type = "string", one_of = KEY_TYPES }, key_type)
+      end
+    end
+  end
+  return true
+end
+
+--- Check the manager's options, which are those of the cluster file.
+-- @tparam table given
+-- @treturn[1] table with defaults; `shards` may be absent
+-- @treturn[1] table metadata names of the guide that were used -> the option to use instead
+-- @treturn[2] nil
+-- @treturn[2] string what is wrong, with its path
+function config.manager(given)
+  local cfg, message = check_fields(MANAGER, given, "")
+  if not cfg then
+    return nil, message
+  end
+  local hints, seen = {}, {}
+  for i in ipairs(given.shards or {}) do
+    local path = ("shards[%d]"):format(i)
+    cfg.shards[i], message = config.shard(given.shards[i], path, hints)
+    if message then
+      return nil, message
+    end
+    local id = cfg.shards[i].shard_id
+    if seen[id] then
+      return nil, ("%s.shard_id: %q is already the name of shards[%d]"):format(path, id, seen[id])
+    end
+    seen[id] = i
+  end
+  local ok
+  ok, message = check_tables(cfg.tables)
+  if not ok then
+    return nil, message
+  elseif cfg.connection_pool_min > cfg.connection_pool_size then
+    return nil, ("connection_pool_min: expected at most connection_pool_size (%d), got %d"):format(
+      cfg.connection_pool_size, cfg.connection_pool_min)
+  end
+  return cfg, hints
+end
+
+--- Check the router's options.
+-- @tparam table given
+-- @treturn[1] table
+-- @treturn[2] nil
+-- @treturn[2] string what is wrong
+function config.router(given)
+  return check_fields(ROUTER, given, "")
+end
+
+local function is_absolute(path)
+  return path:sub(1, 1) == "/"
+end
+
+-- A path under `~` is the user's home, as in a shell; libpq does not know it.
+local function resolve(path, dir)
+  local rest = path:match("^~(/.*)$")
+  if rest and os.getenv("HOME") then
+    return os.getenv("HOME") .. rest
+  end
+  return is_absolute(path) and path or dir .. "/" .. path
+end
+
+local function resolve_fields(template, given, dir)
+  if type(given) ~= "table" then
+    return given
+  end
+  local copy = {}
+  for name, value in pairs(given) do
+    local field = template[name]
+    if field and field.path and type(value) == "string" and value ~= "" then
+      copy[name] = resolve(value, dir)
+    elseif field and field.list_of and type(value) == "table" then
+      copy[name] = {}
+      for key, item in pairs(value) do
+        copy[name][key] = resolve_fields(field.list_of, item, dir)
+      end
+    else
+      copy[name] = value
+    end
+  end
+  return copy
+end
+
+--- A copy of the options with file names taken relative to a directory.
+-- @tparam table given unchecked manager options
+-- @string dir
+-- @treturn table
+function config.resolve_paths(given, dir)
+  return resolve_fields(MANAGER, given, dir)
+end
+
+return config

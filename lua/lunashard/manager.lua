@@ -1,0 +1,351 @@
+--- The manager: which shards there are, where keys live, how the shards do.
+-- It owns the pools and the health records; the router asks it where to go.
+-- @module lunashard.manager
+
+local binding = require("lunashard.binding")
+local config = require("lunashard.config")
+local errors = require("lunashard.errors")
+local health = require("lunashard.health")
+local options_of = require("lunashard.options")
+local probe = require("lunashard.probe")
+local shard = require("lunashard.shard")
+local topology = require("lunashard.topology")
+local warn = require("lunashard.warn")
+
+local manager = {}
+
+local Manager = {}
+Manager.__index = Manager
+Manager.__name = "lunashard.manager"
+
+function Manager:__tostring()
+  return ("lunashard.manager(%d shards, %s%s)"):format(#self.members, self.strategy.name,
+    self.closed and ", closed" or "")
+end
+
+local function hint_at_metadata(hints)
+  local names = {}
+  for from in pairs(hints) do
+    names[#names + 1] = from
+  end
+  table.sort(names)
+  for i, from in ipairs(names) do
+    names[i] = ("metadata.%s (use %s)"):format(from, hints[from])
+  end
+  if #names > 0 then
+    warn.emit("shard options are given in " .. table.concat(names, ", "))
+  end
+end
+
+--- Build a manager, or say why not.
+-- For callers that report instead of raising; see @{new}.
+-- @tparam table given the options
+-- @treturn[1] Manager
+-- @treturn[2] nil
+-- @treturn[2] string what is wrong, with its path
+function manager.build(given)
+  if type(given) ~= "table" then
+    return nil, "manager: expected a table of options, got a " .. type(given)
+  end
+  given = binding.adopt_shards(given)
+  local cfg, hints = config.manager(given)
+  if not cfg then
+    return nil, hints
+  elseif not cfg.shards or #cfg.shards == 0 then
+    return nil, "shards: missing; expected a list of at least one shard"
+  end
+  local self = setmetatable({
+    options = cfg,
+    name = cfg.name,
+    tables = cfg.tables or {},
+    initialized = false,
+    closed = false,
+  }, Manager)
+  local members = {}
+  for i, options in ipairs(cfg.shards) do
+    members[i] = shard.new(options, cfg)
+  end
+  cfg.shards = nil -- they hold passwords; what is public of them is in self.shards
+  local strategies, message = binding.bind(cfg.strategy, members, self.tables)
+  if not strategies then
+    return nil, "strategy: " .. message
+  end
+  topology.install(self, members, strategies)
+  hint_at_metadata(hints)
+  return self
+end
+
+--- Create a manager. Connects nowhere before `initialize`.
+-- Raises for an option that is unknown, missing or wrong, naming it by path.
+-- @tparam table options see the cluster file: `shards`, `strategy`, `tables`,
+--   `connection_pool_size` [20], `connection_timeout` [5 s], `max_waiters` [10000],
+--   `query_timeout` [30 s], `retries` [2], `max_consecutive_failures` [3], `require_all` [false], ...;
+--   `shards` may be left out when the strategy was given them
+-- @treturn Manager with `strategy`, `shards` (without passwords), `shard_health`
+function manager.new(options)
+  local self, message = manager.build(options)
+  if not self then
+    error(message, 2)
+  end
+  return self
+end
+
+--- Is this value a manager?
+-- @param value anything
+-- @treturn boolean
+function manager.is(value)
+  return getmetatable(value) == Manager
+end
+
+local function closed()
+  return nil, errors.new("CLOSED", { message = "the manager was shut down" })
+end
+
+--- Open the pools and probe every endpoint once, all at the same time. Yields.
+-- A shard that is down becomes unhealthy, is warned of, and is tried again when it is
+-- used; it is fatal only with `require_all = true`. When text is a declared key type, each
+-- shard must use UTF8 and a deterministic collation for the key.
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `SHARDS_FAILED` (with `require_all`), `INVALID` (text keys in
+--   a database that hashes them differently), `CLOSED`
+function Manager:initialize()
+  if self.closed then
+    return closed()
+  elseif self.initialized then
+    return true
+  end
+  for _, member in ipairs(self.members) do
+    member:open()
+  end
+  self.initialized = true
+  local ok, err = probe.all(self, self.members)
+  if not ok then
+    self:shutdown()
+    return nil, err
+  end
+  return true
+end
+
+--- Close every connection. May be called again; afterwards everything returns `CLOSED`.
+-- @treturn boolean true
+function Manager:shutdown()
+  if not self.closed then
+    self.closed = true
+    for _, member in ipairs(self.members) do
+      member:close()
+    end
+  end
+  return true
+end
+
+--- A shard that may be used now.
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `CLOSED`, or `INVALID` before `initialize`
+function Manager:check_open()
+  if self.closed then
+    return closed()
+  elseif not self.initialized then
+    return nil, errors.new("INVALID", { message = "the manager is not initialized: call manager:initialize() first" })
+  end
+  return true
+end
+
+--- The member of a name.
+-- @string shard_id
+-- @treturn[1] table
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `NO_SHARD`, with the nearest name
+function Manager:member(shard_id)
+  local member = self.by_id[shard_id]
+  if member then
+    return member
+  end
+  local near = errors.nearest(shard_id, self.by_id)
+  return nil, errors.new("NO_SHARD", {
+    message = ("there is no shard %s%s"):format(tostring(shard_id),
+      near and (", did you mean %q?"):format(near) or ""),
+  })
+end
+
+--- The strategy for the keys of a table.
+-- @string[opt] table_name a name in `tables`
+-- @param[opt] key settles the type where no table is named
+-- @treturn[1] table bound strategy
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `INVALID` for an undeclared table, or when tables declare several
+--   key types and nothing says which is meant
+function Manager:strategy_for(table_name, key)
+  if table_name == nil and not self.strategies.mixed then
+    return self.strategy
+  end
+  return binding.choose(self.strategies, self.tables, table_name, key)
+end
+
+--- Which shard owns a key, and its bucket, whatever the shard's health.
+-- @param key routing key
+-- @tparam[opt] table opts `table`: the table whose key it is
+-- @treturn[1] table the shard: `shard_id`, `host`, `port`, `database`, `region`, `tags`, ...
+-- @treturn[1] number|string bucket
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `NULL_KEY`, `INVALID`, `NO_SHARD`, `CLOSED`
+function Manager:get_shard_for_write(key, opts)
+  if self.closed then
+    return closed()
+  end
+  local strategy, err = self:strategy_for(opts and opts.table, key)
+  if not strategy then
+    return nil, err
+  end
+  local shard_id, bucket = strategy:route(key)
+  if not shard_id then
+    return nil, bucket
+  end
+  return self.by_id[shard_id].info, bucket
+end
+
+--- Which shard a read of a key goes to, and at which endpoint.
+-- @param key routing key
+-- @tparam[opt] table opts `table`: the table whose key it is
+-- @treturn[1] table the shard, as from `get_shard_for_write`
+-- @treturn[1] string `host:port` of a usable replica, or of the primary
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `NULL_KEY`, `INVALID`, `NO_SHARD`, `CLOSED`
+function Manager:get_shard_for_read(key, opts)
+  local info, err = self:get_shard_for_write(key, opts)
+  if not info then
+    return nil, err
+  end
+  return info, self.by_id[info.shard_id]:reader(probe.now()).name
+end
+
+--- Take note of how a statement fared at an endpoint.
+-- @tparam table endpoint
+-- @tparam ?lunashard.error err nil for success
+-- @tparam ?number seconds how long it took
+function Manager:note(endpoint, err, seconds) -- luacheck: no self
+  if err == nil or not health.blames[err.code] then
+    -- What we refuse or give up ourselves says nothing about the server.
+    if err == nil or err.code == "SQL" then
+      health.success(endpoint.health, seconds)
+    end
+    return
+  end
+  health.failure(endpoint.health, err, probe.now())
+end
+
+local function endpoint_status(endpoint)
+  local status = health.snapshot(endpoint.health)
+  status.endpoint, status.role = endpoint.name, endpoint.role
+  return status
+end
+
+--- The state of one shard.
+-- @string shard_id
+-- @treturn[1] table `shard_id`, `health` (of the primary), `pool`, `endpoints` (list, each with its
+--   health, `endpoint` and `role`), `region`, `weight`
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `NO_SHARD`
+function Manager:get_shard_status(shard_id)
+  local member, err = self:member(shard_id)
+  if not member then
+    return nil, err
+  end
+  local status = {
+    shard_id = shard_id,
+    region = member.info.region,
+    weight = member.info.weight,
+    health = health.snapshot(member.primary.health),
+    pool = member.primary.pool and self:get_pool_stats(shard_id),
+    endpoints = {},
+  }
+  for i, endpoint in ipairs(member.endpoints) do
+    status.endpoints[i] = endpoint_status(endpoint)
+  end
+  return status
+end
+
+--- The state of the cluster.
+-- @treturn table `healthy_shards`, `total_shards`, `error_rate` (0 to 1, mean over the shards), `shards`
+--   (shard_id -> as from `get_shard_status`)
+function Manager:get_cluster_status()
+  local status = { healthy_shards = 0, total_shards = #self.members, error_rate = 0, shards = {} }
+  for _, member in ipairs(self.members) do
+    local record = member.primary.health
+    status.healthy_shards = status.healthy_shards + (record.is_healthy and 1 or 0)
+    status.error_rate = status.error_rate + record.error_rate / #self.members
+    status.shards[member.shard_id] = self:get_shard_status(member.shard_id)
+  end
+  return status
+end
+
+--- Statistics of a shard's pool.
+-- @string shard_id
+-- @treturn[1] table `size`, `used`, `idle`, `waiting`, `max_size`, ... of the primary; `replicas` is a
+--   list of the same
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `NO_SHARD`, `CLOSED`, or `INVALID` before `initialize`
+function Manager:get_pool_stats(shard_id)
+  local member, err = self:member(shard_id)
+  if not member then
+    return nil, err
+  end
+  local ok
+  ok, err = self:check_open()
+  if not ok then
+    return nil, err
+  end
+  local stats = member.primary.pool:stats()
+  stats.replicas = {}
+  for i, replica in ipairs(member.replicas) do
+    stats.replicas[i] = replica.pool:stats()
+  end
+  return stats
+end
+
+--- Add a shard. Yields.
+-- Refused while the new map would send keys elsewhere than where their rows are.
+-- Raises for wrong shard options.
+-- @tparam table options as in `shards`
+-- @tparam[opt] table opts `strategy`: the strategy with the shard in it (new ranges, regions);
+--   `allow_placement_change = true`: there is no data yet, or it is moved by other means
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `PLACEMENT_CHANGED` (with `movement`), `INVALID`, `CLOSED`
+function Manager:add_shard(options, opts)
+  opts = options_of.check(opts, topology.OPTIONS, "add_shard")
+  if self.closed then
+    return closed()
+  end
+  local hints = {}
+  local given, message = config.shard(options, "shard", hints)
+  if not given then
+    error(message, 2)
+  elseif self.by_id[given.shard_id] then
+    error(("shard.shard_id: %q is already a shard"):format(given.shard_id), 2)
+  end
+  hint_at_metadata(hints)
+  return topology.add(self, shard.new(given, self.options), opts)
+end
+
+--- Remove a shard and close its connections.
+-- Refused while keys live there, and for the last one.
+-- @string shard_id
+-- @tparam[opt] table opts as for `add_shard`
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `NO_SHARD`, `PLACEMENT_CHANGED` (with `movement`), `INVALID`, `CLOSED`
+function Manager:remove_shard(shard_id, opts)
+  opts = options_of.check(opts, topology.OPTIONS, "remove_shard")
+  if self.closed then
+    return closed()
+  end
+  local member, err = self:member(shard_id)
+  if not member then
+    return nil, err
+  end
+  return topology.remove(self, member, opts)
+end
+
+return manager
