@@ -97,7 +97,7 @@ static void test_double(void)
         memcpy(&v, &bits, sizeof(v));
         if (!isfinite(v))
             continue;
-        char text[LUNA_PG_DOUBLE_MAX], shorter[64];
+        char text[LUNA_PG_DOUBLE_MAX], shorter[LUNA_PG_DOUBLE_MAX];
         luna_pg_format_double(v, text);
         double back = strtod(text, NULL);
         wrong += memcmp(&back, &v, sizeof(v)) != 0;
