@@ -398,30 +398,6 @@ function errors.unknown_option(what, name, candidates)
   return #names > 0 and text .. "; valid options: " .. table.concat(names, ", ") or text
 end
 
---- Raise unless every key of an options table is a valid name.
--- @string what whose options they are
--- @tparam ?table options nil counts as empty
--- @tparam table candidates a list of valid names, or a table keyed by name
--- @number[opt=3] level who is blamed: 3 is the caller of the calling function
-function errors.check_options(what, options, candidates, level)
-  if options == nil then
-    return
-  end
-  level = level or 3
-  if type(options) ~= "table" then
-    error(("options of %s must be a table, not a %s"):format(what, type(options)), level)
-  end
-  local valid = {}
-  for _, name in ipairs(names_of(candidates)) do
-    valid[name] = true
-  end
-  for name in pairs(options) do
-    if not valid[name] then
-      error(errors.unknown_option(what, name, candidates), level)
-    end
-  end
-end
-
 -- Errors that C makes carry the same metatable. Outside our binary there is no core.
 local has_core, core_task = pcall(require, "lunashard.core.task")
 if has_core then
