@@ -1,0 +1,114 @@
+/* conn.h - one PostgreSQL connection: connect, exchange, cancel, close.  Layer: io.
+ *
+ * A connection runs one exchange at a time and belongs to an owner (the pool),
+ * which it tells through three calls: opened, idle again, closed.  It is freed
+ * by itself some time after `closed`; the owner drops its pointer there.
+ *
+ * conn.c connects and closes, exchange.c talks.  Everything here is called
+ * from the loop's thread. */
+#ifndef LUNA_IO_CONN_H
+#define LUNA_IO_CONN_H
+
+#include "cancel.h"
+#include "loop.h"
+#include "request.h"
+#include "resolve.h"
+#include "statements.h"
+#include "timer.h"
+
+typedef struct luna_conn_owner {
+    void (*opened)(luna_conn *conn);                      /* ready for its first exchange */
+    void (*idle)(luna_conn *conn);                        /* ready for the next one */
+    void (*closed)(luna_conn *conn, const luna_err *why); /* gone, or never came up */
+} luna_conn_owner;
+
+typedef struct luna_conn_config {
+    luna_loop *loop;
+    luna_resolver *resolver;
+    luna_canceler *canceler;
+    const char *const *keywords; /* for PQconnectStartParams; without hostaddr */
+    const char *const *values;
+    const char *host;     /* name, address or socket directory */
+    const char *endpoint; /* "host:port", for messages */
+    double connection_timeout;
+    unsigned statement_cache;
+} luna_conn_config;
+
+struct luna_conn {
+    luna_list link;        /* the owner's: in one of its lists */
+    luna_list *owner_list; /* the list that `link` is in */
+    luna_list lent_link;   /* the owner's, while it is leased */
+    void *owner_data;
+    luna_waiter *lease; /* who has it for longer than an exchange, or NULL */
+    double opened_at, idle_since, expires_at;
+
+    const luna_conn_config *cfg;
+    const luna_conn_owner *owner;
+    PGconn *pg;
+    ev_io io;
+    luna_timer timer; /* while connecting: its timeout; while cancelling: the grace */
+    luna_resolve lookup;
+    struct luna_errand *cancel; /* a cancel request under way */
+    luna_statements statements;
+    luna_request *request; /* the one that runs; NULL when nobody waits for it any more */
+    luna_request *next;    /* of the lease; waits for an abandoned exchange to drain */
+    luna_statement *executing;
+    enum {
+        LUNA_CONN_RESOLVING,
+        LUNA_CONN_CONNECTING,
+        LUNA_CONN_IDLE,
+        LUNA_CONN_BUSY,      /* an exchange runs */
+        LUNA_CONN_STREAMING, /* rows are left to fetch; reading is paused between fetches */
+        LUNA_CONN_COPYING,   /* the server waits for COPY data */
+        LUNA_CONN_CLOSED,
+    } state;
+    unsigned to_deallocate; /* results of DEALLOCATE to skip in this exchange */
+    bool to_prepare;        /* the next result belongs to the preparation */
+    bool pipelined;         /* this exchange ends with a sync */
+    bool state_changed;     /* the session is not as it was: reset before others use it */
+    bool plans_changed;     /* somebody prepared or deallocated by SQL */
+    bool resetting;         /* runs the reset; no request */
+    bool reset_failed;
+    bool resend;         /* the statement was stale: prepare it anew and run it again */
+    bool in_transaction; /* when the exchange began */
+    bool lookup_pending;
+    unsigned bursts; /* reads of this exchange after the first */
+    size_t received; /* bytes in those reads, roughly */
+};
+
+/* Start connecting.  cfg and owner must outlive the connection.  Never NULL. */
+luna_conn *luna_conn_open(const luna_conn_config *cfg, const luna_conn_owner *owner, void *data);
+
+/* Close it now: a running request ends (UNKNOWN_OUTCOME when it may have had
+ * its effect), the server is asked to stop, `closed` is called last. */
+void luna_conn_close(luna_conn *conn, const luna_err *why);
+
+/* Run a request on an idle connection (or after the drain of an abandoned
+ * exchange).  false when nothing was sent because the connection is broken: the
+ * caller closes it and may run the request elsewhere. */
+LUNA_MUSTCHECK bool luna_conn_send(luna_conn *conn, luna_request *request);
+
+/* Its deadline passed, or nobody wants it any more.  `status` says which. */
+void luna_conn_expire(luna_conn *conn, luna_request *request, luna_status status);
+
+/* Bring the session back to what it was when it was opened; `idle` follows. */
+void luna_conn_reset(luna_conn *conn);
+
+/* Has the server closed or said something behind our back?  For idle connections. */
+bool luna_conn_is_stale(const luna_conn *conn);
+
+/* End a stream early: cancel what still runs, read and drop the rest. */
+void luna_conn_abandon(luna_conn *conn);
+
+/* The drain is over: run what waited for it, or tell the owner. */
+void luna_conn_idle_again(luna_conn *conn);
+
+/* exchange.c: what conn.c hands on when the socket is readable. */
+void luna_exchange_read(luna_conn *conn);
+/* Send what libpq has buffered and watch the socket accordingly; false when it is lost. */
+bool luna_conn_flush(luna_conn *conn);
+/* The connection is lost: `what` it was doing, with libpq's message. */
+void luna_conn_lost(luna_conn *conn, const char *what);
+/* Ask the server to cancel; the connection drains until the answer is complete. */
+void luna_conn_cancel(luna_conn *conn);
+#endif

@@ -1,0 +1,467 @@
+/* exchange.c - one request and its answer on a connection.  Layer: io.
+ *
+ * Queries go through libpq's pipeline mode, so that an unprepared statement is
+ * prepared and run in one round trip:
+ *     [DEALLOCATE old] [PREPARE new] EXECUTE sync
+ * A result counts only when the sync is answered: in the extended protocol the
+ * server says CommandComplete before it commits, and a deferred constraint may
+ * still fail after it.
+ *
+ * An exchange that nobody waits for any more (a timeout, a cancelled task) goes
+ * on without its request until the answer is complete, the cancel request has
+ * returned and the connection is idle. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "conn.h"
+
+static const char reset_sql[] =
+    "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *;"
+    "SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
+
+static void statement_name(char *name, size_t size, unsigned id)
+{
+    snprintf(name, size, "luna%u", id);
+}
+
+/* ---- sending ------------------------------------------------------------------ */
+
+static bool send_deallocate(luna_conn *conn, unsigned id)
+{
+    char sql[32];
+    snprintf(sql, sizeof(sql), "DEALLOCATE luna%u", id);
+    conn->to_deallocate++;
+    return PQsendQueryParams(conn->pg, sql, 0, NULL, NULL, NULL, NULL, 0);
+}
+
+static bool send_query(luna_conn *conn, const luna_request *request)
+{
+    char name[24];
+    luna_statement *st = luna_statements_find(&conn->statements, request->sql);
+    if (st == NULL) {
+        luna_statement *old = luna_statements_oldest_if_full(&conn->statements);
+        /* in a failed transaction DEALLOCATE would fail too, and hide the real error */
+        if (old != NULL && PQtransactionStatus(conn->pg) != PQTRANS_INERROR) {
+            if (!send_deallocate(conn, old->id))
+                return false;
+            luna_statements_remove(&conn->statements, old);
+        }
+        st = luna_statements_add(&conn->statements, request->sql);
+    }
+    conn->executing = st;
+    statement_name(name, sizeof(name), st->id);
+    if (!st->prepared) {
+        conn->to_prepare = true;
+        if (!PQsendPrepare(conn->pg, name, request->sql, 0, NULL))
+            return false;
+    }
+    if (st->changes_state)
+        conn->state_changed = true;
+    return PQsendQueryPrepared(conn->pg, name, request->n_params, request->values, request->lengths,
+                               request->formats, 0) &&
+           PQpipelineSync(conn->pg);
+}
+
+static bool send_copy_data(luna_conn *conn, const luna_request *request)
+{
+    return request->n_bytes == 0 ||
+           PQputCopyData(conn->pg, request->bytes, (int)request->n_bytes) == 1;
+}
+
+static bool send_request(luna_conn *conn, luna_request *request)
+{
+    switch (request->kind) {
+    case LUNA_REQUEST_QUERY:
+        conn->pipelined = true;
+        return PQenterPipelineMode(conn->pg) && send_query(conn, request);
+    case LUNA_REQUEST_SIMPLE:
+    case LUNA_REQUEST_COPY_IN: return PQsendQuery(conn->pg, request->sql);
+    case LUNA_REQUEST_STREAM:
+        return PQsendQueryParams(conn->pg, request->sql, request->n_params, NULL, request->values,
+                                 request->lengths, request->formats, 0) &&
+               PQsetSingleRowMode(conn->pg);
+    case LUNA_REQUEST_COPY_WRITE: return send_copy_data(conn, request);
+    case LUNA_REQUEST_COPY_END: return PQputCopyEnd(conn->pg, request->bytes) == 1;
+    case LUNA_REQUEST_FETCH: return true;
+    }
+    return false;
+}
+
+bool luna_conn_send(luna_conn *conn, luna_request *request)
+{
+    request->w.conn = conn;
+    if (conn->state == LUNA_CONN_BUSY || conn->cancel != NULL) {
+        conn->next = request; /* an abandoned exchange drains first */
+        return true;
+    }
+    conn->request = request;
+    conn->pipelined = conn->to_prepare = false;
+    conn->to_deallocate = conn->bursts = 0;
+    conn->received = 0;
+    conn->executing = NULL;
+    conn->resend = false;
+    conn->in_transaction = PQtransactionStatus(conn->pg) != PQTRANS_IDLE;
+    conn->state = request->kind == LUNA_REQUEST_FETCH        ? LUNA_CONN_STREAMING
+                  : request->kind == LUNA_REQUEST_COPY_WRITE ? LUNA_CONN_COPYING
+                                                             : LUNA_CONN_BUSY;
+    bool sent = send_request(conn, request);
+    if (sent && luna_conn_flush(conn)) {
+        if (request->kind == LUNA_REQUEST_FETCH)
+            ev_feed_event(conn->cfg->loop->ev, &conn->io, EV_READ); /* rows may be buffered */
+        else if (request->kind == LUNA_REQUEST_COPY_WRITE)
+            ev_feed_event(conn->cfg->loop->ev, &conn->io, EV_WRITE);
+        return true;
+    }
+    conn->request = NULL;
+    request->w.conn = NULL;
+    if (!sent && PQstatus(conn->pg) == CONNECTION_OK) {
+        /* libpq itself refused: the request is at fault, and the exchange half made */
+        luna_err_set(&request->w.err, LUNA_EINVAL, "%s", PQerrorMessage(conn->pg));
+        luna_waiter_finish(&request->w, LUNA_EINVAL, NULL);
+    }
+    return false;
+}
+
+void luna_conn_reset(luna_conn *conn)
+{
+    char sql[sizeof(reset_sql) + 64];
+    bool deallocate = conn->plans_changed;
+    PGTransactionStatusType tx = PQtransactionStatus(conn->pg);
+    snprintf(sql, sizeof(sql), "%s%s%s",
+             tx == PQTRANS_INTRANS || tx == PQTRANS_INERROR ? "ROLLBACK; " : "",
+             deallocate ? "DEALLOCATE ALL; " : "", reset_sql);
+    if (deallocate)
+        luna_statements_clear(&conn->statements);
+    conn->state_changed = conn->plans_changed = conn->resend = false;
+    conn->resetting = true;
+    conn->pipelined = false;
+    conn->state = LUNA_CONN_BUSY;
+    if (!PQsendQuery(conn->pg, sql) || !luna_conn_flush(conn))
+        luna_conn_lost(conn, "connection lost while the session was reset");
+}
+
+void luna_conn_abandon(luna_conn *conn)
+{
+    conn->request = NULL;
+    conn->state = LUNA_CONN_BUSY;
+    luna_conn_cancel(conn);
+    if (!luna_conn_flush(conn))
+        luna_conn_lost(conn, "connection lost");
+    else
+        ev_feed_event(conn->cfg->loop->ev, &conn->io, EV_READ);
+}
+
+void luna_conn_expire(luna_conn *conn, luna_request *request, luna_status status)
+{
+    if (request == conn->next) { /* never sent */
+        conn->next = NULL;
+        request->w.conn = NULL;
+        luna_waiter_finish(&request->w, status, NULL);
+        return;
+    }
+    if (request->kind != LUNA_REQUEST_QUERY && request->kind != LUNA_REQUEST_SIMPLE) {
+        luna_err err = request->w.err;
+        err.code = status;
+        luna_conn_close(conn, &err);
+        return;
+    }
+    if (request->read_only || status == LUNA_ECANCELED) {
+        conn->request = NULL;
+        request->w.conn = NULL;
+        luna_conn_cancel(conn);
+        luna_waiter_finish(&request->w, status, NULL);
+    } else if (!request->expired) { /* a write: the answer to the cancel says whether it was done */
+        request->expired = true;
+        luna_conn_cancel(conn);
+    }
+}
+
+/* ---- the end of an exchange ------------------------------------------------------ */
+
+void luna_conn_idle_again(luna_conn *conn)
+{
+    luna_request *next = conn->next;
+    if (next == NULL) {
+        conn->owner->idle(conn);
+        return;
+    }
+    conn->next = NULL;
+    if (!luna_conn_send(conn, next)) {
+        if (next->w.op.state == LUNA_OP_PENDING)
+            conn->request = next;
+        luna_conn_lost(conn, "connection lost while sending");
+    }
+}
+
+/* The answer is complete: tell the request, then the owner. */
+static void exchange_end(luna_conn *conn)
+{
+    luna_request *request = conn->request;
+    if (conn->reset_failed) {
+        luna_conn_lost(conn, "the session could not be reset");
+        return;
+    }
+    if (conn->pipelined && !PQexitPipelineMode(conn->pg)) {
+        luna_conn_lost(conn, "out of step with the server");
+        return;
+    }
+    conn->request = NULL;
+    conn->resetting = conn->pipelined = false;
+    conn->executing = NULL;
+    conn->state = LUNA_CONN_IDLE;
+    if (request != NULL) {
+        request->w.conn = NULL;
+        luna_waiter_finish(&request->w, request->w.err.code, NULL);
+    }
+    if (conn->cancel != NULL)
+        return; /* its return goes on: a late cancel must not hit the next statement */
+    if (!luna_conn_flush(conn)) {
+        luna_conn_lost(conn, "connection lost");
+        return;
+    }
+    luna_timer_stop(conn->cfg->loop, &conn->timer);
+    luna_conn_idle_again(conn);
+}
+
+/* ---- results ---------------------------------------------------------------------- */
+
+/* Commands whose effect outlives the transaction, by command tag. */
+static void note_command(luna_conn *conn, const char *tag)
+{
+    static const char *const session[] = { "SET", "RESET", "LISTEN", "LOAD", "DECLARE CURSOR" };
+    static const char *const plans[] = { "PREPARE", "DEALLOCATE", "DEALLOCATE ALL", "DISCARD ALL",
+                                         "DISCARD PLANS" };
+    if (tag[0] == 'I' || tag[0] == 'U' || (tag[0] == 'S' && tag[2] == 'L'))
+        return; /* INSERT, UPDATE, SELECT: nearly all there are */
+    for (size_t i = 0; i < sizeof(session) / sizeof(session[0]); i++)
+        conn->state_changed |= strcmp(tag, session[i]) == 0;
+    for (size_t i = 0; i < sizeof(plans) / sizeof(plans[0]); i++)
+        conn->plans_changed |= strcmp(tag, plans[i]) == 0;
+}
+
+static bool is_stale_plan(const PGresult *res, const char *sqlstate)
+{
+    if (strcmp(sqlstate, "26000") == 0)
+        return true;
+    const char *where = PQresultErrorField(res, PG_DIAG_SOURCE_FUNCTION);
+    return strcmp(sqlstate, "0A000") == 0 && where != NULL &&
+           strcmp(where, "RevalidateCachedQuery") == 0;
+}
+
+static void set_result(luna_request *request, PGresult *res)
+{
+    PQclear(request->result);
+    request->result = res;
+}
+
+/* Takes `res`. */
+static void take_error(luna_conn *conn, PGresult *res)
+{
+    luna_request *request = conn->request;
+    const char *sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
+    if (sqlstate == NULL)
+        sqlstate = "";
+    if (conn->executing != NULL && conn->to_prepare) {
+        luna_statements_remove(&conn->statements, conn->executing);
+        conn->executing = NULL;
+    } else if (conn->executing != NULL && is_stale_plan(res, sqlstate)) {
+        if (sqlstate[0] == '2')
+            luna_statements_clear(&conn->statements);
+        else /* the server still has it under its old name */
+            conn->plans_changed = true, luna_statements_remove(&conn->statements, conn->executing);
+        conn->executing = NULL;
+        conn->resend = request != NULL && !request->resent && !conn->in_transaction;
+    }
+    conn->to_prepare = false;
+    conn->to_deallocate = 0;
+    conn->reset_failed |= conn->resetting;
+    if (request == NULL) {
+        PQclear(res);
+        return;
+    }
+    if (request->w.err.code == LUNA_ESQL) { /* the first error is the cause of what follows */
+        PQclear(res);
+        return;
+    }
+    set_result(request, res);
+    /* the text is in the result, whole; see luna_push_err for requests */
+    if (request->expired && strcmp(sqlstate, "57014") == 0)
+        return; /* w.err says TIMEOUT, and now it is certain that nothing was done */
+    luna_err_set(&request->w.err, LUNA_ESQL, "%s", PQresultErrorMessage(res));
+    memcpy(request->w.err.sqlstate, sqlstate, strlen(sqlstate) < 6 ? strlen(sqlstate) + 1 : 0);
+}
+
+/* Takes `res`. */
+static void take_rows(luna_conn *conn, PGresult *res)
+{
+    luna_request *request = conn->request;
+    note_command(conn, PQcmdStatus(res));
+    if (request == NULL) {
+        PQclear(res);
+        return;
+    }
+    if (request->expired)
+        request->w.err = (luna_err){ 0 }; /* it was done after all */
+    if (request->max_bytes > 0 && PQresultMemorySize(res) > request->max_bytes) {
+        luna_err_set(&request->w.err, LUNA_ETOOLARGE,
+                     "the result has %zu bytes, more than max_result_bytes (%zu)",
+                     PQresultMemorySize(res), request->max_bytes);
+        PQclear(res);
+        return;
+    }
+    set_result(request, res);
+}
+
+/* A row of a stream: true when the request has what it wants.  Takes `res`. */
+static bool take_row(luna_conn *conn, PGresult *res)
+{
+    luna_request *request = conn->request;
+    if (request == NULL) {
+        PQclear(res);
+        return false;
+    }
+    if (request->kind == LUNA_REQUEST_FETCH) {
+        request->rows[request->n_rows++] = res;
+        return request->n_rows == request->max_rows;
+    }
+    set_result(request, res);
+    return true;
+}
+
+/* Complete the request while the exchange goes on (rows or COPY data to come). */
+static void request_done_midway(luna_conn *conn, int state)
+{
+    luna_request *request = conn->request;
+    conn->request = NULL;
+    conn->state = state;
+    request->w.conn = NULL;
+    luna_waiter_finish(&request->w, LUNA_OK, NULL);
+    if (!luna_conn_flush(conn))
+        luna_conn_lost(conn, "connection lost");
+}
+
+static void refuse_copy(luna_conn *conn)
+{
+    luna_err err;
+    luna_err_set(&err, LUNA_EINVAL, "COPY with the client needs copy_in");
+    luna_conn_close(conn, &err);
+}
+
+/* One result; false when reading must stop (ended, paused or closed). */
+static bool take_result(luna_conn *conn, PGresult *res)
+{
+    ExecStatusType status = PQresultStatus(res);
+    switch (status) {
+    case PGRES_PIPELINE_SYNC:
+        PQclear(res);
+        if (!conn->resend) {
+            exchange_end(conn);
+            return false;
+        }
+        luna_request *request = conn->request;
+        PQexitPipelineMode(conn->pg);
+        luna_request_deinit(request);
+        request->w.err = (luna_err){ 0 };
+        request->resent = true;
+        conn->state = LUNA_CONN_IDLE;
+        if (!luna_conn_send(conn, request)) {
+            if (request->w.op.state == LUNA_OP_PENDING)
+                conn->request = request;
+            luna_conn_lost(conn, "connection lost while sending");
+        }
+        return false;
+    case PGRES_PIPELINE_ABORTED: PQclear(res); return true;
+    case PGRES_COPY_IN:
+        PQclear(res);
+        if (conn->request != NULL && conn->request->kind == LUNA_REQUEST_COPY_IN)
+            request_done_midway(conn, LUNA_CONN_COPYING);
+        else
+            refuse_copy(conn);
+        return false;
+    case PGRES_COPY_OUT:
+    case PGRES_COPY_BOTH:
+        PQclear(res);
+        refuse_copy(conn);
+        return false;
+    case PGRES_SINGLE_TUPLE:
+        if (!take_row(conn, res))
+            return true;
+        request_done_midway(conn, LUNA_CONN_STREAMING);
+        return false;
+    case PGRES_BAD_RESPONSE:
+    case PGRES_FATAL_ERROR: take_error(conn, res); return true;
+    default:
+        if (conn->to_deallocate > 0) {
+            conn->to_deallocate--;
+            PQclear(res);
+        } else if (conn->to_prepare) {
+            conn->to_prepare = false;
+            conn->executing->prepared = true;
+            PQclear(res);
+        } else {
+            take_rows(conn, res);
+        }
+        return true;
+    }
+}
+
+/* Count what arrives, from the second read of an answer on, so that a result
+ * over its limit ends before it has filled the memory. */
+static bool is_too_large(luna_conn *conn)
+{
+    luna_request *request = conn->request;
+    int n = 0;
+    if (conn->bursts++ == 0 || request == NULL || request->max_bytes == 0 ||
+        (request->kind != LUNA_REQUEST_QUERY && request->kind != LUNA_REQUEST_SIMPLE) ||
+        ioctl(PQsocket(conn->pg), FIONREAD, &n) != 0)
+        return false;
+    conn->received += (size_t)n;
+    return conn->received > request->max_bytes;
+}
+
+/* COPY: the request is done when everything has left our buffer. */
+static void copy_flushed(luna_conn *conn)
+{
+    int r = conn->request != NULL ? PQflush(conn->pg) : 1;
+    if (r < 0)
+        luna_conn_lost(conn, "connection lost during COPY");
+    else if (r == 0)
+        request_done_midway(conn, LUNA_CONN_COPYING);
+}
+
+void luna_exchange_read(luna_conn *conn)
+{
+    if (is_too_large(conn)) {
+        luna_err err;
+        luna_err_set(&err, LUNA_ETOOLARGE, "the result has more than max_result_bytes (%zu)",
+                     conn->request->max_bytes);
+        luna_conn_close(conn, &err);
+        return;
+    }
+    bool alive = PQconsumeInput(conn->pg);
+    if (conn->state == LUNA_CONN_COPYING) {
+        if (!alive)
+            luna_conn_lost(conn, "connection lost during COPY");
+        else
+            copy_flushed(conn);
+        return;
+    }
+    /* when the connection is lost, what the server said last is still to be read */
+    while (!PQisBusy(conn->pg)) {
+        PGresult *res = PQgetResult(conn->pg);
+        if (res != NULL) {
+            if (!take_result(conn, res))
+                return;
+        } else if (PQstatus(conn->pg) == CONNECTION_BAD) {
+            luna_conn_lost(conn, "connection lost");
+            return;
+        } else if (!conn->pipelined) {
+            exchange_end(conn);
+            return;
+        }
+    }
+    if (!luna_conn_flush(conn))
+        luna_conn_lost(conn, "connection lost");
+}

@@ -1,0 +1,60 @@
+/* pool.h - the connections to one endpoint.  Layer: io.
+ *
+ * Work queues first come, first served; connections are reused last in, first
+ * out, so that those not needed grow old and are closed.  A pool never waits
+ * for another one.  What it says of itself is in luna_pool_stats. */
+#ifndef LUNA_IO_POOL_H
+#define LUNA_IO_POOL_H
+
+#include "conn.h"
+
+typedef struct luna_pool_config {
+    luna_conn_config conn; /* the pool owns keywords, values, host and endpoint */
+    char *name;            /* shard_id, for messages */
+    unsigned max_size, min_size, max_waiters;
+    double idle_timeout, max_lifetime; /* seconds; 0 is for ever */
+} luna_pool_config;
+
+typedef struct luna_pool_stats {
+    unsigned size, used, idle, connecting, waiting, max_size, min_size;
+    uint64_t queries, errors, connects, connect_failures;
+    double wait_time; /* seconds that work has waited for connections, in all */
+    char last_error[256];
+} luna_pool_stats;
+
+/* A connection of one's own.  Embedded by the caller; valid from acquire to release. */
+typedef struct luna_lease {
+    luna_waiter w; /* w.conn: NULL before, after, and when the connection was lost */
+    luna_err lost; /* why */
+} luna_lease;
+
+/* Takes what `cfg` points to.  Never NULL.  Opens min_size connections. */
+luna_pool *luna_pool_new(const luna_pool_config *cfg);
+
+/* End everything: what waits or runs completes with LUNA_ECLOSED, leases lose
+ * their connection. */
+void luna_pool_free(luna_pool *pool);
+
+/* Run a request on any connection.  w.op must have been started (luna_op_start)
+ * and completes through the loop; on failure w.err says why. */
+void luna_pool_submit(luna_pool *pool, luna_request *request);
+
+/* Wait for a connection; the same op rules.  On LUNA_OK lease->w.conn is set. */
+void luna_pool_acquire(luna_pool *pool, luna_lease *lease);
+
+/* Run a request on a lease; the same op rules. */
+void luna_lease_submit(luna_lease *lease, luna_request *request);
+
+/* Give it back; an open transaction is rolled back and session state reset.
+ * Does nothing when there is no connection. */
+void luna_lease_release(luna_lease *lease);
+
+/* Close the connection instead. */
+void luna_lease_discard(luna_lease *lease, const char *why);
+
+/* The cancel of w.op for requests and leases. */
+void luna_waiter_cancel(luna_op *op);
+
+void luna_pool_get_stats(const luna_pool *pool, luna_pool_stats *stats);
+const luna_pool_config *luna_pool_get_config(const luna_pool *pool);
+#endif

@@ -1,0 +1,64 @@
+/* request.h - what a task asks of a pool or a connection.  Layer: io.
+ *
+ * A waiter is anything that queues for a connection: a request (one exchange
+ * with the server) or a lease (a connection of one's own for a while).  The
+ * caller owns it and keeps it alive until its op is done. */
+#ifndef LUNA_IO_REQUEST_H
+#define LUNA_IO_REQUEST_H
+
+#include <libpq-fe.h>
+#include <stdbool.h>
+
+#include "loop.h"
+#include "timer.h"
+
+typedef struct luna_conn luna_conn;
+typedef struct luna_pool luna_pool;
+
+typedef struct luna_waiter {
+    luna_op op; /* op.link: in the pool's queue while it waits there */
+    luna_timer timer;
+    double deadline; /* luna_loop_clock; 0 is none */
+    double queued;   /* when it was handed in */
+    luna_pool *pool; /* while pending */
+    luna_conn *conn; /* the connection it has; NULL while it waits */
+    luna_err err;    /* when op.status is not LUNA_OK */
+    bool is_lease;
+} luna_waiter;
+
+typedef enum luna_request_kind {
+    LUNA_REQUEST_QUERY,      /* prepared statement with parameters, buffered result */
+    LUNA_REQUEST_SIMPLE,     /* simple protocol: several statements, no parameters */
+    LUNA_REQUEST_STREAM,     /* start a query whose rows are fetched piece by piece */
+    LUNA_REQUEST_FETCH,      /* the next rows of a stream */
+    LUNA_REQUEST_COPY_IN,    /* start COPY ... FROM STDIN */
+    LUNA_REQUEST_COPY_WRITE, /* send `bytes` */
+    LUNA_REQUEST_COPY_END,   /* end it; with `bytes` as the reason, abort it */
+} luna_request_kind;
+
+typedef struct luna_request {
+    luna_waiter w;
+    luna_request_kind kind;
+    const char *sql;
+    int n_params;
+    const char *const *values; /* text or, where formats[i] is 1, binary; NULL is NULL */
+    const int *lengths;
+    const int *formats;
+    const char *bytes; /* COPY data */
+    size_t n_bytes;
+    size_t max_bytes; /* of a buffered result */
+    bool read_only;   /* losing it midway leaves no doubt about an outcome */
+    bool resent;      /* a stale prepared statement was replaced once */
+    bool expired;     /* the deadline passed; waiting for the server's last word */
+    PGresult *result; /* the result, or the server's error; the caller clears it */
+    PGresult **rows;  /* FETCH: one result a row, up to max_rows */
+    int n_rows, max_rows;
+    double finished; /* luna_loop_clock when it ended */
+} luna_request;
+
+/* Free what the request received; its inputs belong to the caller. */
+void luna_request_deinit(luna_request *request);
+
+/* End a pending waiter: fills `err` unless it is NULL or the waiter's own, posts the op. */
+void luna_waiter_finish(luna_waiter *waiter, luna_status status, const luna_err *err);
+#endif
