@@ -1,0 +1,164 @@
+--- The command line: finds the command, parses its arguments, gives the exit code.
+--
+-- Each command is one file, `lunashard.cli.<name>`, loaded when it is named. It returns a table with
+-- `configure(parser)` (argparse), `run(args) -> exit code`, and, when what follows its first argument is not
+-- its own, `values`, the set of its options that take a value; `args.rest` has the others. One that is
+-- `passthrough` gets all of its arguments in `args.rest`.
+-- @module lunashard.cli
+
+local argparse = require("argparse")
+local errors = require("lunashard.errors")
+
+local cli = {}
+
+--- Exit codes.
+-- @table exit
+cli.exit = { ok = 0, failed = 1, usage = 2, differences = 3, partial = 4, locked = 5 }
+
+--- The version, as `--version` prints it.
+cli.version = "0.1.0"
+
+local COMMANDS = {
+  { "run", "run a Lua script, usually against a cluster" },
+  { "sandbox", "throw-away local PostgreSQL servers to try things on" },
+  { "test", "run busted specs inside the runtime" },
+}
+
+local Help = {} -- metatable of what --help raises
+local Usage = {} -- metatable of what a wrong command line raises
+
+local function find(name)
+  local names = {}
+  for _, command in ipairs(COMMANDS) do
+    if command[1] == name then
+      return command
+    end
+    names[#names + 1] = command[1]
+  end
+  local near = errors.nearest(name, names)
+  return nil, near and ("did you mean %q?"):format(near) or "commands are: " .. table.concat(names, ", ")
+end
+
+local function help_text()
+  local lines = { "Usage: lunashard COMMAND [arguments]", "", "A Lua-scriptable sharding runtime for PostgreSQL.", "" }
+  lines[#lines + 1] = "Commands:"
+  for _, command in ipairs(COMMANDS) do
+    lines[#lines + 1] = ("  %-10s %s"):format(command[1], command[2])
+  end
+  lines[#lines + 1] = ""
+  lines[#lines + 1] = "`lunashard COMMAND --help` says more. LUNASHARD_CLUSTER names the cluster file when -c does not."
+  return table.concat(lines, "\n") .. "\n"
+end
+
+--- Say something on stderr that is not data.
+-- @string format
+-- @param ...
+function cli.say(format, ...)
+  io.stderr:write("lunashard: ", select("#", ...) > 0 and format:format(...) or format, "\n")
+end
+
+--- End a command because its arguments are wrong: exit code 2. Raises.
+-- @string message one line
+function cli.usage_error(message)
+  error(setmetatable({ message = message }, Usage), 0)
+end
+
+-- argparse prints and exits by itself; ours raises, so that one place decides.
+local function adopt(parser)
+  function parser.error(_, message)
+    cli.usage_error((message:gsub("\n+", "; ")))
+  end
+  parser:add_help({
+    action = function()
+      error(setmetatable({ text = parser:get_help() }, Help), 0)
+    end,
+  })
+  for _, sub in ipairs(parser._commands) do
+    adopt(sub)
+  end
+end
+
+-- Arguments up to and including the first that is no option (nor an option's value), and the rest.
+local function split(arguments, values)
+  local i = 1
+  while i <= #arguments do
+    local argument = arguments[i]
+    if argument == "--" then
+      table.remove(arguments, i)
+      break
+    elseif argument:sub(1, 1) ~= "-" or argument == "-" then
+      break
+    end
+    i = i + (values[argument] and 2 or 1)
+  end
+  local own, rest = {}, {}
+  for j, argument in ipairs(arguments) do
+    table.insert(j <= i and own or rest, argument)
+  end
+  return own, rest
+end
+
+local function run_command(entry, arguments)
+  local command = require("lunashard.cli." .. entry[1])
+  local parser = argparse("lunashard " .. entry[1], entry[2])
+  command.configure(parser)
+  adopt(parser)
+  local rest
+  if command.passthrough and arguments[1] ~= "--help" and arguments[1] ~= "-h" then
+    arguments, rest = {}, arguments
+  elseif command.values then
+    arguments, rest = split(arguments, command.values)
+  end
+  local args = parser:parse(arguments)
+  args.rest = rest
+  return command.run(args)
+end
+
+local function usage_failure(name, message)
+  cli.say("%s%s (see: lunashard %s--help)", name and name .. ": " or "", message, name and name .. " " or "")
+  return cli.exit.usage
+end
+
+--- Run a command line. Yields.
+-- @tparam {string,...} arguments without the program's name
+-- @treturn number exit code
+function cli.main(arguments)
+  local name = table.remove(arguments, 1)
+  if name == nil then
+    io.stderr:write(help_text())
+    return cli.exit.usage
+  elseif name == "--help" or name == "-h" or name == "help" then
+    io.stdout:write(help_text())
+    return cli.exit.ok
+  elseif name == "--version" then
+    io.stdout:write("lunashard ", cli.version, "\n")
+    return cli.exit.ok
+  elseif name:sub(1, 1) == "-" then
+    return usage_failure(nil, ("unknown option %q"):format(name))
+  end
+  local entry, hint = find(name)
+  if not entry then
+    return usage_failure(nil, ("unknown command %q; %s"):format(name, hint))
+  end
+  -- What is raised on purpose passes as it is; anything else is a bug of ours and gets its traceback.
+  local ok, result = xpcall(function()
+    return run_command(entry, arguments)
+  end, function(err)
+    local kind = getmetatable(err)
+    return (kind == Help or kind == Usage or errors.is(err)) and err or debug.traceback(tostring(err), 2)
+  end)
+  if ok then
+    return result
+  elseif getmetatable(result) == Help then
+    io.stdout:write(result.text, "\n")
+    return cli.exit.ok
+  elseif getmetatable(result) == Usage then
+    return usage_failure(name, result.message)
+  elseif errors.is(result, "CANCELED") then
+    return cli.exit.failed -- by a signal, which decides the exit code
+  end
+  cli.say("%s: %s", name, tostring(result))
+  return cli.exit.failed
+end
+
+return cli

@@ -1,0 +1,44 @@
+--- Loaded by busted before the spec files: counts outcomes, checks for leaks after each test and file.
+-- @module lunashard.testing.helper
+
+local busted = require("busted")
+local core = require("lunashard.core.task")
+local testing = require("lunashard.testing")
+
+local helper = {}
+
+local counts = testing.counts
+local before_test, before_file
+
+busted.subscribe({ "test", "end" }, function(_, _, status)
+  counts[status] = counts[status] + 1
+  return nil, true
+end)
+
+busted.subscribe({ "error" }, function(element)
+  if element.descriptor ~= "it" then
+    counts.error = counts.error + 1
+  end
+  return nil, true
+end)
+
+busted.subscribe({ "file", "start" }, function()
+  before_file = core.counts()
+  return nil, true
+end)
+
+busted.subscribe({ "file", "end" }, function(file)
+  testing.check_leaks(before_file, file.name)
+  return nil, true
+end)
+
+-- Those of the root run first and last: what a spec's own before_each makes and its after_each closes is no leak.
+busted.before_each(function()
+  before_test = core.counts()
+end)
+
+busted.after_each(function()
+  testing.check_leaks(before_test, "the test")
+end)
+
+return helper
