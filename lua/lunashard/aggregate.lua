@@ -1,0 +1,223 @@
+--- Aggregates: what a scatter does with the rows of its shards.
+-- `lunashard.aggregate.sum("count")` and the like give an aggregate, which is both a function
+-- of the list of shard results (as the guide's `aggregation_func`) and a reducer:
+-- `init() -> acc`, `step(acc, row, shard_id, types) -> acc`, `merge(a, b) -> acc`,
+-- `finish(acc) -> row or rows`. Where data cannot be combined exactly, `step`, `merge`, `finish`
+-- and the call itself return nil and an error; misuse raises.
+--
+-- Every aggregate is a plug-in file under `lunashard/aggregates/` and keeps the contract that
+-- `register` checks; a user's own are registered the same way.
+-- @module lunashard.aggregate
+
+local errors = require("lunashard.errors")
+local order = require("lunashard.order")
+
+local aggregate = {}
+
+local BUILT_IN = { "avg", "chain", "count", "distinct", "group_by", "having", "limit", "max", "merge_sort", "min",
+  "percentile", "sum", "top_n" }
+
+local registered = {} -- name -> plug-in
+
+local Aggregate = {}
+Aggregate.__index = Aggregate
+
+--- A new accumulator.
+-- @treturn table
+function Aggregate:init()
+  return self.plugin.init(self.options)
+end
+
+--- Take one row in.
+-- @tparam table acc
+-- @tparam table row
+-- @tparam ?string shard_id
+-- @tparam ?table types column name -> SQL type; or the shard's result, from which it is taken
+-- @treturn[1] table acc
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `NOT_MERGEABLE` or `INVALID`
+function Aggregate:step(acc, row, shard_id, types)
+  if types ~= nil and type(types.column_types) == "table" then
+    -- The same result comes with each of its rows: read it once.
+    if self.seen_result ~= types then
+      self.seen_result, self.seen_types = types, order.types(types)
+    end
+    types = self.seen_types
+  end
+  return self.plugin.step(acc, row, shard_id, types)
+end
+
+--- Combine two accumulators; neither is used afterwards, but for what is returned.
+-- @tparam table a
+-- @tparam table b
+-- @treturn[1] table acc
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function Aggregate:merge(a, b)
+  return self.plugin.merge(a, b)
+end
+
+--- The result.
+-- @tparam table acc
+-- @treturn[1] table a row, or a list of rows; @{rows} tells which
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function Aggregate:finish(acc)
+  return self.plugin.finish(acc)
+end
+
+--- Column types of what `finish` gives, as far as they are known.
+-- @tparam table acc
+-- @treturn ?table column name -> SQL type
+function Aggregate:types(acc)
+  return self.plugin.types and self.plugin.types(acc)
+end
+
+--- Feed all rows of the shards that succeeded.
+-- @tparam {table,...} results
+-- @treturn[1] table acc
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function Aggregate:collect(results)
+  local acc = self:init()
+  for _, result in ipairs(results) do
+    if result.success then
+      local types = order.types(result)
+      for _, row in ipairs(result.rows) do
+        local err
+        acc, err = self.plugin.step(acc, row, result.shard_id, types)
+        if acc == nil then
+          return nil, err
+        end
+      end
+    end
+  end
+  return acc
+end
+
+function Aggregate.__call(self, results)
+  if self.plugin.aggregate then
+    return self.plugin.aggregate(self.options, results)
+  end
+  local acc, err = self:collect(results)
+  if acc == nil then
+    return nil, err
+  end
+  return self:finish(acc)
+end
+
+-- options, or what `new` makes of them; push_down is what shards may be asked for instead of
+-- everything, such as `{ limit = 30 }`.
+local function build(plugin, ...)
+  local made = ...
+  if plugin.new then
+    made = plugin.new(...)
+  end
+  local returns = plugin.returns
+  return setmetatable({
+    plugin = plugin,
+    name = plugin.name,
+    options = made,
+    returns = type(returns) == "function" and returns(made) or returns,
+    push_down = plugin.push_down and plugin.push_down(made),
+  }, Aggregate)
+end
+
+local function contract_error(plugin)
+  if type(plugin) ~= "table" then
+    return "an aggregate plug-in is a table, not a " .. type(plugin)
+  elseif plugin.api ~= 1 or plugin.kind ~= "aggregate" then
+    return 'an aggregate plug-in says api = 1 and kind = "aggregate"'
+  elseif type(plugin.name) ~= "string" or not plugin.name:match("^[%a_][%w_]*$") then
+    return "an aggregate plug-in has a name that is a Lua name"
+  elseif type(plugin.aggregate) == "function" then
+    return nil
+  end
+  for _, name in ipairs({ "init", "step", "merge", "finish" }) do
+    if type(plugin[name]) ~= "function" then
+      return ("aggregate plug-in %s has no function %s"):format(plugin.name, name)
+    end
+  end
+end
+
+--- Make a plug-in available as `lunashard.aggregate.<name>`, replacing an earlier one.
+-- @tparam table plugin `{ api = 1, kind = "aggregate", name =, new(...) -> options,
+--   init(options) -> acc, step(acc, row, shard_id, types) -> acc, merge(acc, acc) -> acc,
+--   finish(acc) -> row or rows }`, or `aggregate(options, results) -> row or rows`
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `INVALID` with what the contract misses
+function aggregate.register(plugin)
+  local problem = contract_error(plugin)
+  if problem then
+    return nil, errors.new("INVALID", { message = problem })
+  end
+  registered[plugin.name] = plugin
+  return true
+end
+
+--- The rows of what an aggregate, or any aggregation function, returned.
+-- An empty table alone does not say whether it is a row of NULLs or no row at all: an
+-- aggregate knows, a plain function means no row.
+-- @param agg the aggregate or function
+-- @tparam table value what it returned
+-- @treturn {table,...}
+function aggregate.rows(agg, value)
+  local returns = aggregate.is(agg) and agg.returns
+  if returns == "row" then
+    return { value }
+  elseif returns == "rows" or next(value) == nil or type(value[1]) == "table" then
+    return value
+  end
+  return { value }
+end
+
+--- Is it an aggregate of ours, and so also a reducer?
+-- @param value anything
+-- @treturn bool
+function aggregate.is(value)
+  return getmetatable(value) == Aggregate
+end
+
+local function find(name)
+  if registered[name] then
+    return registered[name]
+  end
+  for _, built_in in ipairs(BUILT_IN) do
+    if built_in == name then
+      return require("lunashard.aggregates." .. name)
+    end
+  end
+end
+
+--- Names of all aggregates, sorted.
+-- @treturn {string,...}
+function aggregate.names()
+  local names = {}
+  for _, name in ipairs(BUILT_IN) do
+    names[#names + 1] = name
+  end
+  for name in pairs(registered) do
+    if not package.loaded["lunashard.aggregates." .. name] then
+      names[#names + 1] = name
+    end
+  end
+  table.sort(names)
+  return names
+end
+
+return setmetatable(aggregate, {
+  __index = function(_, name)
+    local plugin = find(name)
+    if plugin == nil then
+      local names = aggregate.names()
+      local near = errors.nearest(name, names)
+      error(("unknown aggregate %q%s"):format(tostring(name), near and ("; did you mean %q?"):format(near)
+        or "; there are " .. table.concat(names, ", ")), 2)
+    end
+    return function(...)
+      local made = build(plugin, ...)
+      return made
+    end
+  end,
+})

@@ -1,0 +1,71 @@
+--- Rows of all shards in one order: `merge_sort "created_at desc, id"`.
+-- Each shard's rows must already be in that order (the statement says ORDER BY); a shard whose
+-- rows are not is named in a `NOT_MERGEABLE` error. Text needs `{ collate = "C" }`.
+-- @module lunashard.aggregates.merge_sort
+
+local merge = require("lunashard.merge")
+local options = require("lunashard.options")
+local order = require("lunashard.order")
+
+local plugin = { api = 1, kind = "aggregate", name = "merge_sort", returns = "rows" }
+
+function plugin.new(by, how)
+  how = options.check(how, { collate = "string" }, "merge_sort")
+  return { items = order.parse(by, how.collate, 3) }
+end
+
+function plugin.init(made)
+  return { items = made.items, sources = {}, by_shard = {} }
+end
+
+-- Rows of one shard come in its order, though those of several may come interleaved.
+function plugin.step(acc, row, shard_id, types)
+  local key = shard_id or false
+  local source = acc.by_shard[key]
+  if source == nil then
+    source = { shard_id = shard_id, types = types, rows = {} }
+    acc.by_shard[key] = source
+    acc.sources[#acc.sources + 1] = source
+  end
+  source.rows[#source.rows + 1] = row
+  return acc
+end
+
+function plugin.merge(a, b)
+  for _, source in ipairs(b.sources) do
+    a.sources[#a.sources + 1] = source
+  end
+  return a
+end
+
+function plugin.finish(acc)
+  local sources = {}
+  for i, source in ipairs(acc.sources) do
+    local at = 0
+    sources[i] = {
+      shard_id = source.shard_id,
+      types = source.types,
+      next = function()
+        at = at + 1
+        return source.rows[at]
+      end,
+    }
+  end
+  local rows, next_row = {}, merge.rows(acc.items, sources)
+  while true do
+    local row, err = next_row()
+    if row == nil then
+      if err ~= nil then
+        return nil, err
+      end
+      return rows
+    end
+    rows[#rows + 1] = row
+  end
+end
+
+function plugin.types(acc)
+  return acc.sources[1] and acc.sources[1].types
+end
+
+return plugin

@@ -1,0 +1,8 @@
+--- Sum of a column over all shards: `sum "count"`, `sum { "a", "b" }`, `sum { total = "count" }`.
+-- Exact for int and numeric whatever the size; NULL (an absent field) over no values.
+-- @module lunashard.aggregates.sum
+
+local columns = require("lunashard.columns")
+local fold = require("lunashard.fold")
+
+return columns.simple_plugin("sum", fold.sum)
