@@ -19,47 +19,30 @@ local function described(members)
   return list
 end
 
--- A strategy's options may hold mistakes that its constructor raises for; the
--- position in front of such a message would be ours.
+-- Strategies raise for what they cannot work with; here it becomes a message.
 local function call(fn, ...)
-  local ok, value, err = pcall(fn, ...)
+  local ok, value = pcall(fn, ...)
   if not ok then
-    local message = errors.is(value) and value.message or tostring(value):gsub("^[^:]+:%d+: ", "")
-    return nil, message
-  elseif value == nil then
-    return nil, errors.is(err) and err.message or tostring(err)
+    return nil, (tostring(value):gsub("^[^:]+%.lua:%d+: ", ""))
   end
   return value
 end
 
-local function constructor(name)
-  return strategy[name]
-end
-
--- "hash", { "hash", shard_key = ... } or a strategy object.
+-- Without the shards that it may have been given: they hold passwords, and the
+-- manager has its own.
 local function to_spec(given)
   if given == nil then
     return nil, 'missing; expected a strategy such as { "hash", shard_key = "user_id" }'
   end
-  local name, options = given, {}
-  if type(given) == "table" and type(given[1]) == "string" then
-    name = given[1]
-    for key, value in pairs(given) do
-      if key ~= 1 then
-        options[key] = value
-      end
-    end
+  local spec, message = call(strategy.spec, given)
+  if not spec or spec.options.shards == nil then
+    return spec, message
   end
-  if type(name) == "string" then
-    local construct, message = call(constructor, name)
-    if not construct then
-      return nil, message
-    end
-    return call(construct, options)
-  elseif type(given) ~= "table" then
-    return nil, "expected a name, a table or a strategy, got a " .. type(given)
+  local options = {}
+  for name, value in pairs(spec.options) do
+    options[name] = name ~= "shards" and value or nil
   end
-  return given
+  return strategy.new(spec.name, options)
 end
 
 local function type_of(declared)
@@ -74,7 +57,7 @@ local function declared_types(tables)
     if not declared.reference then
       local name = type_of(declared)
       if not types[name] then
-        types[name], n = { key_type = declared.type }, n + 1
+        types[name], n = { key_type = declared.type, shard_key = declared.shard_key }, n + 1
       end
     end
   end
@@ -100,7 +83,10 @@ function binding.bind(given, members, tables)
   end
   for name, declared in pairs(types) do
     local bound
-    bound, message = call(strategy.bind, spec, described(members), { key_type = declared.key_type })
+    bound, message = call(strategy.bind, spec, described(members), {
+      key_type = declared.key_type,
+      shard_key = declared.shard_key,
+    })
     if not bound then
       return nil, message
     end
@@ -156,7 +142,7 @@ end
 -- @tparam table given
 -- @treturn table `given`, or a copy with `shards`
 function binding.adopt_shards(given)
-  local brought = type(given.strategy) == "table" and strategy.given_shards and strategy.given_shards(given.strategy)
+  local brought = type(given.strategy) == "table" and strategy.given_shards(given.strategy)
   if given.shards ~= nil or not brought then
     return given
   end

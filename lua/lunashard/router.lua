@@ -1,0 +1,141 @@
+--- The router: sends statements to the shards that own their keys.
+-- @module lunashard.router
+
+local attempt = require("lunashard.attempt")
+local config = require("lunashard.config")
+local manager_module = require("lunashard.manager")
+local options = require("lunashard.options")
+local routing = require("lunashard.routing")
+local statistics = require("lunashard.statistics")
+local task = require("lunashard.task")
+
+local router = {}
+
+local Router = {}
+Router.__index = Router
+Router.__name = "lunashard.router"
+
+local now = task.now
+
+function Router:__tostring()
+  return ("lunashard.router(%s)"):format(tostring(self.manager))
+end
+
+--- Create a router.
+-- Raises for an option that is unknown or wrong.
+-- @tparam table given `shard_manager`; `query_timeout`, `retries`, `max_parallel_shards` and
+--   `max_result_bytes` default to the manager's. A manager alone will do, as in the guide.
+-- @treturn Router
+function router.new(given)
+  if manager_module.is(given) then
+    given = { shard_manager = given }
+  end
+  local cfg, message = config.router(given)
+  if not cfg then
+    error("router: " .. message, 2)
+  elseif not manager_module.is(cfg.shard_manager) then
+    error("router: shard_manager: expected a manager, got a table", 2)
+  end
+  local inherited = cfg.shard_manager.options
+  return setmetatable({
+    manager = cfg.shard_manager,
+    query_timeout = cfg.query_timeout or inherited.query_timeout,
+    retries = cfg.retries or inherited.retries,
+    max_parallel_shards = cfg.max_parallel_shards or inherited.max_parallel_shards,
+    max_result_bytes = cfg.max_result_bytes or inherited.max_result_bytes,
+    statistics = statistics.new(),
+  }, Router)
+end
+
+local EXECUTE = options.known(routing.OPTIONS, {
+  read_only = "boolean",
+  timeout = "seconds",
+  retries = "count",
+  decode_json = "boolean",
+  max_result_bytes = "count",
+  all_shards = "boolean",
+})
+
+local function run_statement(endpoint, sql, params, pool_options)
+  return endpoint.pool:execute(sql, params, pool_options)
+end
+
+--- The deadline of a call that starts now.
+-- @tparam table opts
+-- @treturn number
+function Router:deadline(opts)
+  return now() + (opts.timeout or self.query_timeout)
+end
+
+--- Run a statement on one shard, with retries. Yields.
+-- For the router's parts.
+-- @tparam table member
+-- @string sql
+-- @tparam table params
+-- @tparam table opts those of `execute`
+-- @number deadline
+-- @treturn[1] table result
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function Router:run_on(member, sql, params, opts, deadline)
+  return attempt.run(self, member, opts.read_only, opts.retries or self.retries, deadline, run_statement,
+    sql, params, {
+      deadline = deadline,
+      read_only = opts.read_only,
+      decode_json = opts.decode_json,
+      max_result_bytes = opts.max_result_bytes or self.max_result_bytes,
+    })
+end
+
+--- Run one statement on the shard that owns a key. Yields.
+-- Autocommit. Raises for unknown options and wrong types. Tried again (up to `retries`, inside the
+-- one timeout) only when it is certain that it had no effect before.
+-- @string sql with `$1`, `$2`, ...
+-- @tparam[opt] table params values; NULL is `lunashard.null`
+-- @tparam[opt] table opts `routing_key` or `shard_id`: where to; `table`: whose key it is; `read_only`: prefer
+--   a replica, and promise that it changes nothing; `timeout` seconds [query_timeout]; `retries`; `decode_json`;
+--   `max_result_bytes`; `all_shards = true`: the same as `scatter_gather` with it. With a reference table in
+--   `table`, reads go to any healthy shard and writes to all (each on its own: not atomic).
+-- @treturn[1] table `rows`, `columns`, `column_types`, `row_count`, `command`, `shard_id`, `endpoint`, `duration`
+--   (seconds), `attempts`, `success`
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `NO_KEY`, `NULL_KEY`, `NO_SHARD`, `KEY_MISMATCH`, `INVALID`, `SQL`, `TIMEOUT`, `SHARD_DOWN`,
+--   `AUTH`, `UNKNOWN_OUTCOME`, `POOL_EXHAUSTED`, `RESULT_TOO_LARGE`, `CLOSED`
+function Router:execute(sql, params, opts)
+  routing.check_arguments("execute", sql, params)
+  opts = options.check(opts, EXECUTE, "execute")
+  local manager = self.manager
+  if manager.closed or not manager.initialized then
+    return manager:check_open()
+  end
+  local kind, err = routing.check_statement(sql)
+  if not kind then
+    return nil, err
+  elseif opts.all_shards then
+    return self:execute_everywhere(sql, params, opts)
+  elseif opts.table and routing.is_reference(manager, opts.table) then
+    return self:execute_reference(sql, params, opts, kind)
+  end
+  local member
+  member, err = routing.resolve(manager, opts)
+  if not member then
+    return nil, err
+  end
+  return self:run_on(member, sql, params, opts, now() + (opts.timeout or self.query_timeout))
+end
+
+--- What the router has done so far.
+-- @treturn table see `lunashard.statistics`
+function Router:get_statistics()
+  return self.statistics:snapshot()
+end
+
+-- Each part adds its methods to the one class.
+for _, part in ipairs({ "scatter", "reference", "broadcast", "transaction", "execute_many", "copy_in", "stream",
+  "explain" }) do
+  for name, method in pairs(require("lunashard." .. part).methods) do
+    Router[name] = method
+  end
+end
+
+return router
