@@ -102,9 +102,11 @@ end
 -- says what was done where.
 -- @string sql
 -- @tparam[opt] table opts `parallel` [true]: false or a number of shards at a time; `canary`: a shard_id that goes
---   first, and when it fails the others are left alone; `stop_on_error` [false]: start no more shards after a failure;
+--   first, and when it fails the others are left alone; `stop_on_error` [false]: start no more shards after a
+--   failure;
 --   `on_failure = "partial"`: return the result also when shards failed; `shard_ids`; `timeout` seconds for all
--- @treturn[1] table `success`, `complete`, `shard_results` (shard_id -> result, or `{ success = false, error, started }`),
+-- @treturn[1] table `success`, `complete`, `shard_results` (shard_id -> result, or `{ success = false, error,
+--   started }`),
 --   `failed` (list of `{ shard_id, error }`), `done`, `skipped` (lists of names), `error_message`, `duration`
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `SHARDS_FAILED` with `failed`, `shard_results`, `done`, `skipped`; `NO_SHARD`, `CLOSED`

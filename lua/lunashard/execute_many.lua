@@ -214,10 +214,13 @@ end
 --   columns); or `routing_keys`: a list with the key of each item; or `routing_key` or `shard_id` for all. `table`;
 --   `transaction = false`: every item on its own, and a failed one does not stop the others; `max_parallel_shards`,
 --   `timeout` for all, `decode_json`, `max_result_bytes`
--- @treturn[1] table `results` (in the order of `list`), `row_count` (sum), `success`, `complete`, `failed` (empty), `duration`
+-- @treturn[1] table `results` (in the order of `list`), `row_count` (sum), `success`, `complete`, `failed`
+--   (empty), `duration`
 -- @treturn[2] nil
--- @treturn[2] lunashard.error nothing was sent: `NO_KEY`, `NULL_KEY`, `INVALID`, `NO_SHARD` (with `index`), `CLOSED`; or
---   `SHARDS_FAILED` with `failed` (`shard_id`, `error`, `index`), `committed` (names), `results` and `item_errors` (by index)
+-- @treturn[2] lunashard.error nothing was sent: `NO_KEY`, `NULL_KEY`, `INVALID`, `NO_SHARD` (with `index`),
+--   `CLOSED`; or
+--   `SHARDS_FAILED` with `failed` (`shard_id`, `error`, `index`), `committed` (names), `results` and
+--   `item_errors` (by index)
 function execute_many.methods:execute_many(sql, list, opts)
   if type(sql) ~= "string" then
     error("execute_many: expected SQL as a string, got a " .. type(sql), 2)

@@ -39,7 +39,8 @@ local function ping(endpoint, timeout)
   elseif not found.in_recovery and endpoint.role == "replica" then
     warn.emit(describe(endpoint) .. " is not a standby: what it holds may differ from its primary")
   end
-  return true
+  endpoint.server_encoding = found.server_encoding
+  return found
 end
 
 local function has_text(key_type)
@@ -71,13 +72,7 @@ local COLLATION = [[
 
 -- Would this server hash text keys as we do? Only a live one can be asked.
 local function check_text_keys(member, tables, names, deadline)
-  local pool = member.primary.pool
-  local found, err = pool:execute("SELECT pg_catalog.current_setting('server_encoding') AS encoding", {},
-    { deadline = deadline })
-  if not found then
-    return nil, err
-  end
-  local encoding = found.rows[1].encoding
+  local encoding = member.primary.server_encoding
   if encoding ~= "UTF8" then
     return nil, errors.new("INVALID", {
       shard_id = member.shard_id,
@@ -87,7 +82,7 @@ local function check_text_keys(member, tables, names, deadline)
   for _, name in ipairs(names) do
     local key = tables[name].shard_key
     local columns = type(key) == "table" and key or { key }
-    found, err = pool:execute(COLLATION, { name, columns }, { deadline = deadline })
+    local found, err = member.primary.pool:execute(COLLATION, { name, columns }, { deadline = deadline })
     if not found then
       return nil, err
     elseif found.rows[1] then

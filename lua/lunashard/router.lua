@@ -99,7 +99,8 @@ end
 -- @treturn[1] table `rows`, `columns`, `column_types`, `row_count`, `command`, `shard_id`, `endpoint`, `duration`
 --   (seconds), `attempts`, `success`
 -- @treturn[2] nil
--- @treturn[2] lunashard.error `NO_KEY`, `NULL_KEY`, `NO_SHARD`, `KEY_MISMATCH`, `INVALID`, `SQL`, `TIMEOUT`, `SHARD_DOWN`,
+-- @treturn[2] lunashard.error `NO_KEY`, `NULL_KEY`, `NO_SHARD`, `KEY_MISMATCH`, `INVALID`, `SQL`, `TIMEOUT`,
+--   `SHARD_DOWN`,
 --   `AUTH`, `UNKNOWN_OUTCOME`, `POOL_EXHAUSTED`, `RESULT_TOO_LARGE`, `CLOSED`
 function Router:execute(sql, params, opts)
   routing.check_arguments("execute", sql, params)

@@ -134,11 +134,14 @@ local function certain(tx, err)
   })
 end
 
-local function note_failure(tx, err)
-  local status = tx.lease:transaction_status()
+--- Remember a failed statement: from then on the transaction cannot commit.
+-- For the parts that run statements on its connection.
+-- @tparam lunashard.error err
+function Tx:note_failure(err)
+  local status = self.lease:transaction_status()
   if status ~= "intransaction" then
-    tx.failed = tx.failed or err
-    tx.lost = tx.lost or status ~= "inerror"
+    self.failed = self.failed or err
+    self.lost = self.lost or status ~= "inerror"
   end
 end
 
@@ -151,7 +154,7 @@ local function run(tx, sql, params, pool_options)
     return result
   end
   err = certain(tx, err)
-  note_failure(tx, err)
+  tx:note_failure(err)
   tx.router.statistics:record(tx.shard_id, nil, err)
   return nil, err
 end
@@ -189,11 +192,13 @@ end
 --- Run one statement in the transaction. Yields.
 -- @string sql
 -- @tparam[opt] table params
--- @tparam[opt] table opts `routing_key` (and `table`): checked against the transaction's shard; `timeout`, `decode_json`,
+-- @tparam[opt] table opts `routing_key` (and `table`): checked against the transaction's shard; `timeout`,
+--   `decode_json`,
 --   `max_result_bytes`
 -- @treturn[1] table result, as from `router:execute`
 -- @treturn[2] nil
--- @treturn[2] lunashard.error `SQL`, `TIMEOUT`, `KEY_MISMATCH`, `INVALID`, `SHARD_DOWN` (rolled back), `CLOSED`; after `SQL` only a
+-- @treturn[2] lunashard.error `SQL`, `TIMEOUT`, `KEY_MISMATCH`, `INVALID`, `SHARD_DOWN` (rolled back),
+--   `CLOSED`; after `SQL` only a
 --   rollback, to a savepoint or of everything, lets other statements run
 function Tx:execute(sql, params, opts)
   routing.check_arguments("tx:execute", sql, params)
@@ -369,7 +374,8 @@ end
 --- Commit a transaction from `router:begin`. Yields.
 -- @treturn[1] boolean true
 -- @treturn[2] nil
--- @treturn[2] lunashard.error `SQL`, `UNKNOWN_OUTCOME`, `TIMEOUT`, `CLOSED`; `INVALID` in `router:transaction`, where the
+-- @treturn[2] lunashard.error `SQL`, `UNKNOWN_OUTCOME`, `TIMEOUT`, `CLOSED`; `INVALID` in
+--   `router:transaction`, where the
 --   function's return commits
 function Tx:commit()
   if self.closed then
@@ -436,13 +442,15 @@ end
 --- Run a function in a transaction on the shard that owns a key. Yields.
 -- An error raised in the function, a cancel, or a return of nil and a reason rolls back. Values are returned
 -- after COMMIT.
--- @tparam table opts `routing_key` or `shard_id`, `table`; `isolation`: `read committed`, `repeatable read` or `serializable`;
+-- @tparam table opts `routing_key` or `shard_id`, `table`; `isolation`: `read committed`, `repeatable read` or
+--   `serializable`;
 --   `read_only`, `deferrable`; `timeout` for the whole transaction [none; each statement has query_timeout];
 --   `retries` [0]: run the function again after a serialization failure or deadlock
 -- @tparam func fn called with the transaction: `tx:execute`, `tx:stream`, `tx:transaction` (savepoint)
 -- @return[1] what fn returned
 -- @treturn[2] nil
--- @treturn[2] lunashard.error with `cause`; `PLUGIN_FAILED` (with `traceback`) when fn raised something that is no error object,
+-- @treturn[2] lunashard.error with `cause`; `PLUGIN_FAILED` (with `traceback`) when fn raised something that
+--   is no error object,
 --   `UNKNOWN_OUTCOME` when COMMIT was not confirmed, otherwise what failed
 function transaction.methods:transaction(opts, fn)
   opts = options.check(opts, TRANSACTION, "transaction")
