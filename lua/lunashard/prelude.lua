@@ -1,6 +1,8 @@
 --- What every state runs first: waits relayed through coroutines, module look-up, os.exit.
 -- @module lunashard.prelude
 
+-- luacheck: ignore 122 (replacing functions of the standard library is what this file is for)
+
 local core = require("lunashard.core.task")
 
 local WAIT = core.WAIT

@@ -99,7 +99,8 @@ void luna_conn_close(luna_conn *conn, const luna_err *why)
 
     if (request != NULL) {
         request->w.conn = NULL;
-        if (midway && why->code != LUNA_ETOOLARGE && outcome_is_unknown(conn, request))
+        if (midway && why->code != LUNA_ETOOLARGE && why->code != LUNA_EINVAL &&
+            outcome_is_unknown(conn, request))
             luna_err_set(&request->w.err, LUNA_EUNKNOWN,
                          "the connection ended before the server's answer: %s", err.msg);
         else
@@ -126,13 +127,14 @@ void luna_conn_lost(luna_conn *conn, const char *what)
 /* ---- connecting ------------------------------------------------------------- */
 
 /* libpq 15 keeps no SQLSTATE of a failed start-up, but prints it when verbose:
- * "FATAL:  28P01: password authentication failed ... LOCATION:  ...".  Move it
+ * "FATAL: 28P01: password authentication failed ... LOCATION: ...".  Move it
  * from the text to the error. */
 static void take_sqlstate(luna_err *err)
 {
-    for (char *p = err->msg; (p = strstr(p, ":  ")) != NULL; p++) {
-        char *state = p + 3;
-        if (strspn(state, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == 5 && state[5] == ':') {
+    for (char *p = err->msg; (p = strstr(p, ": ")) != NULL; p++) {
+        char *state = p + 2;
+        if (strspn(state, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == 5 && state[5] == ':' &&
+            strcspn(state, "0123456789") < 5) { /* "FATAL" is none */
             memcpy(err->sqlstate, state, 5);
             err->sqlstate[5] = '\0';
             memmove(state, state + 7, strlen(state + 7) + 1);

@@ -297,7 +297,8 @@ static void take_error(luna_conn *conn, PGresult *res)
 static void take_rows(luna_conn *conn, PGresult *res)
 {
     luna_request *request = conn->request;
-    note_command(conn, PQcmdStatus(res));
+    if (!conn->resetting)
+        note_command(conn, PQcmdStatus(res));
     if (request == NULL) {
         PQclear(res);
         return;

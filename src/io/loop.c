@@ -81,6 +81,15 @@ void luna_op_post(luna_op *op, luna_status status)
     ev_idle_start(loop->ev, &loop->idle);
 }
 
+void luna_op_abandon(luna_op *op)
+{
+    if (op->state == LUNA_OP_IDLE)
+        return;
+    luna_list_del(&op->link);
+    op->state = LUNA_OP_IDLE;
+    op->loop->live--;
+}
+
 void luna_op_cancel(luna_op *op)
 {
     if (op->state == LUNA_OP_PENDING)

@@ -49,6 +49,10 @@ void luna_op_start(luna_op *op, luna_loop *loop, void (*done)(luna_op *),
  * Does nothing when the op is not pending.  The op leaves whatever queue `link` was in. */
 void luna_op_post(luna_op *op, luna_status status);
 
+/* Forget an op whose storage goes away: `done` is not called any more.  For
+ * finalizers; whoever still works on it must have been told before. */
+void luna_op_abandon(luna_op *op);
+
 /* Ask a pending op to end soon.  Does nothing when it is not pending. */
 void luna_op_cancel(luna_op *op);
 #endif

@@ -129,6 +129,20 @@ void luna_waiter_cancel(luna_op *op)
         waiter_fail(waiter->pool, waiter, &waiter->err);
 }
 
+void luna_waiter_abandon(luna_waiter *waiter)
+{
+    if (waiter->op.state == LUNA_OP_PENDING && waiter->pool != NULL) {
+        luna_timer_stop(waiter->op.loop, &waiter->timer);
+        if (waiter->conn == NULL)
+            waiter->pool->n_waiters--;
+        else if (waiter->conn->next == LUNA_CONTAINER(waiter, luna_request, w))
+            waiter->conn->next = NULL;
+        else
+            waiter->conn->request = NULL;
+    }
+    luna_op_abandon(&waiter->op);
+}
+
 static void waiter_start(luna_pool *pool, luna_waiter *waiter)
 {
     waiter->pool = pool;

@@ -55,6 +55,9 @@ void luna_lease_discard(luna_lease *lease, const char *why);
 /* The cancel of w.op for requests and leases. */
 void luna_waiter_cancel(luna_op *op);
 
+/* The storage of a waiter goes away: take it out of queue or connection, without completion. */
+void luna_waiter_abandon(luna_waiter *waiter);
+
 void luna_pool_get_stats(const luna_pool *pool, luna_pool_stats *stats);
 const luna_pool_config *luna_pool_get_config(const luna_pool *pool);
 #endif

@@ -1,0 +1,370 @@
+--- The connections to one endpoint.
+-- Everything here that talks to the server yields, and returns `nil, err` when it fails; errors
+-- carry `shard_id` and `endpoint`.
+-- @module lunashard.pool
+
+local core = require("lunashard.core.pool")
+local task = require("lunashard.task")
+local values = require("lunashard.values")
+
+local pool = {}
+
+local now = task.now
+
+-- Options that are libpq's own, passed through as they are.
+local PASSED = {
+  "user", "password", "passfile", "sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword", "sslcrl", "sslcrldir",
+  "sslsni", "ssl_min_protocol_version", "ssl_max_protocol_version", "channel_binding", "gssencmode",
+  "application_name", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count",
+  "tcp_user_timeout", "target_session_attrs",
+}
+
+-- Start-up options rather than SET: RESET ALL comes back to these, and no role setting beats them.
+local PINNED = "-c DateStyle=ISO -c IntervalStyle=postgres -c bytea_output=hex -c extra_float_digits=1"
+
+local DEFAULTS = {
+  host = "localhost", port = 5432, max_size = 20, min_size = 0, max_waiters = 10000, connection_timeout = 5,
+  idle_timeout = 300, max_lifetime = 3600, statement_cache = 256, max_result_bytes = 256 * 2 ^ 20,
+}
+
+-- Filled in at the first use: methods of the core's userdata, made callable.
+local raw = {}
+
+local function bind_methods(handle, names)
+  for _, name in ipairs(names) do
+    raw[name] = task.waits(handle[name])
+  end
+end
+
+local Pool = {}
+Pool.__index = Pool
+local Lease = {}
+Lease.__index = Lease
+local Cursor = {}
+Cursor.__index = Cursor
+local Copy = {}
+Copy.__index = Copy
+
+--- Make a pool. Connects when it is used, or at once for `min_size`.
+-- @tparam table options `shard_id host port database user password passfile`, libpq's `ssl...` and
+--   `keepalives...` options, `max_size` [20] `min_size` [0] `max_waiters` [10000]
+--   `connection_timeout` [5] `idle_timeout` [300] `max_lifetime` [3600] (seconds, 0 is for ever)
+--   `statement_cache` [256] prepared statements a connection, `max_result_bytes` [256 MiB]
+-- @treturn Pool
+function pool.new(options)
+  local function option(name)
+    local value = options[name]
+    if value == nil then
+      return DEFAULTS[name]
+    end
+    return value
+  end
+  local host, port = option("host"), option("port")
+  local conninfo = { port = ("%d"):format(port), client_encoding = "UTF8", options = PINNED }
+  conninfo.dbname = options.database or options.user
+  conninfo.fallback_application_name = "lunashard"
+  for _, name in ipairs(PASSED) do
+    local value = options[name]
+    if value ~= nil then
+      conninfo[name] = tostring(value)
+    end
+  end
+  local endpoint = ("%s:%d"):format(host, port)
+  local handle = assert(core.new({
+    name = options.shard_id or endpoint,
+    host = host,
+    endpoint = endpoint,
+    max_size = option("max_size"),
+    min_size = option("min_size"),
+    max_waiters = option("max_waiters"),
+    connection_timeout = option("connection_timeout"),
+    idle_timeout = option("idle_timeout"),
+    max_lifetime = option("max_lifetime"),
+    statement_cache = option("statement_cache"),
+    conninfo = conninfo,
+  }))
+  if not raw.pool_execute then
+    raw.pool_execute, raw.pool_acquire = task.waits(handle.execute), task.waits(handle.acquire)
+  end
+  return setmetatable({
+    handle = handle,
+    shard_id = options.shard_id,
+    endpoint = endpoint,
+    max_result_bytes = option("max_result_bytes"),
+  }, Pool)
+end
+
+local function fail(owner, err, started)
+  err.shard_id = owner.shard_id
+  err.endpoint = owner.endpoint
+  err.elapsed = started and now() - started
+  return nil, err
+end
+
+-- What a request left, as the public result.
+local function finish(owner, started, decode_json, request, err)
+  if not request then
+    return fail(owner, err, started)
+  end
+  local result
+  result, err = request:take()
+  if not result then
+    return fail(owner, err, started)
+  end
+  result.success = true
+  result.shard_id = owner.shard_id
+  result.endpoint = owner.endpoint
+  result.duration = now() - started
+  if decode_json then
+    return values.decode_json(result)
+  end
+  return result
+end
+
+local NONE = {}
+
+-- `task.waits` gives (request, ok) or (nil, err): the request says itself how it went.
+local function settled(request, ok_or_err)
+  return request, request == nil and ok_or_err or nil
+end
+
+--- Run a statement on any connection, in autocommit. Yields.
+-- @string sql
+-- @tparam ?table params
+-- @tparam ?table opts `deadline` on the clock of `lunashard.now`, `read_only` (losing it midway
+--   leaves no doubt), `simple` protocol, `decode_json`, `max_result_bytes`
+-- @treturn[1] table `{ rows, columns, column_types, row_count, command, duration, endpoint,
+--   shard_id, success = true }`
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `SQL TIMEOUT POOL_EXHAUSTED SHARD_DOWN AUTH UNKNOWN_OUTCOME
+--   RESULT_TOO_LARGE INVALID CLOSED`
+function Pool:execute(sql, params, opts)
+  opts = opts or NONE
+  local started = now()
+  return finish(self, started, opts.decode_json, settled(raw.pool_execute(self.handle, sql, params,
+    opts.deadline, opts.read_only, opts.max_result_bytes or self.max_result_bytes, opts.simple)))
+end
+
+--- Wait for a connection of one's own. Yields. It is given back when the task ends, at the latest.
+-- @tparam ?number deadline
+-- @treturn[1] Lease
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function Pool:acquire(deadline)
+  local started = now()
+  local handle, err = raw.pool_acquire(self.handle, deadline)
+  if not handle then
+    return fail(self, err, started)
+  end
+  local opened
+  opened, err = handle:opened()
+  if not opened then
+    return fail(self, err, started)
+  end
+  if not raw.stream then
+    bind_methods(handle, { "execute", "stream", "fetch", "copy_in", "copy_write", "copy_end" })
+  end
+  local _, pid = handle:transaction_status()
+  return setmetatable({
+    handle = handle,
+    shard_id = self.shard_id,
+    endpoint = self.endpoint,
+    max_result_bytes = self.max_result_bytes,
+    backend_pid = pid,
+  }, Lease)
+end
+
+--- What the pool is doing.
+-- @treturn table `size used idle connecting waiting max_size min_size queries errors connects
+--   connect_failures wait_time last_error`; all zero once closed
+function Pool:stats()
+  return self.handle:stats() or {
+    size = 0, used = 0, idle = 0, connecting = 0, waiting = 0, max_size = 0, min_size = 0, queries = 0, errors = 0,
+    connects = 0, connect_failures = 0, wait_time = 0,
+  }
+end
+
+--- Close every connection; what runs or waits ends with `CLOSED`.
+function Pool:close()
+  self.handle:close()
+end
+
+--- Ask the server who it is. Yields.
+-- @tparam ?number deadline
+-- @treturn[1] table `latency` in seconds, `in_recovery`, `server_version`, `server_encoding`
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function Pool:ping(deadline)
+  local result, err = self:execute(
+    "SELECT pg_is_in_recovery() AS in_recovery, current_setting('server_version') AS server_version, "
+      .. "current_setting('server_encoding') AS server_encoding",
+    nil, { deadline = deadline, read_only = true })
+  if not result then
+    return nil, err
+  end
+  local row = result.rows[1]
+  row.latency = result.duration
+  return row
+end
+
+--- Run a statement on this connection. Yields. As `Pool:execute`.
+function Lease:execute(sql, params, opts)
+  opts = opts or NONE
+  local started = now()
+  return finish(self, started, opts.decode_json, settled(raw.execute(self.handle, sql, params, opts.deadline,
+    opts.read_only, opts.max_result_bytes or self.max_result_bytes, opts.simple)))
+end
+
+--- Start a query whose rows are fetched piece by piece; memory stays flat. Yields.
+-- @string sql
+-- @tparam ?table params
+-- @tparam ?table opts `deadline`, `decode_json`
+-- @treturn[1] Cursor with `columns`, `column_types`
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function Lease:stream(sql, params, opts)
+  opts = opts or NONE
+  local result, err = finish(self, now(), opts.decode_json,
+    settled(raw.stream(self.handle, sql, params, opts.deadline)))
+  if not result then
+    return nil, err
+  end
+  return setmetatable({
+    lease = self,
+    first = result.rows,
+    columns = result.columns,
+    column_types = result.column_types,
+    done = #result.rows == 0,
+    deadline = opts.deadline,
+    decode = opts.decode_json,
+  }, Cursor)
+end
+
+--- The next rows. Yields.
+-- @int max_rows at least 1
+-- @treturn[1] {table,...} rows; an empty list is the end
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function Cursor:fetch(max_rows)
+  if self.done then
+    return {}
+  end
+  local rows = self.first
+  self.first = nil
+  if not rows or #rows < max_rows then
+    local request, err = settled(raw.fetch(self.lease.handle, max_rows - (rows and #rows or 0), self.deadline))
+    local more, last
+    if request then
+      more, last = request:take()
+    else
+      last = err
+    end
+    if not more then
+      self.done = true
+      return fail(self.lease, last)
+    end
+    self.done = last
+    if self.decode then
+      values.decode_json({ columns = self.columns, column_types = self.column_types, rows = more })
+    end
+    if rows then
+      table.move(more, 1, #more, #rows + 1, rows)
+    else
+      rows = more
+    end
+  end
+  return rows
+end
+
+--- End before the last row: what still runs is cancelled on the server.
+function Cursor:close()
+  if not self.done then
+    self.done = true
+    self.lease.handle:abandon()
+  end
+end
+
+--- Start `COPY ... FROM STDIN`. Yields.
+-- @string sql the COPY command
+-- @tparam ?table opts `deadline`, `columns` (how many values a row has, for `write_rows`)
+-- @treturn[1] Copy
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function Lease:copy_in(sql, opts)
+  opts = opts or NONE
+  local request, err = settled(raw.copy_in(self.handle, sql, opts.deadline))
+  local started
+  if request then
+    started, err = request:take()
+  end
+  if not started then
+    return fail(self, err)
+  end
+  return setmetatable({ lease = self, deadline = opts.deadline, columns = opts.columns }, Copy)
+end
+
+local function copy_write(self, data, n_columns)
+  local request, err = settled(raw.copy_write(self.lease.handle, data, n_columns, self.deadline))
+  local ok
+  if request then
+    ok, err = request:take()
+  end
+  if not ok then
+    return fail(self.lease, err)
+  end
+  return true
+end
+
+--- Send rows; returns when they have left this process. Yields.
+-- @tparam {table,...} rows each a list of values, as long as the COPY command has columns
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function Copy:write_rows(rows)
+  return copy_write(self, rows, self.columns or #(rows[1] or NONE))
+end
+
+--- Send bytes in the format that the COPY command names. Yields.
+-- @string bytes
+function Copy:write(bytes)
+  return copy_write(self, bytes)
+end
+
+--- End COPY. Yields.
+-- @treturn[1] table result with `row_count`
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function Copy:finish()
+  return finish(self.lease, now(), false, settled(raw.copy_end(self.lease.handle, nil, self.deadline)))
+end
+
+--- Abort COPY: nothing of it stays. Yields.
+-- @string[opt] reason the server logs it
+function Copy:abort(reason)
+  return finish(self.lease, now(), false,
+    settled(raw.copy_end(self.lease.handle, reason or "aborted by the client", self.deadline)))
+end
+
+--- Where the session stands.
+-- @treturn string `idle`, `active`, `intransaction`, `inerror` or `unknown`
+function Lease:transaction_status()
+  return (self.handle:transaction_status())
+end
+
+--- Give the connection back; an open transaction is rolled back, session state reset.
+function Lease:release()
+  self.handle:release()
+end
+
+--- Close the connection instead.
+-- @string[opt] reason
+function Lease:discard(reason)
+  self.handle:discard(reason)
+end
+
+--- Make the running task the one whose end gives the connection back.
+function Lease:attach()
+  self.handle:attach()
+end
+
+return pool

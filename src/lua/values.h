@@ -1,0 +1,44 @@
+/* values.h - Lua values to SQL and back.  Layer: lua.
+ *
+ * Everything travels in PostgreSQL's text formats but bytea parameters, which
+ * are binary.  The rules are in the documentation of lunashard.values. */
+#ifndef LUNA_LUA_VALUES_H
+#define LUNA_LUA_VALUES_H
+
+#include <libpq-fe.h>
+#include <lua.h>
+
+#include "buf.h"
+
+#define LUNA_BYTEA_TYPE "lunashard.bytea"
+
+/* Encoded parameters.  Zero-initialised is none; the arrays point into itself. */
+typedef struct luna_params {
+    luna_buf bytes, arrays, scratch;
+    int n;
+    const char **values;
+    int *lengths, *formats;
+} luna_params;
+
+void luna_params_deinit(luna_params *params);
+
+/* Encode the list at `idx` (nil is none; its `n` counts trailing nils).  Raises
+ * on a value that has no SQL form, naming it; `params` then still wants deinit.
+ * LUNA_EINVAL when there are more than the protocol can carry. */
+luna_status luna_params_encode(lua_State *L, int idx, luna_params *params, luna_err *err);
+
+/* Append rows (a list of lists) at `idx` in COPY's text format.  Raises like
+ * luna_params_encode.  `field` and `scratch` are the caller's, so that a raise leaks nothing. */
+void luna_copy_encode(lua_State *L, int idx, int n_columns, luna_buf *out, luna_buf *field,
+                      luna_buf *scratch);
+
+/* Push the list of row tables of `n` results of the same columns. */
+void luna_push_rows(lua_State *L, PGresult *const *results, int n);
+
+/* Push a result: `{ rows, columns, column_types, row_count, command }`. */
+void luna_push_result(lua_State *L, PGresult *res);
+
+/* Push the error object for a server error: what luna_push_err_object gives,
+ * with `detail`, `hint`, `position` and the names the server gave. */
+void luna_push_sql_error(lua_State *L, const luna_err *err, const PGresult *res);
+#endif
