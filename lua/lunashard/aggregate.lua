@@ -32,18 +32,12 @@ end
 -- @tparam table acc
 -- @tparam table row
 -- @tparam ?string shard_id
--- @tparam ?table types column name -> SQL type; or the shard's result, from which it is taken
+-- @tparam ?table types column name -> SQL type, from @{lunashard.order.types}; the same table for
+--   all rows of a shard
 -- @treturn[1] table acc
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `NOT_MERGEABLE` or `INVALID`
 function Aggregate:step(acc, row, shard_id, types)
-  if types ~= nil and type(types.column_types) == "table" then
-    -- The same result comes with each of its rows: read it once.
-    if self.seen_result ~= types then
-      self.seen_result, self.seen_types = types, order.types(types)
-    end
-    types = self.seen_types
-  end
   return self.plugin.step(acc, row, shard_id, types)
 end
 

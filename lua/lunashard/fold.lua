@@ -73,7 +73,7 @@ end
 local function add_exact(cell, value)
   if type(value) == "number" and math.abs(value) <= EXACT then
     local whole = cell.whole + value
-    if math.abs(whole) <= EXACT then
+    if math.abs(whole) < EXACT then -- 2^53 itself may be 2^53 + 1, rounded
       cell.whole = whole
       return true
     end

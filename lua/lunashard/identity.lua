@@ -25,6 +25,33 @@ function identity.new(columns)
   return setmetatable({ columns = columns, family = {} }, Identity)
 end
 
+-- Texts made for different families must not meet: they would never be equal.
+function Identity:settle_family(i, family, shard_id)
+  if self.family[i] ~= nil and self.family[i] ~= family then
+    return not_mergeable(self.columns[i], shard_id, ("is %s here but %s on another shard: cast it to one type"):format(
+      family, self.family[i]))
+  end
+  self.family[i] = family
+  return true
+end
+
+--- Take over what another one has seen, when both mean the same by equal.
+-- @tparam Identity other for the same columns
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `NOT_MERGEABLE`
+function Identity:merge(other)
+  for i in ipairs(self.columns) do
+    if other.family[i] ~= nil then
+      local ok, err = self:settle_family(i, other.family[i])
+      if not ok then
+        return nil, err
+      end
+    end
+  end
+  return true
+end
+
 function Identity:bind(types, shard_id)
   local of = {}
   for i, column in ipairs(self.columns) do
@@ -36,12 +63,11 @@ function Identity:bind(types, shard_id)
     if not text_of then
       return not_mergeable(column, shard_id, reason)
     end
-    local family = sortkey.family(sql_type)
-    if self.family[i] ~= nil and self.family[i] ~= family then
-      return not_mergeable(column, shard_id, ("is %s here but %s on another shard: cast it to one type"):format(family,
-        self.family[i]))
+    local ok, err = self:settle_family(i, sortkey.family(sql_type), shard_id)
+    if not ok then
+      return nil, err
     end
-    self.family[i], of[i] = family, text_of
+    of[i] = text_of
   end
   self.text_of, self.types, self.bound = of, types, true
   return true

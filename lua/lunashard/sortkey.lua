@@ -10,7 +10,7 @@ local sortkey = {}
 local ALIASES = {
   bigint = "int8", int = "int4", integer = "int4", smallint = "int2",
   decimal = "numeric", real = "float4", ["double precision"] = "float8", boolean = "bool",
-  ["character varying"] = "varchar", character = "bpchar", char = "bpchar",
+  ["character varying"] = "varchar", character = "bpchar",
   ["timestamp without time zone"] = "timestamp", ["timestamp with time zone"] = "timestamptz",
   ["time without time zone"] = "time",
 }
@@ -169,7 +169,7 @@ local TYPES = {
   float4 = { "float", float }, float8 = { "float", float },
   numeric = { "numeric", numeric }, bool = { "bool", bool },
   text = { "text", text, true }, varchar = { "text", text, true }, bpchar = { "char", padded, true },
-  name = { "text", text }, uuid = { "uuid", lower }, bytea = { "bytea", text },
+  name = { "text", text }, char = { "text", text }, uuid = { "uuid", lower }, bytea = { "bytea", text },
   date = { "date", date }, time = { "time", text },
   timestamp = { "timestamp", timestamp }, timestamptz = { "timestamptz", timestamptz },
 }

@@ -16,7 +16,8 @@ local PARTS = { sum = "string", count = "string" }
 
 local function parts_of(name, parts, level)
   if type(parts) ~= "table" then
-    error(("avg: %q needs { sum = \"column\", count = \"column\" }, got %s"):format(name, options.describe(parts)), level)
+    error(("avg: %q needs { sum = \"column\", count = \"column\" }, got %s"):format(name, options.describe(parts)),
+      level)
   end
   for part in pairs(parts) do
     if not PARTS[part] then
@@ -46,11 +47,9 @@ end)
 local finish = plugin.finish
 
 local function refusal(column)
-  return errors.new("NOT_MERGEABLE", {
-    message = ("column %q: the mean of the shards' means is not the mean: select sum(x) AS %s_sum, count(x) AS %s_count "
-      .. "and use avg { %s = { sum = \"%s_sum\", count = \"%s_count\" } }"):format(column, column, column, column,
-      column, column),
-  })
+  local text = "column \"@\": the mean of the shards' means is not the mean: select sum(x) AS @_sum, "
+    .. "count(x) AS @_count and use avg { @ = { sum = \"@_sum\", count = \"@_count\" } }"
+  return errors.new("NOT_MERGEABLE", { message = (text:gsub("@", (column:gsub("%%", "%%%%")))) })
 end
 
 function plugin.finish(acc)

@@ -80,9 +80,9 @@ end
 
 function plugin.finish(acc)
   local aggregate = require("lunashard.aggregate") -- it requires this file in its turn
-  local stage, value, err, types = acc.stages[1], nil, nil, nil
-  value, err = stage:finish(acc.first)
-  types = stage:types(acc.first)
+  local stage = acc.stages[1]
+  local value, err = stage:finish(acc.first)
+  local types = stage:types(acc.first)
   for i = 2, #acc.stages do
     if value == nil then
       return nil, err

@@ -63,6 +63,12 @@ function plugin.step(acc, row, shard_id, types)
 end
 
 function plugin.merge(a, b)
+  if a.identity and b.identity then
+    local same, err = a.identity:merge(b.identity)
+    if not same then
+      return nil, err
+    end
+  end
   a.types, a.identity = a.types or b.types, a.identity or b.identity
   for _, kept in ipairs(b.rows) do
     if not a.seen[kept.text] then

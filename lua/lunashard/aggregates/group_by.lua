@@ -113,6 +113,10 @@ function plugin.step(acc, row, shard_id, types)
 end
 
 function plugin.merge(a, b)
+  local same, problem = a.identity:merge(b.identity)
+  if not same then
+    return nil, problem
+  end
   a.types = a.types or b.types
   for _, theirs in ipairs(b.groups) do
     local group = a.by_text[theirs.text] or new_group(a, theirs.text, theirs.row)

@@ -1,0 +1,25 @@
+local aggregate = require("lunashard.aggregate")
+local errors = require("lunashard.errors")
+local results = require("spec.support.shard_results")
+
+describe("aggregate count", function()
+  it("counts the rows that came, without arguments", function()
+    local list = results.all({ a = "int8" }, { { {}, { a = 1 } }, {}, { { a = 1 } } })
+    assert.same({ count = 3 }, aggregate.count()(list))
+    assert.same({ count = 3 }, results.reduce(aggregate.count(), list))
+    assert.same({ count = 0 }, aggregate.count()({}))
+  end)
+
+  it("adds up the shards' counts, and is 0 rather than NULL", function()
+    local types = { count = "int8" }
+    assert.same({ count = 5 }, aggregate.count "count"(results.all(types, { { { count = 2 } }, { { count = 3 } } })))
+    assert.same({ count = 0 }, aggregate.count "count"(results.all(types, { {}, {} })))
+    assert.same({ users = 2 }, aggregate.count({ users = "count" })(results.all(types, { { { count = 2 } } })))
+  end)
+
+  it("refuses a fractional count", function()
+    local row, err = aggregate.count "n"(results.all({ n = "float8" }, { { { n = 1.5 } } }))
+    assert.is_nil(row)
+    assert.is_true(errors.is(err, "NOT_MERGEABLE"))
+  end)
+end)
