@@ -11,45 +11,43 @@
 -- @classmod lunashard.ids
 
 local core = require("lunashard.core.placement")
-local errors = require("lunashard.errors")
+local options = require("lunashard.options")
 
-local OPTIONS = { "shard", "epoch", "width", "worker", "worker_bits", "after" }
+local OPTIONS = options.known({
+  shard = "count",
+  epoch = "number",
+  width = "count",
+  worker = "count",
+  worker_bits = "count",
+  after = "any",
+})
 local EPOCH = 1704067200 -- 2024-01-01 00:00:00 UTC
 
 local ids = {}
 local Generator = { __name = "lunashard.ids" }
 Generator.__index = Generator
 
-local function whole(options, name, default)
-  local value = options[name] == nil and default or options[name]
-  if type(value) ~= "number" or value % 1 ~= 0 or value < 0 then
-    error(("ids: %s must be a whole number, 0 or more"):format(name), 3)
-  end
-  return value
-end
-
 --- Make a generator.
 -- Raises when a part does not fit its bits.
--- @tparam[opt] table options `shard` (0), `worker` (0), `worker_bits` (0), `width` (64), `epoch` in Unix
+-- @tparam[opt] table opts `shard` (0), `worker` (0), `worker_bits` (0), `width` (64), `epoch` in Unix
 --   seconds (2024-01-01), `after`: an id below all that will be made
 -- @treturn lunashard.ids
-function ids.new(options)
-  errors.check_options("ids", options, OPTIONS)
-  options = options or {}
-  local width = options.width == nil and 64 or options.width
-  local epoch = options.epoch == nil and EPOCH or options.epoch
+function ids.new(opts)
+  opts = options.check(opts, OPTIONS, "ids")
+  local width = opts.width or 64
+  local epoch = opts.epoch or EPOCH
   if width ~= 64 and width ~= 53 then
     error("ids: width must be 64 or 53", 2)
-  elseif type(epoch) ~= "number" or epoch ~= epoch or math.abs(epoch) > 2 ^ 40 then
+  elseif epoch ~= epoch or math.abs(epoch) > 2 ^ 40 then
     error("ids: epoch must be a Unix time in seconds", 2)
   end
-  local handle, err = core.id_generator(width, math.floor(epoch * 1000), whole(options, "shard", 0),
-    whole(options, "worker", 0), whole(options, "worker_bits", 0))
+  local handle, err = core.id_generator(width, math.floor(epoch * 1000), opts.shard or 0, opts.worker or 0,
+    opts.worker_bits or 0)
   if not handle then
     error("ids: " .. err.message, 2)
   end
-  if options.after ~= nil then
-    handle:advance(options.after)
+  if opts.after ~= nil then
+    handle:advance(opts.after)
   end
   return setmetatable({ handle = handle }, Generator)
 end

@@ -98,26 +98,24 @@ local function unknown(name)
     or "; known: " .. table.concat(SHIPPED, ", "))
 end
 
--- Members and pins are given beside the named options, so only those strategies that list their
--- options can have unknown ones.
+-- Members are given beside the named options. Strategies that do not list their options take any.
 local function check_options(plugin, options)
   if type(options) ~= "table" then
     error(("strategy %s takes a table of options, not a %s"):format(plugin.name, type(options)), 0)
   elseif not plugin.options then
     return
   end
-  local names, named = {}, {}
+  local known = {}
   for _, list in ipairs({ COMMON, plugin.options }) do
     for _, name in ipairs(list) do
-      names[#names + 1] = name
+      known[name] = true
     end
   end
-  for name, value in pairs(options) do
-    if not (plugin.has_members and type(name) == "number") then
-      named[name] = value
+  for name in pairs(options) do
+    if not known[name] and not (plugin.has_members and type(name) == "number") then
+      error(errors.unknown_option("strategy " .. plugin.name, name, known), 0)
     end
   end
-  errors.check_options("strategy " .. plugin.name, named, names, 0)
 end
 
 -- strategy.new and strategy.bind without a position in their errors; set below.
@@ -268,7 +266,11 @@ local function check_shard_key(shard_key)
 end
 
 function bind(given, shards, opts)
-  errors.check_options("strategy.bind", opts, BIND, 0)
+  for name in pairs(opts) do
+    if not BIND[name] then
+      error(errors.unknown_option("strategy.bind", name, BIND), 0)
+    end
+  end
   local spec = to_spec(given)
   local options = {}
   for name, value in pairs(spec.options) do
