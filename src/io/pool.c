@@ -86,8 +86,8 @@ static void waiter_fail(luna_pool *pool, luna_waiter *waiter, const luna_err *er
 
 static void pool_fail_waiters(luna_pool *pool, const luna_err *err)
 {
-    LUNA_LIST_EACH(&pool->waiters, it)
-    waiter_fail(pool, LUNA_CONTAINER(it, luna_waiter, op.link), err);
+    LUNA_LIST_EACH (&pool->waiters, it)
+        waiter_fail(pool, LUNA_CONTAINER(it, luna_waiter, op.link), err);
 }
 
 static void waiter_expire(luna_waiter *waiter)
@@ -429,8 +429,7 @@ static void on_maintenance(luna_timer *timer)
 {
     luna_pool *pool = LUNA_CONTAINER(timer, luna_pool, maintenance);
     double now = luna_loop_clock(), cached = ev_now(pool->loop->ev);
-    LUNA_LIST_EACH(&pool->idle, it)
-    {
+    LUNA_LIST_EACH (&pool->idle, it) {
         luna_conn *conn = LUNA_CONTAINER(it, luna_conn, link);
         if (is_expired(conn, now))
             conn_retire(conn, "max_lifetime");
@@ -464,8 +463,8 @@ luna_pool *luna_pool_new(const luna_pool_config *cfg)
 
 static void close_list(luna_list *list)
 {
-    LUNA_LIST_EACH(list, it)
-    conn_retire(LUNA_CONTAINER(it, luna_conn, link), "the pool was closed");
+    LUNA_LIST_EACH (list, it)
+        conn_retire(LUNA_CONTAINER(it, luna_conn, link), "the pool was closed");
 }
 
 void luna_pool_free(luna_pool *pool)

@@ -69,11 +69,12 @@ void luna_runtime_cancel_tasks(void)
 
 void luna_runtime_run(const luna_task *task)
 {
+    luna_rt.awaited = task;
     while (!luna_task_is_done(task))
         ev_run(luna_rt.loop.ev, EVRUN_ONCE);
 }
 
-static void on_grace_over(struct ev_loop *ev, ev_timer *w, int revents)
+static void on_look(struct ev_loop *ev, ev_timer *w, int revents)
 {
     (void)ev;
     (void)w;
@@ -84,15 +85,15 @@ void luna_runtime_close(double grace)
 {
     ev_timer timer;
     double end = luna_loop_clock() + grace;
-    ev_timer_init(&timer, on_grace_over, grace, 0.05);
+    ev_timer_init(&timer, on_look, 0.01, 0.01); /* look every 10 ms whether all has ended */
     ev_now_update(luna_rt.loop.ev);
     ev_timer_start(luna_rt.loop.ev, &timer);
     luna_runtime_cancel_tasks();
     while ((!luna_list_empty(&luna_rt.tasks) || luna_rt.loop.live > 0) && luna_loop_clock() < end)
         ev_run(luna_rt.loop.ev, EVRUN_ONCE);
     ev_timer_stop(luna_rt.loop.ev, &timer);
-    LUNA_LIST_EACH(&luna_rt.tasks, it)
-    luna_task_abandon(task_of(it));
+    LUNA_LIST_EACH (&luna_rt.tasks, it)
+        luna_task_abandon(task_of(it));
 
     lua_close(luna_rt.main);
     if (luna_rt.canceler != NULL)

@@ -15,13 +15,14 @@ typedef struct luna_runtime {
     luna_loop loop;
     luna_resolver *resolver; /* started with the first pool */
     luna_canceler *canceler;
-    lua_State *main;       /* the main state; never the one a binding was called with */
-    luna_task *current;    /* the task that is running now, or NULL */
-    luna_list tasks;       /* every live task, oldest first */
-    unsigned failed_tasks; /* tasks that ended with an error which nobody joined */
-    int exit_code;         /* what os.exit asked for, -1 before */
-    int err_meta_ref;      /* registry reference of lunashard.errors' metatable, or LUA_NOREF */
-    int int64_ref;         /* registry reference of ffi.typeof "int64_t" */
+    lua_State *main;          /* the main state; never the one a binding was called with */
+    luna_task *current;       /* the task that is running now, or NULL */
+    const luna_task *awaited; /* what luna_runtime_run waits for */
+    luna_list tasks;          /* every live task, oldest first */
+    unsigned failed_tasks;    /* tasks that ended with an error which nobody joined */
+    int exit_code;            /* what os.exit asked for, -1 before */
+    int err_meta_ref;         /* registry reference of lunashard.errors' metatable, or LUA_NOREF */
+    int int64_ref;            /* registry reference of ffi.typeof "int64_t" */
 } luna_runtime;
 
 extern luna_runtime luna_rt;

@@ -50,8 +50,10 @@ static void task_set_ended(luna_task *t, int state)
         luna_list_del(&held->link);
         held->release(held);
     }
-    LUNA_LIST_EACH(&t->joiners, it)
-    luna_op_post(LUNA_CONTAINER(it, luna_op, link), LUNA_OK);
+    LUNA_LIST_EACH (&t->joiners, it)
+        luna_op_post(LUNA_CONTAINER(it, luna_op, link), LUNA_OK);
+    if (t == luna_rt.awaited)
+        ev_break(luna_rt.loop.ev, EVBREAK_ONE);
     luaL_unref(luna_rt.main, LUA_REGISTRYINDEX, t->ref);
 }
 
