@@ -5,6 +5,7 @@
 -- @module lunashard.sandbox
 
 local errors = require("lunashard.errors")
+local check_known = require("lunashard.options").check
 local files = require("lunashard.sandbox.files")
 local server = require("lunashard.sandbox.server")
 local task = require("lunashard.task")
@@ -12,25 +13,32 @@ local tls = require("lunashard.sandbox.tls")
 
 local sandbox = {}
 
-local OPTIONS = { name = true, dir = true, shards = true, replicas = true, tls = true, on_progress = true }
+local OPTIONS = {
+  name = "string",
+  dir = "string",
+  shards = "count",
+  replicas = "count",
+  tls = "boolean",
+  on_progress = "function",
+}
 local MAX_SHARDS, MAX_REPLICAS = 64, 8
 
 local function failure(format, ...)
   return nil, errors.new("INVALID", { message = format:format(...) })
 end
 
-local function check_count(name, value, low, high)
-  if value ~= nil and (type(value) ~= "number" or value % 1 ~= 0 or value < low or value > high) then
-    error(("%s must be a whole number from %d to %d"):format(name, low, high), 3)
+local function check_range(name, value, low, high)
+  if value ~= nil and (value < low or value > high) then
+    error(("sandbox: %s must be %d to %d, got %d"):format(name, low, high, value), 3)
   end
 end
 
 local function check_options(options)
-  errors.check_options("sandbox", options, OPTIONS, 4)
-  check_count("shards", options.shards, 1, MAX_SHARDS)
-  check_count("replicas", options.replicas, 0, MAX_REPLICAS)
-  if options.name ~= nil and not tostring(options.name):find("^[%w_-]+$") then
-    error("name must consist of letters, digits, _ and -", 3)
+  check_known(options, OPTIONS, "sandbox")
+  check_range("shards", options.shards, 1, MAX_SHARDS)
+  check_range("replicas", options.replicas, 0, MAX_REPLICAS)
+  if options.name ~= nil and not options.name:find("^[%w_-]+$") then
+    error(("sandbox: a name has letters, digits, _ and -, got %q"):format(options.name), 3)
   end
 end
 

@@ -63,8 +63,9 @@ end
 local function reason_of(text)
   local last, fatal
   for line in text:gmatch("[^\r\n]+") do
+    line = line:gsub("^%S+ %S+ %S+ %[%d+%] ", "")
     if line:find("No space left on device", 1, true) then
-      return (line:gsub("^%S+ %S+ %S+ %[%d+%] ", ""))
+      return line
     end
     if line:find("FATAL:", 1, true) or line:find("error:", 1, true) then
       fatal = fatal or line
@@ -297,9 +298,7 @@ end
 function server.start(ctx, node, primary)
   local deadline = task.now() + ORPHANS_TIMEOUT
   while true do
-    if not system.free_port(node.port) then
-      node.port = assert(system.free_port())
-    end
+    node.port = system.free_port(node.port) or assert(system.free_port())
     -- A stale pid file whose pid is somebody else's now would make the server refuse.
     system.unlink(data_of(ctx, node) .. "/postmaster.pid")
     local ok, err, log = start_once(ctx, node, primary)
