@@ -79,12 +79,10 @@ static void canceler_destroy(luna_canceler *canceler)
 
 static request *canceler_next(luna_canceler *canceler)
 {
-    LUNA_LIST_EACH(&canceler->queue, it)
-    {
+    LUNA_LIST_EACH (&canceler->queue, it) {
         request *r = LUNA_CONTAINER(it, request, link);
         int busy = 0;
-        LUNA_LIST_EACH(&canceler->running, other)
-        {
+        LUNA_LIST_EACH (&canceler->running, other) {
             busy += strcmp(LUNA_CONTAINER(other, request, link)->server, r->server) == 0;
         }
         if (busy < PER_SERVER_MAX)
@@ -190,8 +188,7 @@ static void canceler_collect(luna_canceler *canceler)
     pthread_mutex_lock(&canceler->mutex);
     luna_list_take(&batch, &canceler->finished);
     pthread_mutex_unlock(&canceler->mutex);
-    LUNA_LIST_EACH(&batch, it)
-    {
+    LUNA_LIST_EACH (&batch, it) {
         request *r = LUNA_CONTAINER(it, request, link);
         r->reason[strcspn(r->reason, "\n")] = '\0';
         request_complete(canceler, r, r->ok ? LUNA_OK : LUNA_EDOWN, r->reason);
@@ -228,8 +225,7 @@ static void on_overdue(luna_timer *timer)
 {
     luna_canceler *canceler = LUNA_CONTAINER(timer, luna_canceler, timer);
     double now = luna_loop_clock();
-    LUNA_LIST_EACH(&canceler->open, it)
-    {
+    LUNA_LIST_EACH (&canceler->open, it) {
         request *r = LUNA_CONTAINER(it, request, open_link);
         if (r->deadline > now)
             break;
@@ -301,8 +297,7 @@ void luna_canceler_free(luna_canceler *canceler)
     luna_timer_stop(canceler->loop, &canceler->timer);
     canceler_stop_threads(canceler);
     canceler_collect(canceler);
-    LUNA_LIST_EACH(&canceler->open, it)
-    {
+    LUNA_LIST_EACH (&canceler->open, it) {
         request *r = LUNA_CONTAINER(it, request, open_link);
         canceler_give_up(canceler, r, LUNA_ECANCELED, "it was given up at shutdown");
     }

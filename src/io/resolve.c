@@ -78,8 +78,7 @@ static void on_socket(struct ev_loop *ev, ev_io *w, int revents)
 
 static resolver_socket *resolver_find_socket(luna_resolver *resolver, int fd)
 {
-    LUNA_LIST_EACH(&resolver->sockets, it)
-    {
+    LUNA_LIST_EACH (&resolver->sockets, it) {
         resolver_socket *s = LUNA_CONTAINER(it, resolver_socket, link);
         if (s->io.fd == fd)
             return s;
