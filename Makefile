@@ -35,8 +35,10 @@ BIN     := $(BUILD)/lunashard
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-7s %s\n' $(1) $(2))
 
-.PHONY: all
-all: $(BIN)
+.PHONY: all quickstart test test-unit test-pg test-cli test-fault test-c asan valgrind gcstress \
+	lint format format-check docs examples check install clean help deps deps-dev
+
+all: $(BIN) ## build the program, VARIANT=release (default), debug or asan
 
 $(BIN): $(C_OBJ) $(LUA_OBJ)
 	$(call say,LINK,$@)
@@ -54,3 +56,94 @@ $(BUILD)/lua/%.o: lua/%.lua
 	$(Q)$(LUAJIT) -b -g -t o -n $(subst /,.,$(patsubst %/init,%,$*)) $< $@
 
 -include $(C_OBJ:.o=.d)
+
+# ---- set-up and first steps ----
+
+quickstart: deps ## three PostgreSQL shards and the first script, on a bare machine
+	@$(MAKE) --no-print-directory all
+	@cluster=$$($(BIN) sandbox start) && $(BIN) run -c "$$cluster" examples/quickstart.lua
+
+deps: ## install what building and testing take, when something is missing
+	@scripts/dev/deps.sh
+
+deps-dev: # and what checks the code
+	@scripts/dev/deps.sh dev
+
+install: all ## copy the program to $(DESTDIR)$(PREFIX)/bin
+	install -D -m 755 $(BIN) "$(DESTDIR)$(PREFIX)/bin/lunashard"
+
+clean: ## remove all that was built
+	rm -rf build
+
+# ---- tests ----
+
+C_TEST := $(patsubst spec/c/%.c,$(BUILD)/spec/%,$(wildcard spec/c/test_*.c))
+
+# C tests see src/base alone; they may use long doubles and doubles freely.
+$(BUILD)/spec/%: spec/c/%.c spec/c/test.h $(filter $(BUILD)/base/%,$(C_OBJ))
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(filter-out -Wconversion,$(CFLAGS)) -UNDEBUG $(INC_base) -Ispec/c -MMD -MP $(LDFLAGS) -o $@ $< $(filter %.o,$^) -lm
+
+-include $(C_TEST:=.d)
+
+test: deps ## everything below but fault, on servers started for it
+	@$(MAKE) --no-print-directory all test-c
+	@scripts/dev/test.sh $(BIN) spec/unit spec/pg spec/cli
+
+test-unit: all ## specs without I/O; ARGS="--filter=..." goes to busted
+	@$(BIN) test spec/unit $(ARGS)
+
+test-pg: all ## specs on real PostgreSQL servers
+	@scripts/dev/test.sh $(BIN) spec/pg $(ARGS)
+
+test-cli: all ## specs of the program as its users run it
+	@scripts/dev/test.sh $(BIN) spec/cli $(ARGS)
+
+test-fault: all ## specs that kill, stop and cut off servers
+	@scripts/dev/test.sh $(BIN) spec/fault $(ARGS)
+
+test-c: $(C_TEST) ## tests of src/base in C
+	@scripts/dev/test_c.sh $(C_TEST)
+
+asan: ## the whole suite under address and undefined-behaviour sanitizers
+	@$(MAKE) --no-print-directory VARIANT=asan test
+
+valgrind: deps-dev ## the C tests under valgrind
+	@$(MAKE) --no-print-directory VARIANT=debug RUNNER="valgrind -q --error-exitcode=99 --leak-check=full" valgrind-c
+
+.PHONY: valgrind-c
+valgrind-c: $(C_TEST)
+	@RUNNER="$(RUNNER)" scripts/dev/test_c.sh $(C_TEST)
+
+gcstress: ## the whole suite with the garbage collector always on
+	@LUNASHARD_GCSTRESS=1 $(MAKE) --no-print-directory test
+
+examples: all ## run every example against a sandbox and check its output
+	@scripts/dev/examples.sh $(BIN)
+
+check: ## all of it: lint, tests, sanitizers, examples
+	@for target in lint test test-fault asan valgrind gcstress examples; do \
+		echo "== $$target"; $(MAKE) --no-print-directory $$target || exit 1; done
+
+# ---- the code itself ----
+
+C_FILES := $(wildcard src/*/*.[ch] spec/c/*.[ch])
+
+lint: deps-dev format-check ## luacheck, layout, layers, cppcheck
+	@luacheck -q .
+	@scripts/dev/check_layers.sh
+	@cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
+		--suppress=missingIncludeSystem -DNDEBUG $(INC_base) -Isrc/io -Isrc/lua src
+
+format: ## lay out the C files
+	@clang-format -i $(C_FILES)
+
+format-check: deps-dev # fails when `make format` would change something
+	@clang-format --dry-run -Werror $(C_FILES)
+
+docs: all deps-dev ## the reference manual, in build/docs
+	@ldoc -q -c config.ld .
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':|## ' '{ printf "  %-12s %s\n", $$1, $$NF }'

@@ -1,0 +1,14 @@
+std = "luajit"
+max_line_length = 130
+include_files = { "lua", "spec", "scripts", "examples", "config.ld" }
+exclude_files = { "build" }
+unused_args = true
+self = false
+
+-- What `lunashard run -c` sets.
+files["examples"] = { read_globals = { "cluster", "manager", "router" } }
+files["scripts"] = { read_globals = { "cluster", "manager", "router" } }
+files["spec"] = { std = "+busted" }
+files["config.ld"] = { ignore = { "1" } }
+-- It replaces what the standard library has.
+files["lua/lunashard/prelude.lua"] = { globals = { "coroutine", "os", "package" } }
