@@ -18,9 +18,10 @@ end
 --- Make a cache.
 -- @number max_entries 1 or more
 -- @tparam function now the clock, in seconds
+-- @tparam[opt] function on_remove called with the value of every entry that goes, except by `clear`
 -- @treturn lunashard.ttl_cache
-function ttl_cache.new(max_entries, now)
-  local self = setmetatable({ max_entries = max_entries, now = now }, Cache)
+function ttl_cache.new(max_entries, now, on_remove)
+  local self = setmetatable({ max_entries = max_entries, now = now, on_remove = on_remove }, Cache)
   self:clear()
   return self
 end
@@ -49,7 +50,7 @@ end
 function Cache:set(key, value, ttl)
   self:remove(key)
   if self.size >= self.max_entries then
-    self:remove(self.head.before.key)
+    self:evict()
   end
   local entry = { key = key, value = value, expires = self.now() + ttl }
   self.entries[key], self.size = entry, self.size + 1
@@ -63,6 +64,16 @@ function Cache:remove(key)
   if entry then
     unlink(entry)
     self.entries[key], self.size = nil, self.size - 1
+    if self.on_remove then
+      self.on_remove(entry.value)
+    end
+  end
+end
+
+--- Forget the entry used longest ago.
+function Cache:evict()
+  if self.size > 0 then
+    self:remove(self.head.before.key)
   end
 end
 
