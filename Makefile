@@ -146,4 +146,4 @@ docs: all deps-dev ## the reference manual, in build/docs
 	@ldoc -q -c config.ld .
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':|## ' '{ printf "  %-12s %s\n", $$1, $$NF }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{ printf "  %-12s %s\n", $$1, $$2 }'

@@ -28,22 +28,20 @@ if [ "$(echo "$resumes" | wc -l)" -ne 1 ] || ! echo "$resumes" | grep -q '^src/l
 fi
 
 # Every function that a luaL_Reg names, metamethods apart, carries LDoc in front: /*** ... */ right above it.
-for file in src/lua/*.c; do
-    awk -v file="$file" '
-        /\/\*\*\*/ { documented = 1 }
-        /^(static )?int [a-z0-9_]+\(lua_State/ {
-            name = $0; sub(/\(.*/, "", name); sub(/.* /, "", name)
-            if (documented) has[name] = 1
-            documented = 0
-        }
-        { line = $0
-          while (match(line, /\{ "[a-z][a-z0-9_]*", [a-z0-9_]+ \}/)) {
-              entry = substr(line, RSTART, RLENGTH); line = substr(line, RSTART + RLENGTH)
-              sub(/.*, /, "", entry); sub(/ \}/, "", entry)
-              registered[entry] = NR
-          } }
-        END { for (name in registered) if (!(name in has) && name !~ /^luaopen_/) {
-                  printf "%s:%d: %s is not documented\n", file, registered[name], name; bad = 1 }
-              exit bad }' "$file" || failed=1
-done
+awk '
+    /\/\*\*\*/ { documented = 1 }
+    /^(static )?int [a-z0-9_]+\(lua_State/ {
+        name = $0; sub(/\(.*/, "", name); sub(/.* /, "", name)
+        if (documented) has[name] = 1
+        documented = 0
+    }
+    { line = $0
+      while (match(line, /\{ "[a-z][a-z0-9_]*", [a-z0-9_]+ \}/)) {
+          entry = substr(line, RSTART, RLENGTH); line = substr(line, RSTART + RLENGTH)
+          sub(/.*, /, "", entry); sub(/ \}/, "", entry)
+          registered[entry] = FILENAME ":" FNR
+      } }
+    END { for (name in registered) if (!(name in has) && name !~ /^luaopen_/) {
+              printf "%s: %s is not documented\n", registered[name], name; bad = 1 }
+          exit bad }' src/lua/*.c || failed=1
 exit $failed
