@@ -257,6 +257,8 @@ local function call(fn, tx)
     return nil, values[2]
   elseif values[2] == nil and values[3] ~= nil then
     return nil, traced(values[3])
+  elseif values[2] == nil then -- success must look like success to assert()
+    values[2], values.n = true, math.max(values.n, 2)
   end
   return values
 end
@@ -335,7 +337,7 @@ end
 --- Run a function inside a savepoint. Yields.
 -- When it raises, or returns nil and a reason, the transaction goes back to the savepoint and is usable again.
 -- @tparam func fn called with the transaction
--- @return[1] what fn returned
+-- @return[1] what fn returned; true when that was nothing
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error with `cause`
 function Tx:transaction(fn)
@@ -447,7 +449,7 @@ end
 --   `read_only`, `deferrable`; `timeout` for the whole transaction [none; each statement has query_timeout];
 --   `retries` [0]: run the function again after a serialization failure or deadlock
 -- @tparam func fn called with the transaction: `tx:execute`, `tx:stream`, `tx:transaction` (savepoint)
--- @return[1] what fn returned
+-- @return[1] what fn returned; true when that was nothing
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error with `cause`; `PLUGIN_FAILED` (with `traceback`) when fn raised something that
 --   is no error object,

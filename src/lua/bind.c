@@ -22,7 +22,7 @@ void luna_bind_type(lua_State *L, const char *tname, const luaL_Reg *methods, co
 
 static int is_retryable(luna_status code)
 {
-    return code == LUNA_EDOWN || code == LUNA_EPOOL;
+    return code == LUNA_EDOWN || code == LUNA_EPOOL || code == LUNA_ETIMEOUT;
 }
 
 void luna_push_err_object(lua_State *L, const luna_err *err)
