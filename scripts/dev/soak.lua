@@ -1,0 +1,119 @@
+-- Mixed work for some minutes; fails when memory, connections or descriptors grow.
+--   lunashard run -c <cluster.lua> scripts/dev/soak.lua [minutes]
+local lunashard = require("lunashard")
+local core = require("lunashard.core.task")
+local system = require("lunashard.core.system")
+
+local MINUTES = tonumber((...) or 10)
+local TASKS = 40
+local KEYS = 1000
+
+assert(router:execute_on_all_shards([[
+  DROP TABLE IF EXISTS soak;
+  CREATE TABLE soak (user_id bigint PRIMARY KEY, n bigint NOT NULL, note text)]]))
+
+local function key()
+  return math.random(KEYS)
+end
+
+local work = {
+  function()
+    local k = key()
+    assert(router:execute("INSERT INTO soak VALUES ($1, 1, $2) ON CONFLICT (user_id) DO UPDATE SET n = soak.n + 1",
+      { k, ("x"):rep(math.random(2000)) }, { routing_key = k }))
+  end,
+  function()
+    local k = key()
+    local result = assert(router:execute("SELECT * FROM soak WHERE user_id = $1", { k },
+      { routing_key = k, read_only = true }))
+    assert(not result.rows[1] or result.rows[1].user_id == k)
+  end,
+  function()
+    local total = assert(router:scatter_gather("SELECT count(*) AS count FROM soak", nil,
+      { aggregation_func = lunashard.aggregate.sum("count") }))
+    assert(total.rows[1].count <= KEYS)
+  end,
+  function()
+    local k = key()
+    assert(router:transaction({ routing_key = k }, function(tx)
+      assert(tx:execute("UPDATE soak SET n = n + 1 WHERE user_id = $1", { k }))
+      tx:transaction(function()
+        error("undo")
+      end)
+    end))
+  end,
+  function()
+    local stream = router:stream("SELECT user_id, note FROM soak ORDER BY user_id", nil,
+      { order_by = "user_id", fetch_size = 50 })
+    for _ = 1, math.random(200) do
+      if not stream() then
+        break
+      end
+    end
+    stream:close()
+  end,
+  function()
+    local k = key()
+    local _, err = router:execute("SELECT pg_sleep(0.2)", nil, { routing_key = k, timeout = 0.02, read_only = true })
+    assert(err and (err.code == "TIMEOUT" or err.code == "POOL_EXHAUSTED"), tostring(err))
+  end,
+  function()
+    local k = key()
+    local _, err = router:execute("SELECT 1/0 -- " .. math.random(1000), nil, { routing_key = k })
+    assert(err.sqlstate == "22012", tostring(err))
+  end,
+  function()
+    local task = lunashard.spawn(function()
+      router:execute("SELECT pg_sleep(1)", nil, { routing_key = key() })
+    end)
+    lunashard.sleep(0.01)
+    task:cancel()
+    task:join()
+  end,
+}
+
+local function resident_kib()
+  for line in io.lines("/proc/self/status") do
+    local kib = line:match("^VmRSS:%s+(%d+)")
+    if kib then
+      return tonumber(kib)
+    end
+  end
+end
+
+local function sample()
+  collectgarbage()
+  collectgarbage()
+  return { rss = resident_kib(), lua = collectgarbage("count"), fds = #assert(system.listdir("/proc/self/fd")) }
+end
+
+local finish, done = lunashard.now() + MINUTES * 60, 0
+local fns = {}
+for i = 1, TASKS do
+  fns[i] = function()
+    while lunashard.now() < finish do
+      work[math.random(#work)]()
+      done = done + 1
+    end
+  end
+end
+
+local first
+fns[TASKS + 1] = function()
+  local every = math.max(MINUTES * 6, 3)
+  while lunashard.now() < finish do
+    lunashard.sleep(every)
+    local s = sample()
+    if not first and lunashard.now() > finish - MINUTES * 36 then -- caches and the heap are warm
+      first = s
+    end
+    print(("%8d operations, rss %6d KiB, lua %6.0f KiB, %3d descriptors, %3d operations under way"):format(done, s.rss,
+      s.lua, s.fds, core.counts().ops))
+  end
+end
+assert(lunashard.gather(fns))
+
+local last = sample()
+assert(last.rss < first.rss * 1.1 + 2048, ("memory grew from %d to %d KiB"):format(first.rss, last.rss))
+assert(last.fds <= first.fds + 5, ("descriptors grew from %d to %d"):format(first.fds, last.fds))
+print(("flat: %d operations, rss %d -> %d KiB"):format(done, first.rss, last.rss))
