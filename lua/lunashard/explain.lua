@@ -103,7 +103,7 @@ function explain.methods:explain(sql, params, opts)
   routing.check_arguments("explain", sql, params)
   opts = options.check(opts, EXPLAIN, "explain")
   local manager = self.manager
-  local kind, err = routing.check_statement(sql)
+  local kind, err = routing.check_statement(sql, opts.read_only)
   if not kind then
     return nil, err
   end

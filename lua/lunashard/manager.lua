@@ -65,8 +65,9 @@ function manager.build(given)
   for i, options in ipairs(cfg.shards) do
     members[i] = shard.new(options, cfg)
   end
-  cfg.shards = nil -- they hold passwords; what is public of them is in self.shards
   local strategies, message = binding.bind(cfg.strategy, members, self.tables)
+  -- These may hold passwords; what is public of the shards is in self.shards.
+  cfg.shards, cfg.strategy, cfg.catalog = nil, nil, nil
   if not strategies then
     return nil, "strategy: " .. message
   end

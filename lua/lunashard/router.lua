@@ -109,7 +109,7 @@ function Router:execute(sql, params, opts)
   if manager.closed or not manager.initialized then
     return manager:check_open()
   end
-  local kind, err = routing.check_statement(sql)
+  local kind, err = routing.check_statement(sql, opts.read_only)
   if not kind then
     return nil, err
   elseif opts.all_shards then

@@ -69,14 +69,18 @@ local REFUSED = {
 
 --- Refuse what may not run on a connection that is not the caller's own.
 -- @string sql
+-- @tparam ?boolean read_only the caller promises that it changes nothing: it may go to a replica, and
+--   run again after a lost connection
 -- @treturn[1] string `read` or `write`
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `INVALID`
-function routing.check_statement(sql)
+function routing.check_statement(sql, read_only)
   local kind, word = statement.classify(sql)
   local refusal = REFUSED[kind]
   if refusal then
     return nil, errors.new("INVALID", { message = word and word .. ": " .. refusal or refusal })
+  elseif read_only and kind == "write" then
+    return nil, errors.new("INVALID", { message = word .. ": the statement writes, but read_only = true says otherwise" })
   end
   return kind
 end

@@ -160,7 +160,7 @@ function scatter.methods:scatter_gather(sql, params, opts)
     return nil, err
   end
   local kind
-  kind, err = routing.check_statement(sql)
+  kind, err = routing.check_statement(sql, opts.read_only)
   if not kind then
     return nil, err
   elseif kind == "write" and not opts.all_shards then

@@ -171,7 +171,7 @@ local function begin(router, sql, opts)
   local ok, err = router.manager:check_open()
   local kind
   if ok then
-    kind, err = routing.check_statement(sql)
+    kind, err = routing.check_statement(sql, opts.read_only)
   end
   if not kind then
     return nil, err
