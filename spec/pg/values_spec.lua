@@ -240,10 +240,11 @@ describe("values", function()
     it("brings random doubles back bit by bit", function()
       local seed = os.time()
       math.randomseed(seed)
-      local doubles, bits = {}, ffi.new("union { double d; uint32_t u[2]; }")
+      local doubles, bits, double = {}, ffi.new("uint32_t[2]"), ffi.new("double[1]")
       while #doubles < 2000 do
-        bits.u[0], bits.u[1] = math.random(0, 2 ^ 32 - 1), math.random(0, 2 ^ 32 - 1)
-        local d = tonumber(bits.d)
+        bits[0], bits[1] = math.random(0, 2 ^ 32 - 1), math.random(0, 2 ^ 32 - 1)
+        ffi.copy(double, bits, 8) -- not a union: compiled code takes its members for unrelated
+        local d = double[0]
         if d == d and math.abs(d) ~= math.huge then
           doubles[#doubles + 1] = d
         end
