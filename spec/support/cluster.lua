@@ -10,18 +10,15 @@ local cluster = {}
 
 local opened = {}
 
---- The options of the sandbox's cluster file, with some replaced; `false` removes one.
--- @tparam[opt] table overrides
+--- The options of a sandbox's cluster file, with some replaced.
+-- @tparam[opt] table overrides; `cluster_file` takes another sandbox than the shared one
 function cluster.options(overrides)
-  local options = assert(cluster_file.load(sandbox.shared().cluster_file))
+  local path = overrides and overrides.cluster_file or sandbox.shared().cluster_file
+  local options = assert(cluster_file.load(path))
   for name, value in pairs(overrides or {}) do
     options[name] = value
   end
-  for name, value in pairs(overrides or {}) do
-    if value == false and (name == "strategy" or name == "tables") then
-      options[name] = nil
-    end
-  end
+  options.cluster_file = nil
   return options
 end
 
@@ -40,6 +37,12 @@ function cluster.connect(overrides)
   local manager = cluster.manager(overrides)
   assert(manager:initialize())
   return lunashard.router({ shard_manager = manager }), manager
+end
+
+--- To be called from the last `teardown`: remove the sandbox if this file started it.
+function cluster.release()
+  cluster.close_all()
+  sandbox.release()
 end
 
 --- Close all managers that were made.

@@ -108,7 +108,10 @@ describe("a cluster file", function()
   end)
 
   it("with wrong options is refused by open with the file and the option's path", function()
-    write([[return { strategy = { "hash", shard_key = "id" }, shards = { { shard_id = "a", host = "h", database = "d", port = 0 } } }]])
+    write([[return {
+      strategy = { "hash", shard_key = "id" },
+      shards = { { shard_id = "a", host = "h", database = "d", port = 0 } },
+    }]])
     local opened, err = cluster.open(path)
     assert.is_nil(opened)
     assert.is_true(errors.is(err, "INVALID"))

@@ -245,7 +245,8 @@ describe("explain without connections", function()
       strategy = { "hash", shard_key = "id" },
     })
     local router = lunashard.router(manager)
-    assert.equal("r1:5432, else db1:5432", router:explain("SELECT 1", nil, { routing_key = 1, read_only = true }).endpoints.shard1)
+    local read = router:explain("SELECT 1", nil, { routing_key = 1, read_only = true })
+    assert.equal("r1:5432, else db1:5432", read.endpoints.shard1)
     assert.equal("db1:5432", router:explain("SELECT 1", nil, { routing_key = 1 }).endpoints.shard1)
   end)
 

@@ -6,14 +6,17 @@ end
 
 describe("classifying a statement", function()
   it("calls queries reads, whatever the case of their words", function()
-    for _, sql in ipairs({ "SELECT 1", "select 1", "VALUES (1)", "TABLE users", "show work_mem", "(SELECT 1) UNION (SELECT 2)" }) do
+    for _, sql in ipairs({
+      "SELECT 1", "select 1", "VALUES (1)", "TABLE users", "show work_mem", "(SELECT 1) UNION (SELECT 2)",
+    }) do
       assert.equal("read", kind(sql), sql)
     end
   end)
 
   it("calls everything that changes something a write", function()
     for _, sql in ipairs({
-      "INSERT INTO t VALUES (1)", "UPDATE t SET a = 1", "DELETE FROM t", "MERGE INTO t USING s ON true WHEN MATCHED THEN DELETE",
+      "INSERT INTO t VALUES (1)", "UPDATE t SET a = 1", "DELETE FROM t",
+      "MERGE INTO t USING s ON true WHEN MATCHED THEN DELETE",
       "CREATE TABLE t (a int)", "TRUNCATE t", "CALL p()", "DO $$ BEGIN END $$", "VACUUM", "SET work_mem = '1MB'",
     }) do
       assert.equal("write", kind(sql), sql)
