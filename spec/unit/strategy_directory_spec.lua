@@ -128,13 +128,13 @@ describe("strategy.directory", function()
   end)
 
   it("does not store what was looked up before an invalidation", function()
-    local where, bound = "shard1", nil
+    local where = "shard1"
     local lookup = counting(function()
       local answer = where
       task.sleep(0.02)
       return answer
     end)
-    bound = bind({ lookup = lookup })
+    local bound = bind({ lookup = lookup })
     local early = task.spawn(function()
       return (bound:route("k"))
     end)
