@@ -62,8 +62,9 @@ end
 function shard_results.reduce(agg, results)
   local total
   for _, result in ipairs(results) do
-    local acc, err = agg:init(), nil
+    local acc = agg:init()
     local types = order.types(result)
+    local err
     for _, row in ipairs(result.rows) do
       acc, err = agg:step(acc, row, result.shard_id, types)
       if acc == nil then

@@ -37,7 +37,10 @@ describe("aggregate group_by", function()
 
   it("groups by several keys without confusing them", function()
     local types = { a = "text", b = "int8", n = "int8" }
-    local list = results.all(types, { { { a = "x", b = 1, n = 1 }, { a = "x", n = 1 } }, { { a = "x", b = 1, n = 1 }, { b = 1, n = 1 } } })
+    local list = results.all(types, {
+      { { a = "x", b = 1, n = 1 }, { a = "x", n = 1 } },
+      { { a = "x", b = 1, n = 1 }, { b = 1, n = 1 } },
+    })
     assert.equal(3, #aggregate.group_by({ keys = { "a", "b" }, n = "sum" })(list))
   end)
 

@@ -20,7 +20,8 @@ describe("aggregates min and max", function()
   end)
 
   it("compare int64 with numbers", function()
-    local low, high = both({ n = "int8" }, { { { n = -9223372036854775807LL } }, { { n = 5 } }, { { n = 9223372036854775807LL } } })
+    local low, high = both({ n = "int8" },
+      { { { n = -9223372036854775807LL } }, { { n = 5 } }, { { n = 9223372036854775807LL } } })
     assert.equal("-9223372036854775807LL", tostring(low))
     assert.equal("9223372036854775807LL", tostring(high))
   end)

@@ -92,6 +92,15 @@ describe("aggregate top_n", function()
     end
   end)
 
+  it("prefers, among equal rows, those that came first", function()
+    local rows = {}
+    for id = 1, 60 do
+      rows[id] = { id = id, v = 1 }
+    end
+    local list = results.all({ id = "int8", v = "int8" }, { rows, { { id = 61, v = 1 } } })
+    assert.same({ 1, 2, 3, 4, 5 }, ids(aggregate.top_n({ n = 5, by = "v" })(list)))
+  end)
+
   it("refuses what cannot be ordered", function()
     local rows, err = aggregate.top_n({ n = 1, by = "id" })(results.all({ id = "text" }, { { { id = "a" } } }))
     assert.is_nil(rows)
@@ -121,12 +130,14 @@ describe("aggregate distinct", function()
   end)
 
   it("does not confuse values whose texts run together", function()
-    local list = results.all({ a = "text", b = "text" }, { { { a = "x", b = "yz" }, { a = "xy", b = "z" }, { a = "-" }, { b = "-" } } })
+    local rows = { { a = "x", b = "yz" }, { a = "xy", b = "z" }, { a = "-" }, { b = "-" } }
+    local list = results.all({ a = "text", b = "text" }, { rows })
     assert.equal(4, #aggregate.distinct({ "a", "b" })(list))
   end)
 
   it("holds int64 values apart that are one double", function()
-    local list = results.all({ a = "int8" }, { { { a = 9007199254740993LL } }, { { a = 9007199254740992 } }, { { a = 9007199254740993LL } } })
+    local list = results.all({ a = "int8" },
+      { { { a = 9007199254740993LL } }, { { a = 9007199254740992 } }, { { a = 9007199254740993LL } } })
     assert.equal(2, #aggregate.distinct("a")(list))
   end)
 
@@ -162,6 +173,7 @@ describe("aggregate percentile", function()
   it("picks a value as percentile_disc when asked", function()
     local list = list_of({ { v = 4 }, { v = 1 } }, { { v = 2 }, { v = 3 } })
     assert.same({ v = 2 }, aggregate.percentile({ column = "v", p = 0.5, discrete = true })(list))
+    assert.same({ v = 3 }, aggregate.percentile({ column = "v", p = 0.51, discrete = true })(list))
     assert.same({ v = 1 }, aggregate.percentile({ column = "v", p = 0, discrete = true })(list))
     local days = results.all({ day = "date" }, { { { day = "2024-01-02" } }, { { day = "0044-03-15 BC" } } })
     assert.same({ day = "0044-03-15 BC" }, aggregate.percentile({ column = "day", p = 0.3, discrete = true })(days))

@@ -86,7 +86,7 @@ describe("cache", function()
     local different = {
       { 1 }, { "1" }, { 1, 1 }, { 1, lunashard.null }, { lunashard.null, 1 }, {}, { true }, { "true" }, { "t;" },
       { { 1, 2 } }, { { 12 } }, { { "1", "2" } }, { 9007199254740992 }, { 9007199254740993LL }, { 0.1 }, { "a", "b" },
-      { "a1:b" }, { n = 1 }, { n = 2 },
+      { "a1:b" }, { "as", "b" }, { "a", "sb" }, { n = 1 }, { n = 2 },
     }
     for _, params in ipairs(different) do
       cached:execute(SELECT, params, key(1))

@@ -82,6 +82,11 @@ describe("sort keys", function()
     assert.equal(identity(-2 ^ 53), identity(-9007199254740992LL))
   end)
 
+  it("give every NaN one identity, whatever its sign bit", function()
+    local identity = assert(sortkey.identity("float8"))
+    assert.equal(identity(0 / 0), identity(-(0 / 0)))
+  end)
+
   it("order text only when it is told that the server orders it bytewise", function()
     local key_of, reason = sortkey.ordering("text")
     assert.is_nil(key_of)
