@@ -4,9 +4,11 @@ local task = require("lunashard.task")
 describe("lease", function()
   setup(function()
     pools.start()
+    pools.admin("GRANT pg_monitor TO app")
   end)
 
   teardown(function()
+    pools.admin("REVOKE pg_monitor FROM app")
     pools.stop()
   end)
 
@@ -129,8 +131,6 @@ describe("lease", function()
       },
     }) do
       it("leaves nothing behind: " .. title, function()
-        local admin_grant = title == "a changed role" and "GRANT pg_monitor TO app" or "SELECT 1"
-        pools.admin(admin_grant)
         local pool = pools.open({ max_size = 1 })
         local lease = lease_of(pool)
         for _, sql in ipairs(case[1]) do

@@ -17,6 +17,8 @@ describe("values", function()
   end)
 
   teardown(function()
+    pools.admin("DROP DOMAIN small, words")
+    pools.admin("DROP TYPE mood, pair")
     pools.stop()
   end)
 

@@ -2,23 +2,21 @@
 -- Every pool that `open` gave is closed by `close_all`, so that a failed spec leaks nothing into the next.
 local errors = require("lunashard.errors")
 local pool = require("lunashard.pool")
-local sandbox = require("lunashard.sandbox")
+local sandbox = require("spec.support.sandbox")
 local task = require("lunashard.task")
 
 local pools = {}
 
-local opened, admin_pool = {}, nil
+local opened, admin_pool, private = {}, nil, nil
 
---- Start a sandbox of one shard for a spec file; to be called from `setup`.
--- @tparam[opt] table options `tls`
--- @treturn table server `name`, `host`, `port`, `database`, `passfile`, `ca_file`, and the passwords
+--- The server for a spec file; to be called from `setup`.
+-- @tparam[opt] table options for a sandbox of one's own instead of the shared one: `tls`
+-- @treturn table server `host`, `port`, `database`, `passfile`, `ca_file`, and the passwords
 function pools.start(options)
-  local name = "spec-pools-" .. tostring(os.time()) .. "-" .. math.random(1e6)
-  local made = assert(sandbox.start({ name = name, shards = 1, tls = options and options.tls }))
-  local node = made.servers[1]
-  local server = assert(sandbox.credentials({ name = name }))
-  server.name, server.host, server.port, server.database = name, node.host, node.port, node.database
-  server.passfile, server.ca_file = made.passfile, made.ca_file
+  private = options and sandbox.start(options)
+  local place = private or sandbox.shared()
+  local server = place.shards[1]
+  server.passfile, server.ca_file = place.passfile, place.ca_file
   pools.server = server
   return server
 end
@@ -30,7 +28,11 @@ function pools.stop()
     admin_pool:close()
     admin_pool = nil
   end
-  assert(sandbox.destroy({ name = pools.server.name }))
+  if private then
+    private:destroy()
+  else
+    sandbox.release()
+  end
 end
 
 --- A pool on the server as the application's role.
