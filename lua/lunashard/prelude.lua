@@ -8,18 +8,39 @@ local core = require("lunashard.core.task")
 local WAIT = core.WAIT
 local raw_resume, raw_yield = coroutine.resume, coroutine.yield
 
+local is_yieldable = coroutine.isyieldable
+
+local waiting = setmetatable({}, { __mode = "k" }) -- coroutines parked on an operation
+
 -- A wait inside a user's own coroutine yields the WAIT token to whoever resumed
 -- it: pass it outwards, so that the whole task parks, and the answer inwards.
-local function relay(co, ok, token, ...)
-  if ok and token == WAIT then
-    return relay(co, raw_resume(co, raw_yield(token, ...)))
-  end
-  return ok, token, ...
-end
+local relay
 
-function coroutine.resume(co, ...)
+local function answer(co, ...)
+  waiting[co] = nil
   return relay(co, raw_resume(co, ...))
 end
+
+function relay(co, ok, token, ...)
+  if not ok or token ~= WAIT then
+    return ok, token, ...
+  end
+  waiting[co] = true
+  if not is_yieldable() then
+    core.forget_wait()
+    return false, "cannot wait inside table.sort, gsub, require and the like"
+  end
+  return answer(co, raw_yield(token, ...))
+end
+
+local function resume(co, ...)
+  if waiting[co] then
+    return false, "cannot resume a coroutine that is waiting"
+  end
+  return relay(co, raw_resume(co, ...))
+end
+
+coroutine.resume = resume
 
 local function unwrap(ok, ...)
   if not ok then
@@ -31,7 +52,7 @@ end
 function coroutine.wrap(fn)
   local co = coroutine.create(fn)
   return function(...)
-    return unwrap(relay(co, raw_resume(co, ...)))
+    return unwrap(resume(co, ...))
   end
 end
 

@@ -1,6 +1,5 @@
 #include "loop.h"
 
-#include <assert.h>
 #include <stddef.h>
 #include <time.h>
 
@@ -43,7 +42,8 @@ void luna_loop_init(luna_loop *loop)
 
 void luna_loop_deinit(luna_loop *loop)
 {
-    assert(luna_list_empty(&loop->ready));
+    while (!luna_list_empty(&loop->ready))
+        on_prepare(loop->ev, &loop->prepare, 0);
     ev_idle_stop(loop->ev, &loop->idle);
     ev_ref(loop->ev);
     ev_prepare_stop(loop->ev, &loop->prepare);

@@ -36,6 +36,7 @@ struct luna_op {
 };
 
 void luna_loop_init(luna_loop *loop);
+/* Runs what is ready first. */
 void luna_loop_deinit(luna_loop *loop);
 
 /* Monotonic seconds, read afresh. */

@@ -94,9 +94,34 @@ static int task_exit(lua_State *L)
         return luaL_error(L, "exit: may only be called inside a task");
     luna_runtime_cancel_tasks();
     luna_task_abandon(self);
+    if (!lua_isyieldable(L)) { /* within table.sort and the like: unwind as far as the error gets */
+        luna_err err;
+        luna_err_set(&err, LUNA_ECANCELED, "os.exit");
+        luna_push_err_object(L, &err);
+        return lua_error(L);
+    }
     luna_op *op = luna_wait_start(0);
     lua_pushnil(L);
     return luna_task_park(L, op);
+}
+
+/*** Has the program been asked to end by `exit`?
+@function is_exiting
+@treturn boolean */
+static int task_is_exiting(lua_State *L)
+{
+    lua_pushboolean(L, luna_rt.exit_code >= 0);
+    return 1;
+}
+
+/*** The running task's wait cannot be relayed outwards: forget it. For `coroutine.resume`.
+@function forget_wait */
+static int task_forget_wait(lua_State *L)
+{
+    (void)L;
+    if (luna_rt.current != NULL)
+        luna_task_forget_wait(luna_rt.current);
+    return 0;
 }
 
 /*** What is alive, for leak checks and status.
@@ -106,8 +131,8 @@ static int task_exit(lua_State *L)
 static int task_counts(lua_State *L)
 {
     int tasks = 0;
-    LUNA_LIST_EACH(&luna_rt.tasks, it)
-    tasks++;
+    LUNA_LIST_EACH (&luna_rt.tasks, it)
+        tasks++;
     lua_createtable(L, 0, 3);
     lua_pushinteger(L, tasks);
     lua_setfield(L, -2, "tasks");
@@ -144,6 +169,8 @@ int luaopen_lunashard_core_task(lua_State *L)
         { "clock", task_clock },
         { "event", task_event },
         { "exit", task_exit },
+        { "is_exiting", task_is_exiting },
+        { "forget_wait", task_forget_wait },
         { "counts", task_counts },
         { "set_error_metatable", task_set_error_metatable },
         { NULL, NULL },

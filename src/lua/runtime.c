@@ -89,11 +89,11 @@ void luna_runtime_close(double grace)
     ev_now_update(luna_rt.loop.ev);
     ev_timer_start(luna_rt.loop.ev, &timer);
     luna_runtime_cancel_tasks();
-    while ((!luna_list_empty(&luna_rt.tasks) || luna_rt.loop.live > 0) && luna_loop_clock() < end)
+    while (!luna_list_empty(&luna_rt.tasks) && luna_loop_clock() < end)
         ev_run(luna_rt.loop.ev, EVRUN_ONCE);
     ev_timer_stop(luna_rt.loop.ev, &timer);
     LUNA_LIST_EACH (&luna_rt.tasks, it)
-        luna_task_abandon(task_of(it));
+        luna_task_drop(task_of(it));
 
     lua_close(luna_rt.main);
     if (luna_rt.canceler != NULL)

@@ -41,7 +41,7 @@ void luna_runtime_cancel_tasks(void);
 /* Run the loop until `task` has ended. */
 void luna_runtime_run(const luna_task *task);
 
-/* Cancel what still runs, give it `grace` seconds to end, abandon the rest,
+/* Cancel what still runs, give it `grace` seconds to end, drop the rest,
  * close the state (and with it every pool) and the loop. */
 void luna_runtime_close(double grace);
 #endif

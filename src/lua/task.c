@@ -131,6 +131,8 @@ static void task_cancel_start(luna_op *op)
 void luna_task_wake(luna_op *op)
 {
     luna_task *t = op->user;
+    if (t == NULL)
+        return; /* see luna_task_forget_wait */
     lua_State *co = t->co;
     bool ok = op->status == LUNA_OK;
     t->op = NULL;
@@ -153,6 +155,18 @@ void luna_task_check(lua_State *L, const char *what)
 {
     if (luna_rt.current == NULL)
         luaL_error(L, "%s: may only be called inside a task", what);
+    if (!lua_isyieldable(L))
+        luaL_error(L, "%s: cannot wait inside table.sort, gsub, require and the like", what);
+}
+
+void luna_task_forget_wait(luna_task *t)
+{
+    luna_op *op = t->op;
+    if (op == NULL)
+        return;
+    t->op = NULL;
+    op->user = NULL;
+    luna_op_cancel(op);
 }
 
 int luna_task_park(lua_State *L, luna_op *op)
@@ -215,6 +229,13 @@ void luna_task_abandon(luna_task *t)
 {
     luna_task_cancel(t);
     t->abandoned = true;
+}
+
+void luna_task_drop(luna_task *t)
+{
+    luna_op_abandon(&t->start);
+    luna_task_forget_wait(t);
+    luna_list_del(&t->link);
 }
 
 bool luna_task_is_done(const luna_task *t)

@@ -22,7 +22,8 @@ typedef struct luna_held {
     void (*release)(struct luna_held *held); /* called with `link` already removed */
 } luna_held;
 
-/* Raise unless called from a task that may wait here. */
+/* Raise unless called from a task that may wait here: a coroutine can yield
+ * neither from a function that C has called nor outside of tasks. */
 void luna_task_check(lua_State *L, const char *what);
 
 /* Park the current task until `op` is done; to be returned by the binding. */
@@ -30,6 +31,9 @@ int luna_task_park(lua_State *L, luna_op *op);
 
 /* The `done` of an op that a task is parked on. */
 void luna_task_wake(luna_op *op);
+
+/* The yield of luna_task_park did not get out of the task: its op ends alone. */
+void luna_task_forget_wait(luna_task *task);
 
 /* Give `held` to the current task: released when that task ends, unless it was
  * removed (luna_list_del on the link) or given to another task before. */
@@ -44,6 +48,10 @@ void luna_task_cancel(luna_task *task);
 
 /* End a cancelled task that goes on all the same: it is never resumed again. */
 void luna_task_abandon(luna_task *task);
+
+/* Take a task that has not ended out of the loop, for the end of the runtime:
+ * neither its start nor a completion reaches it any more. */
+void luna_task_drop(luna_task *task);
 
 bool luna_task_is_done(const luna_task *task);
 

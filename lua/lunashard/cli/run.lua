@@ -2,6 +2,7 @@
 -- @module lunashard.cli.run
 
 local cli = require("lunashard.cli")
+local core = require("lunashard.core.task")
 local errors = require("lunashard.errors")
 local inspect = require("inspect")
 local task = require("lunashard.task")
@@ -181,7 +182,9 @@ function command.run(args)
   elseif outcome[1] then
     return report_returned(args.script, outcome[2], outcome[3])
   elseif errors.is(outcome[2].err, "CANCELED") then
-    cli.say("%s: interrupted", args.script)
+    if not core.is_exiting() then
+      cli.say("%s: interrupted", args.script)
+    end
   else
     report_raised(args.script, outcome[2], cluster ~= nil)
   end
