@@ -234,8 +234,6 @@ end
 local function identity_text(key)
   if type(key) == "string" then
     return ("s%d:%s"):format(#key, key)
-  elseif key ~= key then
-    return "nan;"
   elseif key == 0 then
     return "n0;" -- -0 and 0 are one value
   elseif type(key) == "number" then

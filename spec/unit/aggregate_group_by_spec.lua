@@ -66,7 +66,7 @@ describe("aggregate group_by", function()
 
   it("equals grouping all rows, for any split", function()
     results.seed()
-    for _ = 1, 20 do
+    for _ = 1, results.rounds(20) do
       local rows, sums = {}, {}
       for i = 1, math.random(0, 100) do
         local key = math.random(1, 6)

@@ -73,7 +73,7 @@ describe("aggregate merge_sort", function()
   it("equals sorting all rows, for any split", function()
     results.seed()
     local types = { id = "int8", v = "numeric" }
-    for _ = 1, 40 do
+    for _ = 1, results.rounds(40) do
       local rows = {}
       for i = 1, math.random(0, 50) do
         rows[i] = { id = i, v = math.random() < 0.8 and tostring(math.random(-5, 5)) .. "." .. math.random(0, 9) or nil }

@@ -68,7 +68,7 @@ describe("aggregate top_n", function()
   it("equals sorting everything, for any split, and holds few rows", function()
     results.seed()
     local types = { id = "int8", v = "float8" }
-    for _ = 1, 20 do
+    for _ = 1, results.rounds(20) do
       local rows, n = {}, math.random(1, 12)
       for i = 1, math.random(0, 300) do
         rows[i] = { id = i, v = math.random(1, 20) / 4 }

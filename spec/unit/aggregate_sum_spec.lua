@@ -109,7 +109,7 @@ describe("aggregate sum", function()
 
   it("gives the same for any split over shards, as a function and as a reducer", function()
     results.seed()
-    for _ = 1, 40 do
+    for _ = 1, results.rounds(40) do
       local rows, oracle_int, oracle_numeric = {}, decimal.new(), decimal.new()
       for i = 1, math.random(0, 60) do
         local row = {}
