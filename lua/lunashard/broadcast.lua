@@ -77,26 +77,6 @@ local function run(router, members, sql, opts, deadline)
   return results, failed
 end
 
-local function list(names)
-  return #names > 0 and table.concat(names, ", ") or "none"
-end
-
--- What was done where, in words and by shard.
-local function report(results, failed)
-  local by_shard, done, skipped = {}, {}, {}
-  for _, result in ipairs(results) do
-    by_shard[result.shard_id] = result
-    if result.success then
-      done[#done + 1] = result.shard_id
-    elseif not result.error then
-      skipped[#skipped + 1] = result.shard_id
-    end
-  end
-  local message = ("%d of %d shards failed; done on %s%s"):format(#failed, #results, list(done),
-    #skipped > 0 and "; not run on " .. list(skipped) or "")
-  return by_shard, message, done, skipped
-end
-
 --- Run SQL on every shard, each on a connection of its own. Yields.
 -- Several statements in one string are allowed. It is not atomic over the shards: the answer always
 -- says what was done where.
@@ -131,22 +111,21 @@ function broadcast.methods:execute_on_all_shards(sql, opts)
   end
   local started = task.now()
   local results, failed = run(self, members, sql, opts, self:deadline(opts))
-  local by_shard, message, done, skipped = report(results, failed)
-  local elapsed = task.now() - started
-  if #failed > 0 and opts.on_failure ~= "partial" then
-    return nil, scatter.failure(failed, #results, {
-      message = message, shard_results = by_shard, done = done, skipped = skipped, elapsed = elapsed,
-    })
+  local report = scatter.report(results, failed)
+  report.elapsed = task.now() - started
+  local failure = #failed > 0 and scatter.failure(failed, #results, report) or nil
+  if failure and opts.on_failure ~= "partial" then
+    return nil, failure
   end
   return {
-    success = #failed == 0,
-    complete = #failed == 0,
-    shard_results = by_shard,
+    success = failure == nil,
+    complete = failure == nil,
+    shard_results = report.shard_results,
     failed = failed,
-    done = done,
-    skipped = skipped,
-    error_message = #failed > 0 and tostring(scatter.failure(failed, #results, { message = message })) or nil,
-    duration = elapsed,
+    done = report.done,
+    skipped = report.skipped,
+    error_message = failure and tostring(failure),
+    duration = report.elapsed,
   }
 end
 

@@ -34,39 +34,22 @@ local function read(router, sql, params, opts, deadline)
   return nil, err
 end
 
-local function names_of(results, success)
-  local names = {}
-  for _, result in ipairs(results) do
-    if result.success == success then
-      names[#names + 1] = result.shard_id
-    end
-  end
-  return table.concat(names, ", ")
-end
-
 local function write(router, sql, params, opts, deadline)
   local members = router.manager.members
   local results, failed = scatter.run(members, {}, function(member)
     return router:run_on(member, sql, params, opts, deadline)
   end)
-  local by_shard = {}
-  for _, result in ipairs(results) do
-    by_shard[result.shard_id] = result
-  end
+  local report = scatter.report(results, failed)
   if #failed == 0 then
     local answer = {}
     for name, value in pairs(results[1]) do
       answer[name] = value
     end
-    answer.shard_results = by_shard
+    answer.shard_results = report.shard_results
     return answer
   end
-  local done = names_of(results, true)
-  return nil, scatter.failure(failed, #members, {
-    message = ("the reference table %s now differs between shards, for the write failed on %s and was done on %s")
-      :format(opts.table, names_of(results, false), done == "" and "none" or done),
-    shard_results = by_shard,
-  })
+  report.message = ("the reference table %s now differs between shards: %s"):format(opts.table, report.message)
+  return nil, scatter.failure(failed, #members, report)
 end
 
 --- `execute` on a reference table. Yields.

@@ -110,26 +110,38 @@ local function check_options(opts)
   end
 end
 
-local function by_shard(results)
-  local map = {}
+--- What was done where, by shard and in words.
+-- @tparam {table,...} results from @{run}
+-- @tparam {table,...} failed
+-- @treturn table `shard_results`, `done` and `skipped` (lists of names), `message`
+function scatter.report(results, failed)
+  local report = { shard_results = {}, done = {}, skipped = {} }
   for _, result in ipairs(results) do
-    map[result.shard_id] = result
+    report.shard_results[result.shard_id] = result
+    if result.success then
+      report.done[#report.done + 1] = result.shard_id
+    elseif not result.error then
+      report.skipped[#report.skipped + 1] = result.shard_id
+    end
   end
-  return map
+  report.message = ("%d of %d shards failed; done on %s%s"):format(#failed, #results,
+    #report.done > 0 and table.concat(report.done, ", ") or "none",
+    #report.skipped > 0 and "; not run on " .. table.concat(report.skipped, ", ") or "")
+  return report
 end
 
 -- The shards' answers as one, unless too few answered.
-local function combine(results, failed, opts, func)
+local function combine(results, failed, opts, func, kind)
   local answered = #results - #failed
   local least = opts.min_shards or (opts.on_failure == "partial" and 1) or #results
   if #failed > 0 and answered < math.max(least, 1) or answered == 0 then
-    return nil, scatter.failure(failed, #results)
+    return nil, scatter.failure(failed, #results, kind == "write" and scatter.report(results, failed) or nil)
   end
   local combined, err = gather.combine(results, func)
   if not combined then
     return nil, err
   end
-  combined.shard_results = by_shard(results)
+  combined.shard_results = scatter.report(results, failed).shard_results
   combined.complete = #failed == 0
   combined.failed = failed
   combined.success = true
@@ -206,7 +218,7 @@ function scatter.gather(router, members, sql, params, opts, kind)
     end
     return router:run_on(member, sql, params, opts, deadline)
   end)
-  local combined, err = combine(results, failed, opts, func)
+  local combined, err = combine(results, failed, opts, func, kind)
   if not combined then
     return nil, err
   end
