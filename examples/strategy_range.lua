@@ -98,5 +98,5 @@ manager:shutdown()
 -- expect: BETWEEN 100000 AND 200000: 201 users; asked 1 of 3 shards %(shard1%)
 -- expect: BETWEEN 900000 AND 1100000: 401 users; asked 2 of 3 shards %(shard1, shard2%)
 -- expect: BETWEEN 0 AND 3000000: 6001 users; asked 3 of 3 shards
--- expect: Refused: .*overlap
+-- expect: Refused: .-overlap
 -- expect: moves 0 of 6001 users; user 3000001 will be on shard4
