@@ -1,0 +1,211 @@
+local cluster = require("spec.support.cluster")
+local lunashard = require("lunashard")
+local task = require("lunashard.task")
+
+local failure = cluster.failure
+
+describe("router:copy_in", function()
+  local router, manager
+
+  setup(function()
+    router, manager = cluster.connect({
+      tables = {
+        ["e_copy.users"] = { shard_key = "user_id", type = "int8" },
+        ["e_copy.countries"] = { reference = true },
+      },
+    })
+    assert(router:execute_on_all_shards([[
+      DROP SCHEMA IF EXISTS e_copy CASCADE; CREATE SCHEMA e_copy;
+      CREATE TABLE e_copy.users (user_id int8 PRIMARY KEY, name text, tags text[]);
+      CREATE TABLE e_copy."Odd ""table""" ("User Id" int8, "select" text);
+      CREATE TABLE e_copy.countries (code text PRIMARY KEY)]]))
+  end)
+
+  before_each(function()
+    assert(router:execute_on_all_shards("TRUNCATE e_copy.users, e_copy.countries"))
+  end)
+
+  teardown(function()
+    assert(router:execute_on_all_shards("DROP SCHEMA e_copy CASCADE"))
+    cluster.release()
+  end)
+
+  local COLUMNS = { "user_id", "name" }
+
+  local function stored()
+    local rows = assert(router:scatter_gather("SELECT user_id, name, tags FROM e_copy.users ORDER BY user_id")).rows
+    table.sort(rows, function(a, b) return a.user_id < b.user_id end)
+    return rows
+  end
+
+  local function count()
+    return assert(router:scatter_gather("SELECT count(*) AS n FROM e_copy.users", nil,
+      { aggregation_func = lunashard.aggregate.sum("n") })).rows[1].n
+  end
+
+  it("loads every row on the shard that owns it and counts them", function()
+    local rows = {}
+    for key = 1, 5000 do
+      rows[key] = { key, "name " .. key }
+    end
+    local result = assert(router:copy_in("e_copy.users", COLUMNS, rows))
+    assert.equal(5000, result.row_count)
+    local sum = 0
+    for _, info in ipairs(manager.shards) do
+      local found = assert(router:execute("SELECT user_id FROM e_copy.users", nil, { shard_id = info.shard_id })).rows
+      assert.equal(result.rows_by_shard[info.shard_id], #found)
+      sum = sum + #found
+      for _, row in ipairs(found) do
+        assert.equal(info.shard_id, manager:get_shard_for_write(row.user_id).shard_id)
+      end
+    end
+    assert.equal(5000, sum)
+  end)
+
+  it("keeps every value: tabs, newlines, backslashes, quotes, empty strings, NULLs and arrays", function()
+    local odd = { "a\tb", "a\nb", "a\\b", "\\N", "", "'\"", "\\.", "é€😀", "\r" }
+    local rows = {}
+    for i, name in ipairs(odd) do
+      rows[i] = { i, name, { "x,y", 'q"', lunashard.null } }
+    end
+    rows[#rows + 1] = { 100, lunashard.null }
+    rows[#rows + 1] = { 101, nil }
+    assert(router:copy_in("e_copy.users", { "user_id", "name", "tags" }, rows))
+    local found = stored()
+    assert.equal(#rows, #found)
+    for i, name in ipairs(odd) do
+      assert.equal(name, found[i].name)
+      assert.same({ "x,y", 'q"', lunashard.null }, found[i].tags)
+    end
+    assert.is_nil(found[#found].name)
+    assert.is_nil(found[#found - 1].name)
+    assert.is_nil(found[#found].tags)
+  end)
+
+  it("takes an iterator, and rows by column name", function()
+    local i = 0
+    local result = assert(router:copy_in("e_copy.users", COLUMNS, function()
+      i = i + 1
+      return i <= 1200 and { name = "n" .. i, user_id = i } or nil
+    end))
+    assert.equal(1200, result.row_count)
+    assert.equal("n7", stored()[7].name)
+  end)
+
+  it("takes an iterator that waits", function()
+    local i = 0
+    assert(router:copy_in("e_copy.users", COLUMNS, function()
+      task.sleep(0.001)
+      i = i + 1
+      return i <= 20 and { i, "slow" } or nil
+    end))
+    assert.equal(20, count())
+  end)
+
+  it("quotes names that need it", function()
+    assert(router:copy_in('e_copy."Odd ""table"""', { "User Id", "select" }, { { 1, "a" }, { 2, "b" } }, { key = "User Id" }))
+    local found = assert(router:scatter_gather('SELECT "select" FROM e_copy."Odd ""table"""')).rows
+    assert.equal(2, #found)
+  end)
+
+  it("leaves no row on any shard when one shard refuses a row", function()
+    local rows = {}
+    for key = 1, 3000 do
+      rows[key] = { key, "x" }
+    end
+    rows[3001] = { 1500, "twice" }
+    local err = failure("SHARDS_FAILED", router:copy_in("e_copy.users", COLUMNS, rows))
+    assert.equal(1, #err.failed)
+    assert.equal(manager:get_shard_for_write(1500).shard_id, err.failed[1].shard_id)
+    assert.equal("23505", err.failed[1].error.sqlstate)
+    assert.same({}, err.committed)
+    assert.equal(0, count())
+  end)
+
+  it("leaves no row when the iterator raises, and tells what it said", function()
+    local i = 0
+    local err = failure("PLUGIN_FAILED", router:copy_in("e_copy.users", COLUMNS, function()
+      i = i + 1
+      if i == 2000 then
+        error("file ended early")
+      end
+      return { i, "x" }
+    end))
+    assert.is_truthy(err.message:find("file ended early", 1, true), err.message)
+    assert.equal(0, count())
+  end)
+
+  it("leaves no row when a key is NULL, and names the row", function()
+    local rows = {}
+    for key = 1, 1500 do
+      rows[key] = { key, "x" }
+    end
+    rows[1200] = { lunashard.null, "nobody" }
+    local err = failure("NULL_KEY", router:copy_in("e_copy.users", COLUMNS, rows))
+    assert.equal(1200, err.index)
+    assert.equal(0, count())
+  end)
+
+  it("leaves no row when a value is of the wrong type for the server", function()
+    local err = failure("SHARDS_FAILED", router:copy_in("e_copy.users", { "user_id", "tags" }, { { 1, "no array" } }))
+    assert.equal("22P02", err.failed[1].error.sqlstate)
+    assert.equal(0, count())
+  end)
+
+  it("loads a reference table's rows on every shard", function()
+    local result = assert(router:copy_in("e_copy.countries", { "code" }, { { "at" }, { "ch" } }))
+    assert.same({ shard1 = 2, shard2 = 2, shard3 = 2 }, result.rows_by_shard)
+    assert.equal(2, result.row_count)
+  end)
+
+  it("loads all rows on one shard when told", function()
+    local rows = { { 1, "a" }, { 2, "b" }, { 3, "c" } }
+    local result = assert(router:copy_in("e_copy.users", COLUMNS, rows, { shard_id = "shard2" }))
+    assert.same({ shard2 = 3 }, result.rows_by_shard)
+  end)
+
+  it("does nothing for no rows", function()
+    local result = assert(router:copy_in("e_copy.users", COLUMNS, {}))
+    assert.equal(0, result.row_count)
+    assert.same({}, result.rows_by_shard)
+  end)
+
+  it("ends at its timeout without a row", function()
+    local i = 0
+    local started = task.now()
+    local err = failure("SHARDS_FAILED", router:copy_in("e_copy.users", COLUMNS, function()
+      i = i + 1
+      task.sleep(0.0005)
+      return { i, "x" }
+    end, { timeout = 0.5 }))
+    assert.is_true(task.now() - started < 5)
+    assert.equal("TIMEOUT", err.failed[1].error.code)
+    assert.equal(0, count())
+  end)
+
+  it("gives its connections back in every case", function()
+    cluster.wait_until("all are back", function()
+      for _, info in ipairs(manager.shards) do
+        if manager:get_pool_stats(info.shard_id).used > 0 then
+          return false
+        end
+      end
+      return true
+    end)
+  end)
+
+  it("raises for arguments that make no sense", function()
+    for pattern, call in pairs({
+      ["table's name"] = function() router:copy_in("", COLUMNS, {}) end,
+      ["at least one name"] = function() router:copy_in("t", {}, {}) end,
+      ["expected names"] = function() router:copy_in("t", { 1 }, {}) end,
+      ["rows: expected"] = function() router:copy_in("t", COLUMNS, "x") end,
+      ['"user_id"'] = function() router:copy_in("e_copy.users", { "userid", "name" }, {}) end,
+      ["unknown option"] = function() router:copy_in("e_copy.users", COLUMNS, {}, { keys = "x" }) end,
+    }) do
+      local ok, message = pcall(call)
+      assert.is_false(ok)
+      assert.is_truthy(message:find(pattern, 1, true), message)
+    end
+  end)
+end)
