@@ -6,6 +6,7 @@ local lunashard = require("lunashard")
 local strategy = lunashard.strategy
 
 local shards = assert(require("lunashard.cluster").load(cluster.path)).shards
+assert(#shards == 3, "this example is written for three shards, as the sandbox has")
 local first, second, third = shards[1].shard_id, shards[2].shard_id, shards[3].shard_id
 
 -- The first that knows the key answers: two pinned users, a directory of larger customers, and for all others the

@@ -6,11 +6,10 @@ local lunashard = require("lunashard")
 
 -- Shards must have a region: the sandbox's first two are put into one, the third into another.
 local options = assert(require("lunashard.cluster").load(cluster.path))
-local regions = { "us-east-1", "us-east-1", "eu-west-1" }
-local shards = {}
-for i, shard in ipairs(options.shards) do
-  shard.region = regions[i] or "us-east-1"
-  shards[i] = shard
+local shards = options.shards
+assert(#shards == 3, "this example is written for three shards, as the sandbox has")
+for i, region in ipairs { "us-east-1", "us-east-1", "eu-west-1" } do
+  shards[i].region = region
 end
 
 local manager = lunashard.manager {

@@ -5,6 +5,7 @@
 local lunashard = require("lunashard")
 
 local shards = assert(require("lunashard.cluster").load(cluster.path)).shards
+assert(#shards == 3, "this example is written for three shards, as the sandbox has")
 local first, second, third = shards[1].shard_id, shards[2].shard_id, shards[3].shard_id
 
 local ranges = {
