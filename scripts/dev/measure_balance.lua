@@ -43,16 +43,18 @@ local function measure(name, options, weights)
 end
 
 local function movement(name, options, n)
-  local sum, least, most, between_old = 0, math.huge, 0, 0
+  local sum, least, most, between_old = 0, math.huge, 0, 0 -- the last: worst of the sets, in % of all buckets
   for set = 1, SETS do
     options[1] = name
     local result = strategy.bind(options, shards(set, even(n))):movement(shards(set, even(n + 1)))
     local share = result.fraction * (n + 1)
     sum, least, most = sum + share, math.min(least, share), math.max(most, share)
     local new = shards(set, even(n + 1))[n + 1].shard_id
+    local others = 0
     for way, count in pairs(result.by) do
-      between_old = between_old + (way:sub(-#new - 2) == "->" .. new and 0 or count)
+      others = others + (way:sub(-#new - 2) == "->" .. new and 0 or count)
     end
+    between_old = math.max(between_old, 100 * others / result.total)
   end
   return sum / SETS, least, most, between_old
 end
@@ -68,17 +70,17 @@ for _, nodes in ipairs({ 50, 150, 500, 1000 }) do
       measure("consistent_hash", { virtual_nodes_per_shard = nodes }, even(n)))
   end
 end
-for n = 2, 16 do
+for _, n in ipairs({ 2, 3, 4, 6, 8, 10, 12, 16, 32 }) do
   row(("rendezvous, %2d shards"):format(n), measure("rendezvous", {}, even(n)))
 end
 for _, weights in ipairs({ { 1, 2 }, { 1, 2, 3 }, { 1, 1, 2, 4 }, { 1, 1, 1, 1, 4, 4 } }) do
   row("rendezvous, weights " .. table.concat(weights, ":"), measure("rendezvous", {}, weights))
 end
 
-print("\nmoved by one more shard, as a multiple of 1/(N+1): mean, least, most; between old shards")
+print("\nmoved by one more shard, as a multiple of 1/(N+1): mean, least, most; between old shards in %")
 for _, given in ipairs({ { "consistent_hash", 150 }, { "consistent_hash", 1000 }, { "rendezvous" } }) do
   for _, n in ipairs({ 3, 4, 8, 15 }) do
-    print(("%-34s %7.3f %7.3f %7.3f %7d"):format(("%s %s, %d to %d shards"):format(given[1], given[2] or "", n, n + 1),
+    print(("%-34s %7.3f %7.3f %7.3f %7.3f"):format(("%s %s, %d to %d shards"):format(given[1], given[2] or "", n, n + 1),
       movement(given[1], { virtual_nodes_per_shard = given[2] }, n)))
   end
 end

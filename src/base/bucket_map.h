@@ -12,7 +12,7 @@
 #include "rendezvous.h"
 
 #define LUNA_BUCKETS 16384
-#define LUNA_MAX_SHARDS 4096
+#define LUNA_MAX_SHARDS 1024
 
 /* Zero-initialised is empty; owns its array until luna_bucket_map_deinit. */
 typedef struct luna_bucket_map {

@@ -28,7 +28,7 @@ static luna_weighted_shard *check_shards(lua_State *L, int arg, size_t *n)
 {
     luaL_checktype(L, arg, LUA_TTABLE);
     *n = lua_objlen(L, arg);
-    luaL_argcheck(L, *n >= 1 && *n <= LUNA_MAX_SHARDS, arg, "there must be 1 to 4096 shards");
+    luaL_argcheck(L, *n >= 1 && *n <= LUNA_MAX_SHARDS, arg, "there must be 1 to 1024 shards");
     luna_weighted_shard *shards = lua_newuserdata(L, *n * sizeof(*shards));
     lua_createtable(L, (int)*n, 0);
     for (size_t i = 0; i < *n; i++) {
