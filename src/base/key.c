@@ -3,6 +3,7 @@
 #include "key.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -57,24 +58,31 @@ luna_status luna_key_from_uint64(luna_key *key, luna_key_type type, uint64_t val
     return luna_key_from_int64(key, type, (int64_t)value, err);
 }
 
-luna_status luna_key_from_double(luna_key *key, luna_key_type type, double value, luna_err *err)
+/* Apart from the reader, so that printing costs nothing where keys are good. */
+static luna_status refuse_double(luna_key_type type, double value, luna_err *err)
 {
     char shown[32];
+    snprintf(shown, sizeof(shown), fabs(value) > MAX_EXACT_DOUBLE ? "%.17g" : "%.14g", value);
     if (isnan(value))
         return luna_err_set(err, LUNA_ENULLKEY, "routing key is NaN");
-    snprintf(shown, sizeof(shown), "%.17g", value);
     if (type != LUNA_KEY_INT8 && type != LUNA_KEY_ANY)
         return refuse_number(type, shown, err);
-    if (isinf(value) || floor(value) != value) {
-        snprintf(shown, sizeof(shown), "%.14g", value);
+    if (isinf(value) || floor(value) != value)
         return luna_err_set(err, LUNA_EINVAL, "routing key %s is not an int8", shown);
-    }
-    if (fabs(value) > MAX_EXACT_DOUBLE)
-        return luna_err_set(err, LUNA_EINVAL,
-                            "routing key %s is beyond 2^53, where numbers are no longer exact: "
-                            "give it as int64 (9007199254740993LL) or as text",
-                            shown);
-    return luna_key_from_int64(key, type, (int64_t)value, err);
+    return luna_err_set(err, LUNA_EINVAL,
+                        "routing key %s is beyond 2^53, where numbers are no longer exact: "
+                        "give it as int64 (9007199254740993LL) or as text",
+                        shown);
+}
+
+luna_status luna_key_from_double(luna_key *key, luna_key_type type, double value, luna_err *err)
+{
+    bool is_int8 = type == LUNA_KEY_INT8 || type == LUNA_KEY_ANY;
+    if (!is_int8 || !(fabs(value) <= MAX_EXACT_DOUBLE) || floor(value) != value)
+        return refuse_double(type, value, err);
+    key->type = LUNA_KEY_INT8;
+    key->number = (int64_t)value;
+    return LUNA_OK;
 }
 
 luna_status luna_key_from_text(luna_key *key, luna_key_type type, const char *text, size_t len,
