@@ -342,12 +342,11 @@ static int task_outcome(lua_State *L)
         n = 0;
     lua_pushboolean(L, t->state == TASK_ENDED);
     luaL_checkstack(L, n, "too many results");
-    if (!lua_checkstack(t->co, n))
-        return luaL_error(L, "join: too many results");
     int first = lua_gettop(t->co) - n + 1;
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) { /* one by one: its stack may be nearly full */
         lua_pushvalue(t->co, first + i);
-    lua_xmove(t->co, L, n);
+        lua_xmove(t->co, L, 1);
+    }
     return n + 1;
 }
 
