@@ -1,54 +1,45 @@
 --- Lunashard: sharding for PostgreSQL, scripted in Lua.
--- The public table. Everything in it is loaded when it is first used.
+-- The public table. What is in it is loaded when it is first used.
 -- @module lunashard
 
-local lunashard = {}
-
-local function exported(module_name, field)
-  return function()
-    return require(module_name)[field]
-  end
-end
-
-local function whole(module_name)
-  return function()
-    return require(module_name)
-  end
-end
-
--- name -> how to get it
-local EXPORTS = {
-  manager = exported("lunashard.manager", "new"),
-  router = exported("lunashard.router", "new"),
-  open = exported("lunashard.cluster", "open"),
-  set_warn = exported("lunashard.warn", "set"),
-  strategy = whole("lunashard.strategy"),
-  aggregate = whole("lunashard.aggregate"),
-  errors = whole("lunashard.errors"),
-  ids = whole("lunashard.ids"),
-  cache = exported("lunashard.cache", "new"),
-  spawn = exported("lunashard.task", "spawn"),
-  gather = exported("lunashard.task", "gather"),
-  sleep = exported("lunashard.task", "sleep"),
-  now = exported("lunashard.task", "now"),
-  event = exported("lunashard.task", "event"),
-  null = exported("lunashard.values", "null"),
-  json = exported("lunashard.values", "json"),
-  bytea = exported("lunashard.values", "bytea"),
-  version = function()
-    return "0.1.0"
-  end,
+local lunashard = {
+  --- The release.
+  version = "0.1.0",
 }
 
+-- name -> the module that has it, and its name there when it is not the module itself.
+local EXPORTS = {
+  manager = { "lunashard.manager", "new" },
+  router = { "lunashard.router", "new" },
+  open = { "lunashard.cluster", "open" },
+  strategy = { "lunashard.strategy" },
+  aggregate = { "lunashard.aggregate" },
+  ids = { "lunashard.ids" },
+  cache = { "lunashard.cache", "new" },
+  errors = { "lunashard.errors" },
+  set_warn = { "lunashard.warn", "set" },
+  spawn = { "lunashard.task", "spawn" },
+  gather = { "lunashard.task", "gather" },
+  sleep = { "lunashard.task", "sleep" },
+  now = { "lunashard.task", "now" },
+  event = { "lunashard.task", "event" },
+  null = { "lunashard.values", "null" },
+  json = { "lunashard.values", "json" },
+  bytea = { "lunashard.values", "bytea" },
+}
+
+-- Not kept here: a module that is loaded anew is then used anew as well.
 return setmetatable(lunashard, {
-  __index = function(self, name)
-    local get = EXPORTS[name]
-    if not get then
+  __index = function(_, name)
+    local export = EXPORTS[name]
+    if not export then
       local near = type(name) == "string" and require("lunashard.errors").nearest(name, EXPORTS)
       error(("lunashard has no %q%s"):format(tostring(name), near and ("; did you mean %q?"):format(near) or ""), 2)
     end
-    local value = get()
-    rawset(self, name, value)
-    return value
+    local module = package.loaded[export[1]] or require(export[1])
+    if export[2] then
+      return module[export[2]]
+    end
+    return module
   end,
 })

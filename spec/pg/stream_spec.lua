@@ -1,179 +1,191 @@
+local cluster = require("spec.support.cluster")
 local errors = require("lunashard.errors")
-local lunashard = require("lunashard")
-local pools = require("spec.support.pools")
 local task = require("lunashard.task")
 
-describe("bulk rows", function()
+describe("router:stream", function()
+  local router, manager
+
   setup(function()
-    pools.start()
+    router, manager = cluster.connect()
+    assert(router:execute_on_all_shards([[
+      DROP SCHEMA IF EXISTS e_stream CASCADE; CREATE SCHEMA e_stream;
+      CREATE TABLE e_stream.events (user_id int8, at timestamptz, note text)]]))
+    local rows = {}
+    for i = 1, 2000 do
+      rows[i] = { i, ("2024-01-01 00:00:%02d.%03d+00"):format(i % 60, (i * 7919) % 1000), "n" .. i % 10 }
+    end
+    assert(router:copy_in("e_stream.events", { "user_id", "at", "note" }, rows))
   end)
 
   teardown(function()
-    pools.stop()
+    assert(router:execute_on_all_shards("DROP SCHEMA e_stream CASCADE"))
+    cluster.release()
   end)
 
-  after_each(function()
-    pools.close_all()
-    pools.wait_until("no session is left", function()
-      return pools.sessions() == 0
+  -- What iterating raises.
+  local function raised(stream)
+    local ok, err = pcall(function()
+      local n = 0
+      for _ in stream do
+        n = n + 1
+      end
+      return n
     end)
-  end)
-
-  local function lease_of(pool)
-    return assert(pool:acquire(task.now() + 5))
+    assert.is_false(ok)
+    assert.is_true(errors.is(err), tostring(err))
+    return err
   end
 
-  describe("stream", function()
-    it("gives all rows in pieces of at most the size asked for", function()
-      local lease = lease_of(pools.open())
-      local sql = "SELECT i, repeat('x', 10) AS x FROM generate_series(1, $1::int) AS i"
-      local cursor = assert(lease:stream(sql, { 2500 }))
-      local sum, pieces = 0, 0
-      while true do
-        local rows = assert(cursor:fetch(1000))
-        if #rows == 0 then
-          break
-        end
-        assert.is_true(#rows <= 1000)
-        pieces = pieces + 1
-        for _, row in ipairs(rows) do
-          sum = sum + row.i
+  local function expect_all_back()
+    cluster.wait_until("all connections are back", function()
+      for _, info in ipairs(manager.shards) do
+        if manager:get_pool_stats(info.shard_id).used > 0 then
+          return false
         end
       end
-      assert.is_true(pieces >= 3)
-      assert.equal(2500 * 2501 / 2, sum)
-      cursor:close()
-      assert.equal(1, assert(lease:execute("SELECT 1 AS v")).rows[1].v)
-      lease:release()
+      return true
     end)
+  end
 
-    it("keeps memory flat and stops early when closed", function()
-      local pool = pools.open({ max_size = 1 })
-      local lease = lease_of(pool)
-      local cursor = assert(lease:stream("SELECT repeat('x', 1000) AS x, generate_series(1, 100000000) AS i"))
-      collectgarbage()
-      local before = collectgarbage("count")
-      for _ = 1, 200 do
-        assert.equal(100, #assert(cursor:fetch(100)))
+  it("gives every row once, with its shard, one shard after the other", function()
+    local seen, order = {}, {}
+    for row, shard_id in router:stream("SELECT user_id FROM e_stream.events", nil, { fetch_size = 64 }) do
+      assert.is_nil(seen[row.user_id])
+      seen[row.user_id] = true
+      assert.equal(manager:get_shard_for_write(row.user_id).shard_id, shard_id)
+      if order[#order] ~= shard_id then
+        order[#order + 1] = shard_id
       end
-      collectgarbage()
-      assert.is_true(collectgarbage("count") - before < 4096)
-      local seconds = pools.timed(function()
-        cursor:close()
-        lease:release()
-        return assert(pool:execute("SELECT 1"))
-      end)
-      assert.is_true(seconds < 3, seconds)
+    end
+    assert.equal(2000, #seen)
+    assert.same({ "shard1", "shard2", "shard3" }, order)
+    expect_all_back()
+  end)
+
+  it("reads one shard by key", function()
+    local n = 0
+    for row, shard_id in router:stream("SELECT user_id FROM e_stream.events WHERE user_id = $1", { 77 }, { routing_key = 77 }) do
+      assert.equal(77, row.user_id)
+      assert.equal(manager:get_shard_for_write(77).shard_id, shard_id)
+      n = n + 1
+    end
+    assert.equal(1, n)
+  end)
+
+  it("merges the shards' rows in the order of the statement, as one server would", function()
+    local sql = "SELECT at, user_id FROM e_stream.events ORDER BY at DESC, user_id"
+    local all = assert(router:scatter_gather("SELECT at, user_id FROM e_stream.events")).rows
+    table.sort(all, function(a, b)
+      if a.at ~= b.at then
+        return a.at > b.at
+      end
+      return a.user_id < b.user_id
     end)
+    local i = 0
+    for row in router:stream(sql, nil, { order_by = "at desc, user_id", fetch_size = 50 }) do
+      i = i + 1
+      assert.equal(all[i].user_id, row.user_id)
+    end
+    assert.equal(2000, i)
+    expect_all_back()
+  end)
 
-    it("reports an error that comes after the first rows", function()
-      local lease = lease_of(pools.open())
-      local cursor = assert(lease:stream("SELECT 1 / (5000 - i) AS v FROM generate_series(1, 10000) AS i"))
-      local seen, failure = 0, nil
-      for _ = 1, 100 do
-        local rows, err = cursor:fetch(500)
-        if not rows then
-          failure = err
-          break
-        end
-        seen = seen + #rows
+  it("refuses to merge what is not in the order that it was told", function()
+    local err = raised(router:stream("SELECT user_id FROM e_stream.events ORDER BY user_id DESC", nil,
+      { order_by = "user_id" }))
+    assert.equal("NOT_MERGEABLE", err.code)
+    expect_all_back()
+  end)
+
+  it("raises the error object of what fails, at the first row or in the middle", function()
+    assert.equal("42703", raised(router:stream("SELECT nope FROM e_stream.events")).sqlstate)
+    local n = 0
+    local ok, err = pcall(function()
+      for _ in router:stream("SELECT 1 / (1000 - i) FROM generate_series(1, 2000) AS i", nil,
+        { shard_id = "shard2", fetch_size = 10 }) do
+        n = n + 1
       end
-      assert.is_true(errors.is(failure, "SQL"), tostring(failure))
-      assert.equal("22012", failure.sqlstate)
-      assert.is_true(seen < 5000)
-      cursor:close()
-      assert(lease:execute("SELECT 1"))
-      lease:release()
     end)
+    assert.is_false(ok)
+    assert.equal("22012", err.sqlstate)
+    assert.equal("shard2", err.shard_id)
+    assert.is_true(n > 900 and n < 1000, tostring(n))
+    expect_all_back()
+  end)
 
-    it("reports an error of the statement itself", function()
-      local lease = lease_of(pools.open())
-      local cursor, err = lease:stream("SELECT * FROM nope")
-      if cursor then -- the error may come with the first rows that are asked for
-        local rows
-        rows, err = cursor:fetch(10)
-        assert.is_nil(rows)
-        cursor:close()
+  it("raises what cannot be routed when it is iterated, not before", function()
+    assert.equal("NO_SHARD", raised(router:stream("SELECT 1", nil, { shard_id = "shard9" })).code)
+    assert.equal("INVALID", raised(router:stream("DELETE FROM e_stream.events")).code)
+    assert.equal("INVALID", raised(router:stream("COMMIT", nil, { shard_id = "shard1" })).code)
+  end)
+
+  it("raises at the call for options that make no sense", function()
+    assert.has_error(function() router:stream("SELECT 1", nil, { fetch_size = 0 }) end)
+    assert.has_error(function() router:stream("SELECT 1", nil, { oder_by = "a" }) end)
+    assert.has_error(function() router:stream("SELECT 1", nil, { order_by = "a sideways" }) end)
+  end)
+
+  it("gives its connections back at close after an early break, and the servers stop", function()
+    local stream = router:stream("SELECT generate_series(1, 100000000) AS i, 'e_stream_early' AS t", nil, { fetch_size = 10 })
+    for row in stream do
+      if row.i == 25 then
+        break
       end
-      assert.equal("42P01", err.sqlstate)
-      assert(lease:execute("SELECT 1"))
-      lease:release()
+    end
+    stream:close()
+    stream:close()
+    assert.is_nil(stream())
+    expect_all_back()
+    cluster.wait_until("the servers have stopped", function()
+      local rows = assert(router:scatter_gather([[
+        SELECT count(*) AS n FROM pg_stat_activity
+        WHERE state = 'active' AND query LIKE '%e_stream_early%' AND pid <> pg_backend_pid()]])).rows
+      return rows[1].n + rows[2].n + rows[3].n == 0
     end)
   end)
 
-  describe("copy_in", function()
-    local lease
+  it("gives its connections back when its task ends after an early break", function()
+    assert(task.spawn(function()
+      local stream = router:stream("SELECT generate_series(1, 100000000) AS i")
+      assert.equal(1, stream().i)
+    end):join())
+    expect_all_back()
+  end)
 
-    before_each(function()
-      lease = lease_of(pools.open())
-      local columns = "(id int8, name text, data bytea, ok bool, tags text[], f float8)"
-      assert(lease:execute("CREATE TEMPORARY TABLE target " .. columns))
-    end)
-
-    after_each(function()
-      lease:release()
-    end)
-
-    local COPY = "COPY target (id, name, data, ok, tags, f) FROM STDIN"
-
-    it("brings every kind of value in unchanged", function()
-      local copy = assert(lease:copy_in(COPY))
-      local null = lunashard.null
-      assert(copy:write_rows({
-        { 1, "plain", lunashard.bytea("\0\255\\"), true, { "a", null, 'q"\\' }, 0.1 },
-        { 9223372036854775807LL, "tab\tnew\nline\rback\\slash \\N \\.", null, false, {}, 1e300 },
-        { -5, "", lunashard.bytea(""), null, null, -0.0 },
-        { 4, "é🐘", null, null, { "\t", "\\" }, null },
-      }))
-      local result = assert(copy:finish())
-      assert.equal(4, result.row_count)
-      local rows = assert(lease:execute("SELECT * FROM target ORDER BY ctid")).rows
-      local first = { id = 1, name = "plain", data = "\0\255\\", ok = true, tags = { "a", null, 'q"\\' }, f = 0.1 }
-      assert.same(first, rows[1])
-      assert.is_true(rows[2].id == 9223372036854775807LL)
-      assert.equal("tab\tnew\nline\rback\\slash \\N \\.", rows[2].name)
-      assert.is_nil(rows[2].data)
-      assert.same({}, rows[2].tags)
-      assert.equal("", rows[3].name)
-      assert.equal("", rows[3].data)
-      assert.is_nil(rows[3].ok)
-      assert.same({ id = 4, name = "é🐘", tags = { "\t", "\\" } }, rows[4])
-    end)
-
-    it("takes many rows without blocking, and raw bytes as well", function()
-      local copy = assert(lease:copy_in("COPY target (id, name) FROM STDIN"))
-      for batch = 0, 49 do
-        local rows = {}
-        for i = 1, 1000 do
-          rows[i] = { batch * 1000 + i, ("x"):rep(100) }
+  it("keeps memory flat, whatever the number of rows", function()
+    local function peak(rows)
+      collectgarbage()
+      collectgarbage()
+      local before, most, n = collectgarbage("count"), 0, 0
+      for _ in router:stream("SELECT i, repeat('x', 100) AS pad FROM generate_series(1, $1::int) AS i", { rows },
+        { shard_id = "shard1", fetch_size = 200 }) do
+        n = n + 1
+        if n % 5000 == 0 then
+          collectgarbage()
+          most = math.max(most, collectgarbage("count") - before)
         end
-        assert(copy:write_rows(rows))
       end
-      assert(copy:write("50001\traw\n"))
-      assert.equal(50001, assert(copy:finish()).row_count)
-      local row = assert(lease:execute("SELECT count(*) AS n, sum(id)::int8 AS s FROM target")).rows[1]
-      assert.same({ n = 50001, s = 50001 * 50002 / 2 }, row)
-    end)
+      assert.equal(rows, n)
+      return most
+    end
+    peak(5000)
+    local small, large = peak(10000), peak(100000)
+    assert.is_true(large < small + 500, ("%d KiB for 10,000 rows, %d KiB for 100,000"):format(small, large))
+  end)
 
-    it("leaves nothing when it is aborted", function()
-      local copy = assert(lease:copy_in(COPY))
-      assert(copy:write_rows({ { 1, "a", lunashard.null, true, {}, 1 } }))
-      copy:abort("changed my mind")
-      assert.equal(0, assert(lease:execute("SELECT count(*) AS n FROM target")).rows[1].n)
-    end)
+  it("ends at its timeout", function()
+    local started = task.now()
+    local err = raised(router:stream("SELECT pg_sleep(20)", nil, { shard_id = "shard1", timeout = 0.3 }))
+    assert.equal("TIMEOUT", err.code)
+    assert.is_true(task.now() - started < 3)
+  end)
 
-    it("reports a row that the server refuses, with its place", function()
-      local copy = assert(lease:copy_in("COPY target (id, name) FROM STDIN"))
-      copy:write_rows({ { 1, "good" }, { "bad", "x" } })
-      local err = pools.failure("SQL", copy:finish())
-      assert.equal("22P02", err.sqlstate)
-      assert.equal(0, assert(lease:execute("SELECT count(*) AS n FROM target")).rows[1].n)
-    end)
-
-    it("reports a table that is not there", function()
-      local err = pools.failure("SQL", lease:copy_in("COPY nowhere FROM STDIN"))
-      assert.equal("42P01", err.sqlstate)
-      assert(lease:execute("SELECT 1"))
-    end)
+  it("asks all servers at the same time", function()
+    local started, n = task.now(), 0
+    for _ in router:stream("SELECT pg_sleep(0.4)") do
+      n = n + 1
+    end
+    assert.equal(3, n)
+    assert.is_true(task.now() - started < 1.0, "took " .. task.now() - started)
   end)
 end)
