@@ -580,7 +580,7 @@ describe("task", function()
     for i = 1, 50 do
       assert.same({ true, i }, { tasks[i]:join() })
     end
-    tasks = nil
+    tasks = nil -- luacheck: ignore 311
     collectgarbage()
     collectgarbage()
     assert.is_nil(next(weak))
