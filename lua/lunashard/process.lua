@@ -3,7 +3,6 @@
 
 local core = require("lunashard.core.process")
 local errors = require("lunashard.errors")
-local system = require("lunashard.core.system")
 local task = require("lunashard.task")
 
 local process = {}
@@ -137,12 +136,17 @@ function process.run(options)
   return result
 end
 
---- Is there a process with this id?
+--- Is there a process with this id? One that has ended and that nobody has asked about does not count.
 -- @tparam number pid
 -- @treturn boolean
 function process.is_alive(pid)
-  local ok, _, reason = system.kill(pid, 0)
-  return ok ~= nil or reason == "EPERM"
+  local stat = io.open(("/proc/%d/stat"):format(pid))
+  if not stat then
+    return false
+  end
+  local state = (stat:read("*a") or ""):match("%) (%a)[^)]*$")
+  stat:close()
+  return state ~= nil and state ~= "Z" and state ~= "X"
 end
 
 return process

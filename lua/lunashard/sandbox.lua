@@ -429,6 +429,9 @@ function sandbox.destroy(options)
     return nil, err
   end
   files.remove(ctx.dir)
+  if not options.dir then
+    files.remove_base(ctx.dir)
+  end
   return ctx.dir
 end
 

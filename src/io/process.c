@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -264,6 +265,8 @@ static _Noreturn void child_run(const start_plan *plan, int status_fd)
     if (options->user != NULL && (setgroups((size_t)plan->group_count, plan->groups) < 0 ||
                                   setgid(plan->gid) < 0 || setuid(plan->uid) < 0))
         child_fail(status_fd, 'u');
+    /* However we end, a child of ours does not go on alone; a change of user would clear this. */
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (plan->cwd != NULL && chdir(plan->cwd) < 0)
         child_fail(status_fd, 'd');
     execvpe(options->argv[0], (char *const *)(uintptr_t)options->argv, plan->env);

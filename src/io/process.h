@@ -2,7 +2,8 @@
  *
  * A child is started without a shell, in a process group of its own, so that a
  * Ctrl-C at our terminal does not reach it and one signal reaches all it
- * started.  Captured output is gathered in bounded buffers while the loop runs.
+ * started.  It is killed when we die; what it left in the background is not.
+ * Captured output is gathered in bounded buffers while the loop runs.
  *
  * The process is finished once it was reaped and its captured pipes are at
  * their end; a grandchild that keeps a pipe open delays that by

@@ -66,7 +66,7 @@ end
 -- argparse prints and exits by itself; ours raises, so that one place decides.
 local function adopt(parser)
   function parser.error(_, message)
-    cli.usage_error((message:gsub("\n+", "; ")))
+    cli.usage_error((message:gsub("\n+Did", "; did")))
   end
   parser:add_help({
     action = function()

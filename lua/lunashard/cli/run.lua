@@ -72,7 +72,7 @@ end
 
 local function readable(value)
   if type(value) == "table" and not (getmetatable(value) or {}).__tostring then
-    return inspect(value)
+    return inspect(value, { newline = " ", indent = "" })
   end
   return tostring(value)
 end

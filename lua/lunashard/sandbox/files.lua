@@ -14,10 +14,12 @@ local cjson = require("cjson.safe")
 local errors = require("lunashard.errors")
 local process = require("lunashard.process")
 local system = require("lunashard.core.system")
+local task = require("lunashard.task")
 
 local files = {}
 
 local PRIVATE, OPEN = 384, 457 -- 0600, 0711
+local REMOVE_TIMEOUT = 30
 local MARK = "/.sandbox"
 
 local function failure(format, ...)
@@ -194,7 +196,20 @@ end
 --- Remove a sandbox's directory with all that is in it. Yields.
 -- @string dir
 function files.remove(dir)
-  process.run({ argv = { "rm", "-rf", "--one-file-system", "--", dir }, timeout = 60 })
+  local deadline = task.now() + REMOVE_TIMEOUT
+  repeat
+    process.run({ argv = { "rm", "-rf", "--one-file-system", "--", dir }, timeout = REMOVE_TIMEOUT })
+    local left = system.stat(dir) -- what a killed program's last child still wrote
+    if left then
+      task.sleep(0.1)
+    end
+  until not left or task.now() > deadline
+end
+
+--- Remove the directory that `base` made, when no other sandbox is in it.
+-- @string dir of the sandbox that was there
+function files.remove_base(dir)
+  system.rmdir((dir:gsub("/[^/]+$", "")))
 end
 
 --- A random word for a password: letters and digits only, so that it needs no quoting anywhere.
