@@ -79,6 +79,9 @@ static void faults(void)
     luna_range both_open[2] = { between(0, 5), between(0, 9) };
     both_open[0].has_low = both_open[1].has_low = false;
     CHECK_INT(LUNA_RANGE_OVERLAP, luna_range_set_init(&set, both_open, 2, true, &a, &b));
+    both_open[0].high.number = -9;
+    both_open[1].high.number = -5;
+    CHECK_INT(LUNA_RANGE_OVERLAP, luna_range_set_init(&set, both_open, 2, true, &a, &b));
     CHECK(set.ranges == NULL);
 }
 
@@ -106,6 +109,8 @@ static void text_ranges(void)
     ranges[0].high = text("m");
     ranges[0].high_exclusive = false;
     ranges[1].low = text("n");
+    ranges[0].high.number = 4; /* what a text key has there means nothing */
+    ranges[1].low.number = 5;
     CHECK_INT(LUNA_RANGE_GAP, luna_range_set_init(&set, ranges, 2, false, &a, &b));
     ranges[0].low = ranges[0].high = text("a");
     ranges[0].high_exclusive = true;

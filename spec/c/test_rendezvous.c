@@ -30,6 +30,18 @@ static void golden_map(void)
     luna_bucket_map_deinit(&map);
 }
 
+/* With nine shards equal ranks do meet; the id then decides. */
+static void golden_map_with_ties(void)
+{
+    luna_bucket_map map = { 0 };
+    uint64_t sum = 0;
+    CHECK_INT(LUNA_OK, luna_bucket_map_rendezvous(&map, SHARDS, 9, &err));
+    for (uint32_t b = 0; b < map.buckets; b++)
+        sum = luna_hash_combine(sum, map.owner[b]);
+    CHECK_INT(INT64_C(8825621842878075999), sum);
+    luna_bucket_map_deinit(&map);
+}
+
 static void golden_weighted_map(void)
 {
     static const luna_weighted_shard WEIGHTED[] = { { "shard1", 1 },
@@ -239,6 +251,7 @@ int main(void)
 {
     uint64_t random = test_seed();
     golden_map();
+    golden_map_with_ties();
     golden_weighted_map();
     agrees_with_the_definition(&random);
     shares_follow_the_weights();
