@@ -36,7 +36,8 @@ end
 
 -- psql as the application's role.
 local function query(dir, node, sql, connection)
-  local uri = ("host=127.0.0.1 port=%d user=app dbname=%s connect_timeout=5 %s"):format(node.port, node.database, connection or "")
+  local uri = ("host=127.0.0.1 port=%d user=app dbname=%s connect_timeout=5 "):format(node.port, node.database)
+  uri = uri .. (connection or "")
   local result = assert(process.run({
     argv = { "psql", "-XAtqw", uri },
     stdin = sql,
