@@ -229,6 +229,15 @@ describe("a strategy plug-in", function()
     assert.equal("NULL_KEY", select(2, bound:route(nil)).code)
   end)
 
+  it("sees neither the addresses nor the passwords of shards", function()
+    define()
+    local list = shards(2)
+    list[1].password = "secret"
+    local bound = strategy.custom({ shards = list, key_type = "int8" })
+    assert.is_nil(bound.state.options.shards)
+    assert.is_nil(bound.state.shards[1].password)
+  end)
+
   it("routes by bucket and place", function()
     local bound = define()
     assert.equal("shard2", (bound:route(4)))
