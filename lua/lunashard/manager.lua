@@ -121,7 +121,9 @@ function Manager:initialize()
   end
   self.initialized = true
   local ok, err = probe.all(self, self.members)
-  if not ok then
+  if self.closed then
+    return closed()
+  elseif not ok then
     self:shutdown()
     return nil, err
   end

@@ -70,12 +70,18 @@ function Stream:close()
   end
 end
 
-local function new(open)
+--- A stream that is opened when its first row is asked for.
+-- @tparam func open given the stream, fills its `sources` (what is to be closed) and returns a function that
+--   gives a row and its shard_id, nil at the end, or nil and an error; or returns nil and an error itself
+-- @treturn Stream
+function stream.new(open)
   return setmetatable({ open = open, sources = {}, closed = false }, Stream)
 end
 
--- One shard after the other, in their order.
-local function in_turn(sources)
+--- Read sources one after the other.
+-- @tparam {table,...} sources see `lunashard.cursors`, with `shard_id`
+-- @treturn func
+function stream.in_turn(sources)
   local at = 1
   return function()
     while sources[at] do
@@ -201,7 +207,7 @@ function stream.methods:stream(sql, params, opts)
   if opts.fetch_size == 0 then
     error("stream: option fetch_size: expected 1 or more, got 0", 2)
   end
-  return new(function(made)
+  return stream.new(function(made)
     local members, err = begin(self, sql, opts)
     if not members then
       return nil, err
@@ -218,40 +224,7 @@ function stream.methods:stream(sql, params, opts)
     if not ok then
       return nil, err
     end
-    return items and in_order(made.sources, items) or in_turn(made.sources)
-  end)
-end
-
---- A stream on the connection of a transaction.
--- @tparam Tx tx
--- @string sql
--- @tparam ?table params
--- @tparam table opts
--- @treturn Stream
-function stream.of_transaction(tx, sql, params, opts)
-  return new(function(made)
-    if tx.closed then
-      return nil, errors.new("CLOSED", { message = "the transaction has ended" })
-    end
-    local kind, err = routing.check_statement(sql)
-    if not kind then
-      return nil, err
-    end
-    local own = opts.timeout and task.now() + opts.timeout
-    local deadline = own and tx.deadline and math.min(own, tx.deadline) or own or tx.deadline
-    local source
-    source, err = cursors.on_lease(tx.lease, sql, params, {
-      deadline = deadline,
-      decode_json = opts.decode_json,
-      fetch_size = opts.fetch_size,
-    })
-    if not source then
-      tx:note_failure(err)
-      return nil, err
-    end
-    source.shard_id = tx.shard_id
-    made.sources[1] = source
-    return in_turn(made.sources)
+    return items and in_order(made.sources, items) or stream.in_turn(made.sources)
   end)
 end
 

@@ -10,6 +10,7 @@ local routing = require("lunashard.routing")
 local statement = require("lunashard.statement")
 local stream = require("lunashard.stream")
 local task = require("lunashard.task")
+local transaction_stream = require("lunashard.transaction_stream")
 
 local transaction = { methods = {} }
 
@@ -134,15 +135,20 @@ local function certain(tx, err)
   })
 end
 
+-- What a failure means for a transaction whose connection is in this state. `active`: another
+-- statement of it runs and goes on, or this one was given up and is being cancelled.
+local GIVEN_UP = { TIMEOUT = true, CANCELED = true, RESULT_TOO_LARGE = true }
+
 --- Remember a failed statement: from then on the transaction cannot commit.
 -- For the parts that run statements on its connection.
 -- @tparam lunashard.error err
 function Tx:note_failure(err)
   local status = self.lease:transaction_status()
-  if status ~= "intransaction" then
-    self.failed = self.failed or err
-    self.lost = self.lost or status ~= "inerror"
+  if status == "intransaction" or (status == "active" and not GIVEN_UP[err.code]) then
+    return
   end
+  self.failed = self.failed or err
+  self.lost = self.lost or status == "idle" or status == "unknown"
 end
 
 local function run(tx, sql, params, pool_options)
@@ -161,6 +167,17 @@ end
 
 local function ended()
   return nil, errors.new("CLOSED", { message = "the transaction has ended" })
+end
+
+local function check_usable(tx)
+  if tx.closed then
+    return ended()
+  elseif tx.streaming then
+    return nil, errors.new("INVALID", {
+      message = "a stream is open in the transaction: read it to its end or close it first",
+    })
+  end
+  return true
 end
 
 local function check_key(tx, opts)
@@ -203,10 +220,10 @@ end
 function Tx:execute(sql, params, opts)
   routing.check_arguments("tx:execute", sql, params)
   opts = options.check(opts, EXECUTE, "tx:execute")
-  if self.closed then
-    return ended()
+  local ok, err = check_usable(self)
+  if ok then
+    ok, err = check_statement(sql)
   end
-  local ok, err = check_statement(sql)
   if ok then
     ok, err = check_key(self, opts)
   end
@@ -221,7 +238,7 @@ function Tx:execute(sql, params, opts)
 end
 
 --- Read a large result in the transaction, row by row.
--- The transaction can run nothing else until the iterator is at its end or closed.
+-- The transaction can run nothing else until the iterator is at its end or closed; an early `close` leaves it usable.
 -- @string sql
 -- @tparam[opt] table params
 -- @tparam[opt] table opts `fetch_size`, `timeout`, `decode_json`
@@ -229,7 +246,7 @@ end
 function Tx:stream(sql, params, opts)
   routing.check_arguments("tx:stream", sql, params)
   opts = options.check(opts, stream.OPTIONS, "tx:stream")
-  return stream.of_transaction(self, sql, params, opts)
+  return transaction_stream.new(self, check_usable, sql, params, opts)
 end
 
 -- ---- running functions ------------------------------------------------------
@@ -274,6 +291,9 @@ end
 
 -- Also in a cancelled task, where waiting raises: then the pool rolls back.
 local function roll_back(tx)
+  if tx.streaming then
+    pcall(tx.streaming.close, tx.streaming)
+  end
   if not tx.lost then
     pcall(tx.lease.execute, tx.lease, "ROLLBACK", nil, { deadline = task.now() + ROLLBACK_TIMEOUT })
   end
@@ -302,6 +322,9 @@ end
 local NO_REASON = { code = "SQL", sqlstate = "25P02", message = "the server rolled it back" }
 
 local function commit(tx)
+  if tx.streaming then
+    tx.streaming:close()
+  end
   if tx.lost then
     close(tx)
     return rolled_back(tx, tx.failed)
@@ -343,13 +366,15 @@ end
 function Tx:transaction(fn)
   if type(fn) ~= "function" then
     error("tx:transaction: expected a function, got a " .. type(fn), 2)
-  elseif self.closed then
-    return ended()
+  end
+  local ok, err = check_usable(self)
+  if not ok then
+    return nil, err
   end
   self.savepoints = self.savepoints + 1
   local name = "lunashard_" .. self.savepoints
   local before = self.failed
-  local ok, err = run(self, "SAVEPOINT " .. name, nil, { deadline = statement_deadline(self, {}) })
+  ok, err = run(self, "SAVEPOINT " .. name, nil, { deadline = statement_deadline(self, {}) })
   if not ok then
     return nil, err
   end

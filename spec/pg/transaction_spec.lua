@@ -406,6 +406,55 @@ describe("router:transaction", function()
     assert.equal(101, balance())
   end)
 
+  it("runs nothing else while a stream is open, and stays usable when that is closed early", function()
+    assert(router:transaction({ routing_key = 1 }, function(tx)
+      assert(add(tx, 1))
+      local stream = tx:stream("SELECT generate_series(1, 10000000) AS i")
+      assert.equal(1, stream().i)
+      local err = failure("INVALID", tx:execute("SELECT 1"))
+      assert.is_truthy(err.message:find("stream", 1, true), err.message)
+      failure("INVALID", tx:transaction(function() end))
+      stream:close()
+      return assert(add(tx, 1))
+    end))
+    assert.equal(102, balance())
+  end)
+
+  it("commits although a stream was left open", function()
+    assert(router:transaction({ routing_key = 1 }, function(tx)
+      assert(add(tx, 1))
+      return assert(tx:stream("SELECT generate_series(1, 10000000) AS i")()).i
+    end))
+    assert.equal(101, balance())
+  end)
+
+  it("does not commit when a stream failed in it", function()
+    local err = failure("SQL", router:transaction({ routing_key = 1 }, function(tx)
+      assert(add(tx, 1))
+      pcall(function()
+        for _ in tx:stream("SELECT 1 / (500 - i) FROM generate_series(1, 1000) AS i", nil, { fetch_size = 10 }) do
+          task.sleep(0)
+        end
+      end)
+      return "ignored"
+    end))
+    assert.equal("22012", err.sqlstate)
+    assert.equal(100, balance())
+  end)
+
+  it("refuses a second statement while one runs, without harm to the first", function()
+    assert(router:transaction({ routing_key = 1 }, function(tx)
+      local first = task.spawn(function()
+        return assert(tx:execute("UPDATE e_tx.accounts SET balance = balance + length(pg_sleep(0.2)::text) + 1"))
+      end)
+      task.sleep(0.05)
+      failure("INVALID", tx:execute("SELECT 1"))
+      assert(first:join())
+      return true
+    end))
+    assert.equal(101, balance())
+  end)
+
   it("serves many tasks at once without mixing them up", function()
     local tasks = {}
     for i = 1, 60 do
