@@ -294,3 +294,30 @@ describe("lunashard.open", function()
     failure("INVALID", lunashard.open("/nonexistent/cluster.lua"))
   end)
 end)
+
+describe("a directory in a table", function()
+  teardown(cluster.release)
+
+  it("is asked through the manager's own connections, once for keys that are cached", function()
+    local router, manager = cluster.connect({
+      strategy = {
+        "directory", shard_key = "tenant", key_type = "text", table = "e_directory", on = "shard2",
+        key_column = "tenant", shard_column = "shard_id",
+      },
+      tables = { tenants = { shard_key = "tenant", type = "text" } },
+    })
+    assert(router:execute_on_all_shards(
+      "DROP TABLE IF EXISTS e_directory; CREATE TABLE e_directory (tenant text PRIMARY KEY, shard_id text NOT NULL); "
+        .. "INSERT INTO e_directory VALUES ('acme', 'shard3'), ('globex', 'shard1')", { shard_ids = { "shard2" } }))
+    for _ = 1, 5 do
+      assert.equal("shard3", assert(router:execute("SELECT 1", nil, { routing_key = "acme" })).shard_id)
+      assert.equal("shard1", assert(router:execute("SELECT 1", nil, { routing_key = "globex" })).shard_id)
+    end
+    failure("NO_SHARD", router:execute("SELECT 1", nil, { routing_key = "initech" }))
+    local asked = manager:get_pool_stats("shard2").queries
+    assert.equal("shard3", (manager:get_shard_for_write("acme")).shard_id)
+    assert.equal(asked, manager:get_pool_stats("shard2").queries)
+    assert(router:execute_on_all_shards("DROP TABLE e_directory", { shard_ids = { "shard2" } }))
+    manager:shutdown()
+  end)
+end)
