@@ -120,7 +120,7 @@ gcstress: ## the whole suite with the garbage collector always on
 	@LUNASHARD_GCSTRESS=1 $(MAKE) --no-print-directory test
 
 examples: all ## run every example against a sandbox and check its output
-	@scripts/dev/examples.sh $(BIN)
+	@scripts/dev/check_examples.sh $(BIN)
 
 check: ## all of it: lint, tests, sanitizers, examples
 	@for target in lint test test-fault asan valgrind gcstress examples; do \
