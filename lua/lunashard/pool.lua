@@ -4,6 +4,7 @@
 -- @module lunashard.pool
 
 local core = require("lunashard.core.pool")
+local checks = require("lunashard.options")
 local task = require("lunashard.task")
 local values = require("lunashard.values")
 
@@ -21,6 +22,15 @@ local PASSED = {
 
 -- Start-up options rather than SET: RESET ALL comes back to these, and no role setting beats them.
 local PINNED = "-c DateStyle=ISO -c IntervalStyle=postgres -c bytea_output=hex -c extra_float_digits=1"
+
+local TYPES = {
+  shard_id = "string", host = "string", port = "count", database = "string", max_size = "count", min_size = "count",
+  max_waiters = "count", connection_timeout = "seconds", idle_timeout = "number", max_lifetime = "number",
+  statement_cache = "count", max_result_bytes = "count",
+}
+for _, name in ipairs(PASSED) do
+  TYPES[name] = "any" -- numbers and strings alike; libpq checks them
+end
 
 local DEFAULTS = {
   host = "localhost", port = 5432, max_size = 20, min_size = 0, max_waiters = 10000, connection_timeout = 5,
@@ -45,6 +55,23 @@ Cursor.__index = Cursor
 local Copy = {}
 Copy.__index = Copy
 
+local function check(options)
+  checks.check(options, TYPES, "pool.new")
+  local function refuse(name, expected)
+    local value = options[name]
+    if value ~= nil then
+      error(("pool.new: option %s: expected %s, got %s"):format(name, expected, checks.describe(value)), 4)
+    end
+  end
+  if options.port and (options.port < 1 or options.port > 65535) then
+    refuse("port", "an integer from 1 to 65535")
+  elseif options.max_size == 0 then
+    refuse("max_size", "1 or more")
+  elseif (options.min_size or DEFAULTS.min_size) > (options.max_size or DEFAULTS.max_size) then
+    refuse("min_size", "at most max_size")
+  end
+end
+
 --- Make a pool. Connects when it is used, or at once for `min_size`.
 -- @tparam table options `shard_id host port database user password passfile`, libpq's `ssl...` and
 --   `keepalives...` options, `max_size` [20] `min_size` [0] `max_waiters` [10000]
@@ -52,6 +79,7 @@ Copy.__index = Copy
 --   `statement_cache` [256] prepared statements a connection, `max_result_bytes` [256 MiB]
 -- @treturn Pool
 function pool.new(options)
+  check(options)
   local function option(name)
     local value = options[name]
     if value == nil then
@@ -116,7 +144,10 @@ local function finish(owner, started, decode_json, request, err)
   result.endpoint = owner.endpoint
   result.duration = now() - started
   if decode_json then
-    return values.decode_json(result)
+    result, err = values.decode_json(result)
+    if not result then
+      return fail(owner, err, started)
+    end
   end
   return result
 end
@@ -265,7 +296,11 @@ function Cursor:fetch(max_rows)
     end
     self.done = last
     if self.decode then
-      values.decode_json({ columns = self.columns, column_types = self.column_types, rows = more })
+      local ok, problem = values.decode_json({ columns = self.columns, column_types = self.column_types, rows = more })
+      if not ok then
+        self:close()
+        return fail(self.lease, problem)
+      end
     end
     if rows then
       table.move(more, 1, #more, #rows + 1, rows)

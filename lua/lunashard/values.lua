@@ -12,6 +12,7 @@
 
 local cjson = require("cjson")
 local core = require("lunashard.core.pool")
+local errors = require("lunashard.errors")
 
 local values = {}
 
@@ -35,13 +36,19 @@ local JSON_TYPES = { json = true, jsonb = true }
 
 --- Replace the JSON texts in a result by what they say.
 -- @tparam table result as a pool returns it
--- @treturn table the same result
+-- @treturn[1] table the same result
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `INVALID` when lua-cjson refuses a text, for its depth for example
 function values.decode_json(result)
   for i, name in ipairs(result.columns) do
     if JSON_TYPES[result.column_types[i]] then
       for _, row in ipairs(result.rows) do
         if row[name] ~= nil then
-          row[name] = cjson.decode(row[name])
+          local ok, value = pcall(cjson.decode, row[name])
+          if not ok then
+            return nil, errors.new("INVALID", { message = ("column %s cannot be decoded: %s"):format(name, value) })
+          end
+          row[name] = value
         end
       end
     end

@@ -72,6 +72,27 @@ static bool outcome_is_unknown(const luna_conn *conn, const luna_request *reques
            strcasestr(request->sql, "prepare") != NULL;
 }
 
+/* The connection ends while `request` runs, `midway` if it was sent. */
+static void fail_request(const luna_conn *conn, luna_request *request, const luna_err *why,
+                         bool midway)
+{
+    luna_err *err = &request->w.err;
+    char sqlstate[6];
+    memcpy(sqlstate, why->sqlstate[0] != '\0' ? why->sqlstate : err->sqlstate, sizeof(sqlstate));
+    bool failed_before = err->code == LUNA_ESQL && !conn->fatal; /* nothing can change that */
+    bool by_server = why->code != LUNA_ETOOLARGE && why->code != LUNA_EINVAL;
+    if (!failed_before) {
+        if (midway && by_server && outcome_is_unknown(conn, request))
+            luna_err_set(err, LUNA_EUNKNOWN, "the connection ended before the server's answer: %s",
+                         why->msg);
+        else
+            *err = *why;
+        memcpy(err->sqlstate, sqlstate, sizeof(sqlstate));
+    }
+    request->w.conn = NULL;
+    luna_waiter_finish(&request->w, err->code, NULL);
+}
+
 /* ---- closing --------------------------------------------------------------- */
 
 void luna_conn_close(luna_conn *conn, const luna_err *why)
@@ -97,17 +118,8 @@ void luna_conn_close(luna_conn *conn, const luna_err *why)
     luna_statements_deinit(&conn->statements);
     conn_set_state(conn, LUNA_CONN_CLOSED);
 
-    if (request != NULL) {
-        request->w.conn = NULL;
-        if (midway && why->code != LUNA_ETOOLARGE && why->code != LUNA_EINVAL &&
-            outcome_is_unknown(conn, request))
-            luna_err_set(&request->w.err, LUNA_EUNKNOWN,
-                         "the connection ended before the server's answer: %s", err.msg);
-        else
-            request->w.err = err;
-        memcpy(request->w.err.sqlstate, err.sqlstate, sizeof(err.sqlstate));
-        luna_waiter_finish(&request->w, request->w.err.code, NULL);
-    }
+    if (request != NULL)
+        fail_request(conn, request, &err, midway);
     if (next != NULL) {
         next->w.conn = NULL;
         luna_waiter_finish(&next->w, why->code, why);
@@ -354,11 +366,15 @@ static void on_cancel_done(luna_op *op)
 {
     struct luna_errand *errand = LUNA_CONTAINER(op, struct luna_errand, cancel.op);
     luna_conn *conn = errand->conn;
+    luna_err err = errand->cancel.err;
+    bool sent = op->status == LUNA_OK;
     free(errand);
     if (conn == NULL)
         return;
     conn->cancel = NULL;
-    if (conn->state == LUNA_CONN_IDLE && conn->request == NULL) {
+    if (!sent) /* it may still arrive, at any time */
+        luna_conn_close(conn, &err);
+    else if (conn->state == LUNA_CONN_IDLE && conn->request == NULL) {
         luna_timer_stop(conn->cfg->loop, &conn->timer);
         luna_conn_idle_again(conn); /* the answer had come first and waited for this */
     }

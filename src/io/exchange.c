@@ -39,6 +39,10 @@ static bool send_deallocate(luna_conn *conn, unsigned id)
 static bool send_query(luna_conn *conn, const luna_request *request)
 {
     char name[24];
+    if (conn->statements.max == 0)
+        return PQsendQueryParams(conn->pg, request->sql, request->n_params, NULL, request->values,
+                                 request->lengths, request->formats, 0) &&
+               PQpipelineSync(conn->pg);
     luna_statement *st = luna_statements_find(&conn->statements, request->sql);
     if (st == NULL) {
         luna_statement *old = luna_statements_oldest_if_full(&conn->statements);
@@ -77,6 +81,9 @@ static bool send_request(luna_conn *conn, luna_request *request)
         conn->pipelined = true;
         return PQenterPipelineMode(conn->pg) && send_query(conn, request);
     case LUNA_REQUEST_SIMPLE:
+        conn->state_changed =
+            true; /* several statements, of which only the last one's tag is seen */
+        return PQsendQuery(conn->pg, request->sql);
     case LUNA_REQUEST_COPY_IN: return PQsendQuery(conn->pg, request->sql);
     case LUNA_REQUEST_STREAM:
         return PQsendQueryParams(conn->pg, request->sql, request->n_params, NULL, request->values,
@@ -101,7 +108,7 @@ bool luna_conn_send(luna_conn *conn, luna_request *request)
     conn->to_deallocate = conn->bursts = 0;
     conn->received = 0;
     conn->executing = NULL;
-    conn->resend = false;
+    conn->resend = conn->fatal = false;
     conn->in_transaction = PQtransactionStatus(conn->pg) != PQTRANS_IDLE;
     conn->state = request->kind == LUNA_REQUEST_FETCH        ? LUNA_CONN_STREAMING
                   : request->kind == LUNA_REQUEST_COPY_WRITE ? LUNA_CONN_COPYING
@@ -276,6 +283,8 @@ static void take_error(luna_conn *conn, PGresult *res)
     }
     conn->to_prepare = false;
     conn->to_deallocate = 0;
+    const char *severity = PQresultErrorField(res, PG_DIAG_SEVERITY_NONLOCALIZED);
+    conn->fatal |= severity != NULL && strcmp(severity, "ERROR") != 0;
     conn->reset_failed |= conn->resetting;
     if (request == NULL) {
         PQclear(res);

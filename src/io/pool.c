@@ -80,7 +80,6 @@ static void waiter_dequeue(luna_pool *pool, luna_waiter *waiter)
 static void waiter_fail(luna_pool *pool, luna_waiter *waiter, const luna_err *err)
 {
     waiter_dequeue(pool, waiter);
-    pool->stats.errors++;
     luna_waiter_finish(waiter, err->code, err);
 }
 
@@ -147,6 +146,7 @@ static void waiter_start(luna_pool *pool, luna_waiter *waiter)
 {
     waiter->pool = pool;
     waiter->conn = NULL;
+    waiter->failures = &pool->stats.errors;
     waiter->err = (luna_err){ 0 };
     luna_timer_start(pool->loop, &waiter->timer, waiter->deadline, on_waiter_timer);
 }
@@ -250,12 +250,15 @@ static void pool_enqueue(luna_pool *pool, luna_waiter *waiter)
         waiter_refuse(waiter, LUNA_ECLOSED, "the pool is closed");
         return;
     }
+    if (waiter->deadline > 0 && waiter->deadline <= waiter->queued) {
+        waiter_refuse(waiter, LUNA_ETIMEOUT, "the deadline had passed before the start");
+        return;
+    }
     unsigned room = pool->cfg.max_size - pool->n_idle - pool->n_busy; /* may still be opened */
     if (pool->n_waiters >= pool->cfg.max_waiters + room && luna_list_empty(&pool->idle)) {
         luna_err err;
         luna_err_set(&err, LUNA_EPOOL, "%u are waiting for a connection already (max_waiters)",
                      pool->n_waiters);
-        pool->stats.errors++;
         luna_waiter_finish(waiter, LUNA_EPOOL, &err);
         return;
     }
@@ -296,6 +299,10 @@ void luna_lease_submit(luna_lease *lease, luna_request *request)
         return;
     }
     waiter_start(pool, &request->w);
+    if (request->w.deadline > 0 && request->w.deadline <= request->w.queued) {
+        waiter_refuse(&request->w, LUNA_ETIMEOUT, "the deadline had passed before the start");
+        return;
+    }
     pool->stats.queries++;
     if (!luna_conn_send(conn, request)) {
         luna_err err;

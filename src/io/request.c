@@ -19,5 +19,7 @@ void luna_waiter_finish(luna_waiter *waiter, luna_status status, const luna_err 
     if (err != NULL && err != &waiter->err)
         waiter->err = *err;
     waiter->err.code = status;
+    if (status != LUNA_OK && waiter->failures != NULL)
+        ++*waiter->failures;
     luna_op_post(&waiter->op, status);
 }

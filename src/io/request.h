@@ -8,6 +8,7 @@
 
 #include <libpq-fe.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "loop.h"
 #include "timer.h"
@@ -18,11 +19,12 @@ typedef struct luna_pool luna_pool;
 typedef struct luna_waiter {
     luna_op op; /* op.link: in the pool's queue while it waits there */
     luna_timer timer;
-    double deadline; /* luna_loop_clock; 0 is none */
-    double queued;   /* when it was handed in */
-    luna_pool *pool; /* while pending */
-    luna_conn *conn; /* the connection it has; NULL while it waits */
-    luna_err err;    /* when op.status is not LUNA_OK */
+    double deadline;    /* luna_loop_clock; 0 is none */
+    double queued;      /* when it was handed in */
+    luna_pool *pool;    /* while pending */
+    luna_conn *conn;    /* the connection it has; NULL while it waits */
+    luna_err err;       /* when op.status is not LUNA_OK */
+    uint64_t *failures; /* counts failed waiters, while it is set */
     bool is_lease;
 } luna_waiter;
 

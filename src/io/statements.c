@@ -1,5 +1,6 @@
 #include "statements.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -46,10 +47,27 @@ luna_statement *luna_statements_find(luna_statements *cache, const char *sql)
     return NULL;
 }
 
-/* Functions whose effect stays with the session; commands are known by their tag. */
+static bool is_word_char(char c)
+{
+    return isalnum((unsigned char)c) || c == '_';
+}
+
+static bool has_word(const char *sql, const char *word)
+{
+    size_t len = strlen(word);
+    for (const char *p = sql; (p = strcasestr(p, word)) != NULL; p += len)
+        if ((p == sql || !is_word_char(p[-1])) && !is_word_char(p[len]))
+            return true;
+    return false;
+}
+
+/* What stays with the session and cannot be told from a command tag.  Too much
+ * costs a reset of the session, too little would leak it to the next user. */
 static bool text_changes_state(const char *sql)
 {
-    return strcasestr(sql, "set_config") != NULL || strcasestr(sql, "advisory") != NULL;
+    return strcasestr(sql, "set_config") != NULL || strcasestr(sql, "advisory") != NULL ||
+           has_word(sql, "temp") || has_word(sql, "temporary") || has_word(sql, "pg_temp") ||
+           has_word(sql, "hold");
 }
 
 luna_statement *luna_statements_add(luna_statements *cache, const char *sql)
@@ -89,6 +107,6 @@ void luna_statements_remove(luna_statements *cache, luna_statement *statement)
 
 void luna_statements_clear(luna_statements *cache)
 {
-    LUNA_LIST_EACH(&cache->recent, it)
-    luna_statements_remove(cache, LUNA_CONTAINER(it, luna_statement, recent));
+    LUNA_LIST_EACH (&cache->recent, it)
+        luna_statements_remove(cache, LUNA_CONTAINER(it, luna_statement, recent));
 }

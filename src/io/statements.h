@@ -16,7 +16,7 @@ typedef struct luna_statement {
     uint64_t hash;
     unsigned id;        /* its name on the server is "luna<id>" */
     bool prepared;      /* the server has confirmed it */
-    bool changes_state; /* its text calls something that outlives the transaction */
+    bool changes_state; /* its text names something that outlives the transaction */
     char *sql;
 } luna_statement;
 
@@ -26,6 +26,7 @@ typedef struct luna_statements {
     luna_list recent;
 } luna_statements;
 
+/* `max` may be 0: nothing is ever added then. */
 void luna_statements_init(luna_statements *cache, unsigned max);
 void luna_statements_deinit(luna_statements *cache);
 
