@@ -47,3 +47,7 @@ print(("Total active users: %d"):format(total.rows[1].total))
 total = assert(router:scatter_gather("SELECT count(*) AS count FROM users", nil,
   { aggregation_func = lunashard.aggregate.sum("count") }))
 print(("Total users: %d"):format(total.rows[1].count))
+
+-- expect: Found user: 12345, user 12345, on shard%d
+-- expect: Total active users: 40
+-- expect: Total users: 60

@@ -34,7 +34,7 @@ errors.codes = {
     retryable = false,
     exit = 1,
     message = "the statement has no routing key",
-    advice = "Pass routing_key, or compare the shard key with a value in WHERE, or use scatter_gather.",
+    advice = "Pass routing_key, or shard_id, or use scatter_gather.",
   },
   KEY_MISMATCH = {
     retryable = false,
@@ -74,7 +74,7 @@ errors.codes = {
     retryable = true,
     exit = 1,
     message = "the shard cannot be reached",
-    advice = "Check the server, its address and the network; `lunashard status` shows every shard.",
+    advice = "Check the server, its address and the network; manager:get_cluster_status() shows every shard.",
   },
   AUTH = {
     retryable = false,
@@ -109,7 +109,7 @@ errors.codes = {
   PLUGIN_FAILED = {
     retryable = false,
     exit = 1,
-    advice = "Mend the plug-in; cause and traceback say where it failed. `lunashard check` tests it.",
+    advice = "Mend the function or plug-in; cause and traceback say where it failed.",
   },
   PLACEMENT_CHANGED = {
     retryable = false,
@@ -127,7 +127,7 @@ errors.codes = {
     retryable = false,
     exit = 1,
     message = "a rebalance job is open",
-    advice = "Finish, cancel or roll back the open job first; `lunashard rebalance status` shows it.",
+    advice = "Finish, cancel or roll back the open job first.",
   },
   LOCK_HELD = {
     retryable = true,
