@@ -60,16 +60,34 @@ static luna_status err_from_pq(luna_err *err, luna_status code, const char *what
     return luna_err_set(err, code, "%s%s%s", what, text[0] != '\0' ? ": " : "", text);
 }
 
+/* A single statement.  One behind a comment is taken for it, to be on the safe side. */
+static bool ends_transaction(const char *sql)
+{
+    static const char *const words[] = { "commit", "end", "prepare", "--", "/*" };
+    sql += strspn(sql, " \t\n\r\f;");
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+        if (strncasecmp(sql, words[i], strlen(words[i])) == 0)
+            return true;
+    return false;
+}
+
 /* May a request that was sent and not answered have had its effect?  Not when
  * it only reads, and not inside a transaction unless it would have ended it. */
 static bool outcome_is_unknown(const luna_conn *conn, const luna_request *request)
 {
-    if (request->read_only || request->kind == LUNA_REQUEST_STREAM ||
-        request->kind == LUNA_REQUEST_FETCH || request->kind == LUNA_REQUEST_COPY_IN)
-        return false;
-    return !conn->in_transaction || request->sql == NULL ||
-           strcasestr(request->sql, "commit") != NULL || strcasestr(request->sql, "end") != NULL ||
-           strcasestr(request->sql, "prepare") != NULL;
+    switch (request->kind) {
+    case LUNA_REQUEST_STREAM:
+    case LUNA_REQUEST_FETCH:
+    case LUNA_REQUEST_COPY_IN: return false;
+    case LUNA_REQUEST_COPY_WRITE:
+    case LUNA_REQUEST_COPY_END: return !conn->in_transaction && request->bytes == NULL;
+    case LUNA_REQUEST_QUERY:
+        return !request->read_only && (!conn->in_transaction || ends_transaction(request->sql));
+    case LUNA_REQUEST_SIMPLE: break;
+    }
+    return !request->read_only &&
+           (!conn->in_transaction || strcasestr(request->sql, "commit") != NULL ||
+            strcasestr(request->sql, "end") != NULL || strcasestr(request->sql, "prepare") != NULL);
 }
 
 /* The connection ends while `request` runs, `midway` if it was sent. */
@@ -146,7 +164,7 @@ static void take_sqlstate(luna_err *err)
     for (char *p = err->msg; (p = strstr(p, ": ")) != NULL; p++) {
         char *state = p + 2;
         if (strspn(state, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == 5 && state[5] == ':' &&
-            strcspn(state, "0123456789") < 5) { /* "FATAL" is none */
+            state[6] == ' ' && strcspn(state, "0123456789") < 5) { /* "FATAL" is none */
             memcpy(err->sqlstate, state, 5);
             err->sqlstate[5] = '\0';
             memmove(state, state + 7, strlen(state + 7) + 1);

@@ -46,7 +46,7 @@ struct luna_conn {
     const luna_conn_owner *owner;
     PGconn *pg;
     ev_io io;
-    luna_timer timer; /* while connecting: its timeout; while cancelling: the grace */
+    luna_timer timer; /* while connecting or resetting: the timeout; while cancelling: the grace */
     luna_resolve lookup;
     struct luna_errand *cancel; /* a cancel request under way */
     luna_statements statements;
@@ -84,6 +84,9 @@ luna_conn *luna_conn_open(const luna_conn_config *cfg, const luna_conn_owner *ow
  * its effect), the server is asked to stop, `closed` is called last. */
 void luna_conn_close(luna_conn *conn, const luna_err *why);
 
+/* Why the request cannot follow what the connection is doing, or NULL. */
+const char *luna_conn_obstacle(const luna_conn *conn, const luna_request *request);
+
 /* Run a request on an idle connection (or after the drain of an abandoned
  * exchange).  false when nothing was sent because the connection is broken: the
  * caller closes it and may run the request elsewhere. */
@@ -92,7 +95,8 @@ LUNA_MUSTCHECK bool luna_conn_send(luna_conn *conn, luna_request *request);
 /* Its deadline passed, or nobody wants it any more.  `status` says which. */
 void luna_conn_expire(luna_conn *conn, luna_request *request, luna_status status);
 
-/* Bring the session back to what it was when it was opened; `idle` follows. */
+/* Bring the session back to what it was when it was opened; `idle` follows.  It
+ * is closed when that takes longer than a new connection may. */
 void luna_conn_reset(luna_conn *conn);
 
 /* Has the server closed or said something behind our back?  For idle connections. */

@@ -96,6 +96,23 @@ static bool send_request(luna_conn *conn, luna_request *request)
     return false;
 }
 
+const char *luna_conn_obstacle(const luna_conn *conn, const luna_request *request)
+{
+    bool copies =
+        request->kind == LUNA_REQUEST_COPY_WRITE || request->kind == LUNA_REQUEST_COPY_END;
+    if (conn->request != NULL || conn->next != NULL)
+        return "another statement runs on this connection";
+    if (conn->state == LUNA_CONN_COPYING)
+        return copies ? NULL : "a COPY is under way on this connection: finish or abort it first";
+    if (copies)
+        return "no COPY is under way on this connection";
+    if (conn->state == LUNA_CONN_STREAMING && request->kind != LUNA_REQUEST_FETCH)
+        return "a stream is open on this connection: read it to its end or close it first";
+    if (conn->state != LUNA_CONN_STREAMING && request->kind == LUNA_REQUEST_FETCH)
+        return "no stream is open on this connection";
+    return NULL;
+}
+
 bool luna_conn_send(luna_conn *conn, luna_request *request)
 {
     request->w.conn = conn;
@@ -109,7 +126,8 @@ bool luna_conn_send(luna_conn *conn, luna_request *request)
     conn->received = 0;
     conn->executing = NULL;
     conn->resend = conn->fatal = false;
-    conn->in_transaction = PQtransactionStatus(conn->pg) != PQTRANS_IDLE;
+    if (conn->state == LUNA_CONN_IDLE) /* otherwise it is that of the stream or COPY */
+        conn->in_transaction = PQtransactionStatus(conn->pg) != PQTRANS_IDLE;
     conn->state = request->kind == LUNA_REQUEST_FETCH        ? LUNA_CONN_STREAMING
                   : request->kind == LUNA_REQUEST_COPY_WRITE ? LUNA_CONN_COPYING
                                                              : LUNA_CONN_BUSY;
@@ -131,6 +149,15 @@ bool luna_conn_send(luna_conn *conn, luna_request *request)
     return false;
 }
 
+static void on_reset_timeout(luna_timer *timer)
+{
+    luna_conn *conn = LUNA_CONTAINER(timer, luna_conn, timer);
+    luna_err err;
+    luna_err_set(&err, LUNA_EDOWN, "the session could not be reset within %gs",
+                 conn->cfg->connection_timeout);
+    luna_conn_close(conn, &err);
+}
+
 void luna_conn_reset(luna_conn *conn)
 {
     char sql[sizeof(reset_sql) + 64];
@@ -145,6 +172,8 @@ void luna_conn_reset(luna_conn *conn)
     conn->resetting = true;
     conn->pipelined = false;
     conn->state = LUNA_CONN_BUSY;
+    luna_timer_start(conn->cfg->loop, &conn->timer,
+                     luna_loop_clock() + conn->cfg->connection_timeout, on_reset_timeout);
     if (!PQsendQuery(conn->pg, sql) || !luna_conn_flush(conn))
         luna_conn_lost(conn, "connection lost while the session was reset");
 }
@@ -220,6 +249,9 @@ static void exchange_end(luna_conn *conn)
     conn->state = LUNA_CONN_IDLE;
     if (request != NULL) {
         request->w.conn = NULL;
+        if (request->w.err.code == LUNA_ETIMEOUT &&
+            PQresultStatus(request->result) != PGRES_FATAL_ERROR)
+            request->w.err = (luna_err){ 0 }; /* it was done after all */
         luna_waiter_finish(&request->w, request->w.err.code, NULL);
     }
     if (conn->cancel != NULL)
@@ -246,6 +278,10 @@ static void note_command(luna_conn *conn, const char *tag)
         conn->state_changed |= strcmp(tag, session[i]) == 0;
     for (size_t i = 0; i < sizeof(plans) / sizeof(plans[0]); i++)
         conn->plans_changed |= strcmp(tag, plans[i]) == 0;
+    if (strcmp(tag, "DEALLOCATE ALL") == 0 || strcmp(tag, "DISCARD ALL") == 0) { /* ours too */
+        luna_statements_clear(&conn->statements);
+        conn->executing = NULL;
+    }
 }
 
 static bool is_stale_plan(const PGresult *res, const char *sqlstate)
@@ -296,7 +332,7 @@ static void take_error(luna_conn *conn, PGresult *res)
     }
     set_result(request, res);
     /* the text is in the result, whole; see luna_push_err for requests */
-    if (request->expired && strcmp(sqlstate, "57014") == 0)
+    if (request->expired && (strcmp(sqlstate, "57014") == 0 || conn->resend))
         return; /* w.err says TIMEOUT, and now it is certain that nothing was done */
     luna_err_set(&request->w.err, LUNA_ESQL, "%s", PQresultErrorMessage(res));
     memcpy(request->w.err.sqlstate, sqlstate, strlen(sqlstate) < 6 ? strlen(sqlstate) + 1 : 0);
@@ -312,8 +348,6 @@ static void take_rows(luna_conn *conn, PGresult *res)
         PQclear(res);
         return;
     }
-    if (request->expired)
-        request->w.err = (luna_err){ 0 }; /* it was done after all */
     if (request->max_bytes > 0 && PQresultMemorySize(res) > request->max_bytes) {
         luna_err_set(&request->w.err, LUNA_ETOOLARGE,
                      "the result has %zu bytes, more than max_result_bytes (%zu)",
@@ -366,11 +400,11 @@ static bool take_result(luna_conn *conn, PGresult *res)
     switch (status) {
     case PGRES_PIPELINE_SYNC:
         PQclear(res);
-        if (!conn->resend) {
+        luna_request *request = conn->request;
+        if (!conn->resend || request == NULL || request->expired) {
             exchange_end(conn);
             return false;
         }
-        luna_request *request = conn->request;
         PQexitPipelineMode(conn->pg);
         luna_request_deinit(request);
         request->w.err = (luna_err){ 0 };
@@ -450,7 +484,9 @@ void luna_exchange_read(luna_conn *conn)
         luna_conn_close(conn, &err);
         return;
     }
-    bool alive = PQconsumeInput(conn->pg);
+    /* of a stream no more than is wanted: libpq would buffer without limit */
+    bool wanted = conn->state != LUNA_CONN_STREAMING || PQisBusy(conn->pg);
+    bool alive = !wanted || PQconsumeInput(conn->pg);
     if (conn->state == LUNA_CONN_COPYING) {
         if (!alive)
             luna_conn_lost(conn, "connection lost during COPY");

@@ -24,7 +24,7 @@ struct luna_pool {
     luna_timer maintenance, retry;
     double retry_at, backoff; /* not before, after a failed connect */
     uint64_t random;
-    bool closing;
+    bool closing, dispatching;
     luna_pool_stats stats;
 };
 
@@ -232,14 +232,20 @@ static void pool_give(luna_pool *pool, luna_conn *conn, luna_waiter *waiter)
     }
 }
 
+/* A connection that turns out to be lost here reports back to the pool, which
+ * dispatches: that is left to the loop under way. */
 static void pool_dispatch(luna_pool *pool)
 {
+    if (pool->dispatching)
+        return;
+    pool->dispatching = true;
     luna_conn *conn;
     while (!luna_list_empty(&pool->waiters) && (conn = pool_take_idle(pool)) != NULL) {
         luna_waiter *waiter = LUNA_CONTAINER(pool->waiters.next, luna_waiter, op.link);
         waiter_dequeue(pool, waiter);
         pool_give(pool, conn, waiter);
     }
+    pool->dispatching = false;
     pool_grow(pool);
 }
 
@@ -294,8 +300,9 @@ void luna_lease_submit(luna_lease *lease, luna_request *request)
             waiter_refuse(&request->w, LUNA_ECLOSED, "the connection was given back");
         return;
     }
-    if (conn->request != NULL || conn->next != NULL) {
-        waiter_refuse(&request->w, LUNA_EINVAL, "another statement runs on this connection");
+    const char *obstacle = luna_conn_obstacle(conn, request);
+    if (obstacle != NULL) {
+        waiter_refuse(&request->w, LUNA_EINVAL, obstacle);
         return;
     }
     waiter_start(pool, &request->w);
