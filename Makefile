@@ -110,7 +110,7 @@ asan: ## the whole suite under address and undefined-behaviour sanitizers
 	@$(MAKE) --no-print-directory VARIANT=asan test
 
 valgrind: deps-dev ## the C tests under valgrind
-	@$(MAKE) --no-print-directory VARIANT=debug RUNNER="valgrind -q --error-exitcode=99 --leak-check=full" valgrind-c
+	@$(MAKE) --no-print-directory VARIANT=release RUNNER="valgrind -q --error-exitcode=99 --leak-check=full" valgrind-c
 
 .PHONY: valgrind-c
 valgrind-c: $(C_TEST)

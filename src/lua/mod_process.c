@@ -1,4 +1,6 @@
 /* mod_process.c - "lunashard.core.process": child processes.  Layer: lua. */
+/*** Child processes, as `lunashard.process` uses them.
+@module lunashard.core.process */
 #include <string.h>
 #include <sys/wait.h>
 

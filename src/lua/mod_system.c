@@ -4,6 +4,8 @@
  * nil, "path: reason", and then the error's name ("ENOENT"), when the system
  * refuses; they raise only for wrong arguments.  All are short and local: none
  * waits for a peer. */
+/*** System calls that Lua's `os` and `io` leave out.
+@module lunashard.core.system */
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
