@@ -170,6 +170,19 @@ describe("bulk rows", function()
       assert.equal(0, assert(lease:execute("SELECT count(*) AS n FROM target")).rows[1].n)
     end)
 
+    it("reports a refusal that had arrived before the end was sent", function()
+      local lease = lease_of(pools.open())
+      assert(lease:execute("CREATE TEMPORARY TABLE target (id int, name text)"))
+      local copy = assert(lease:copy_in("COPY target (id, name) FROM STDIN"))
+      for _ = 1, 2 do
+        assert(copy:write("bad\tx\n"))
+        task.sleep(0.05) -- the server's error is read meanwhile, and no more will come
+      end
+      local finishing = task.spawn(copy.finish, copy):watch()
+      local _, result, err = assert(finishing:join(2))
+      assert.equal("22P02", pools.failure("SQL", result, err).sqlstate)
+    end)
+
     it("reports a table that is not there", function()
       local err = pools.failure("SQL", lease:copy_in("COPY nowhere FROM STDIN"))
       assert.equal("42P01", err.sqlstate)

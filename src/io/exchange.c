@@ -133,10 +133,11 @@ bool luna_conn_send(luna_conn *conn, luna_request *request)
                                                              : LUNA_CONN_BUSY;
     bool sent = send_request(conn, request);
     if (sent && luna_conn_flush(conn)) {
-        if (request->kind == LUNA_REQUEST_FETCH)
-            ev_feed_event(conn->cfg->loop->ev, &conn->io, EV_READ); /* rows may be buffered */
-        else if (request->kind == LUNA_REQUEST_COPY_WRITE)
-            ev_feed_event(conn->cfg->loop->ev, &conn->io, EV_WRITE);
+        /* what these wait for may have been read from the socket before: rows, room in the
+         * buffer, the error that the server answered to COPY data */
+        if (request->kind == LUNA_REQUEST_FETCH || request->kind == LUNA_REQUEST_COPY_WRITE ||
+            request->kind == LUNA_REQUEST_COPY_END)
+            ev_feed_event(conn->cfg->loop->ev, &conn->io, EV_READ);
         return true;
     }
     conn->request = NULL;
@@ -320,7 +321,7 @@ static void take_error(luna_conn *conn, PGresult *res)
     conn->to_prepare = false;
     conn->to_deallocate = 0;
     const char *severity = PQresultErrorField(res, PG_DIAG_SEVERITY_NONLOCALIZED);
-    conn->fatal |= severity != NULL && strcmp(severity, "ERROR") != 0;
+    conn->fatal |= severity == NULL || strcmp(severity, "ERROR") != 0; /* NULL: libpq itself */
     conn->reset_failed |= conn->resetting;
     if (request == NULL) {
         PQclear(res);
