@@ -291,7 +291,7 @@ function Cursor:fetch(max_rows)
       last = err
     end
     if not more then
-      self.done = true
+      self:close()
       return fail(self.lease, last)
     end
     self.done = last
@@ -374,10 +374,12 @@ function Copy:finish()
 end
 
 --- Abort COPY: nothing of it stays. Yields.
+-- It is given a second, even after the deadline.
 -- @string[opt] reason the server logs it
 function Copy:abort(reason)
+  local deadline = self.deadline and math.max(self.deadline, now() + 1)
   return finish(self.lease, now(), false,
-    settled(raw.copy_end(self.lease.handle, reason or "aborted by the client", self.deadline)))
+    settled(raw.copy_end(self.lease.handle, reason or "aborted by the client", deadline)))
 end
 
 --- Where the session stands.

@@ -1,7 +1,13 @@
 local errors = require("lunashard.errors")
+local ffi = require("ffi")
 local pools = require("spec.support.pools")
 local sockets = require("spec.support.sockets")
+local system = require("lunashard.core.system")
 local task = require("lunashard.task")
+
+ffi.cdef("int shutdown(int fd, int how);")
+
+local SHUT_RDWR = 2
 
 -- One spec for each fault that was found in pools and connections.
 describe("pool and connection", function()
@@ -42,6 +48,19 @@ describe("pool and connection", function()
     end
   end
 
+  -- Our sockets: what the kernel calls them -> descriptor.
+  local function our_sockets()
+    local set, listing = {}, assert(io.popen(("ls -l /proc/%d/fd"):format(system.getpid())))
+    for line in listing:lines() do
+      local fd, name = line:match("(%d+) %-> (socket:%S+)")
+      if fd then
+        set[name] = tonumber(fd)
+      end
+    end
+    listing:close()
+    return set
+  end
+
   it("pass over idle connections that died unseen, without serving a waiter twice", function()
     local pool = pools.open({ max_size = 4 })
     for dead = 1, 3 do
@@ -49,7 +68,7 @@ describe("pool and connection", function()
       local last = assert(pool:execute("SELECT pg_backend_pid() AS pid")).rows[1].pid
       local killing = task.spawn(
         pools.admin,
-        "WITH later AS MATERIALIZED (SELECT pg_sleep(0.15)) SELECT pg_terminate_backend(pid) FROM later, "
+        "WITH later AS MATERIALIZED (SELECT pg_sleep(0.15)) SELECT pg_terminate_backend(pid, 2000) FROM later, "
           .. "(SELECT pid FROM pg_stat_activity WHERE usename = $1 ORDER BY pid = $2 DESC LIMIT $3) AS it",
         { pools.server.user, last, dead }
       )
@@ -130,6 +149,45 @@ describe("pool and connection", function()
     pools.failure("INVALID", copy:finish())
     assert.equal(2, assert(lease:execute("SELECT count(*) AS n FROM target")).rows[1].n)
     lease:release()
+  end)
+
+  it("end a stream that has failed at its deadline, and let a COPY be aborted after its own", function()
+    local lease = lease_of(pools.open({ max_size = 1 }))
+    local cursor = assert(lease:stream("SELECT generate_series(1, 100) AS v", nil, { deadline = task.now() + 0.1 }))
+    assert(cursor:fetch(5))
+    task.sleep(0.15)
+    pools.failure("TIMEOUT", cursor:fetch(5))
+    assert.equal(1, assert(lease:execute("SELECT 1 AS v")).rows[1].v)
+    assert(lease:execute("CREATE TEMPORARY TABLE target (a int)"))
+    local copy = assert(lease:copy_in("COPY target FROM STDIN", { deadline = task.now() + 0.1 }))
+    task.sleep(0.15)
+    pools.failure("TIMEOUT", copy:write_rows({ { 1 } }))
+    assert.equal("57014", pools.failure("SQL", copy:abort("enough")).sqlstate)
+    assert.equal(0, assert(lease:execute("SELECT count(*) AS n FROM target")).rows[1].n)
+    lease:release()
+  end)
+
+  it("leave in doubt, and do not call refused, what a session that vanished without a word had been asked", function()
+    local before = our_sockets()
+    local pool = pools.open({ max_size = 1 })
+    assert(pool:execute("CREATE TABLE vanished (a int)"))
+    local opened = our_sockets()
+    local running = task.spawn(function()
+      return pool:execute("INSERT INTO vanished SELECT 1 FROM pg_sleep(2)")
+    end)
+    pools.wait_until("it runs", function()
+      return pools.sessions("state = 'active'") == 1
+    end)
+    local cut = 0
+    for name, fd in pairs(opened) do
+      cut = cut + ((not before[name] and ffi.C.shutdown(fd, SHUT_RDWR) == 0) and 1 or 0)
+    end
+    assert.equal(1, cut)
+    local _, result, err = assert(running:join(5))
+    pools.failure("UNKNOWN_OUTCOME", result, err)
+    pools.wait_until("the server answers again", function()
+      return (pool:execute("DROP TABLE IF EXISTS vanished"))
+    end)
   end)
 
   it("read no further ahead than a slow reader of a stream wants", function()
