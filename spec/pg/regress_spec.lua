@@ -31,14 +31,16 @@ describe("pool and connection", function()
   end
 
   local function open_all(pool, n)
-    local fns = {}
+    local leases = {}
     for i = 1, n do
-      fns[i] = function()
-        return assert(pool:execute("SELECT pg_sleep(0.05)"))
-      end
+      leases[i] = lease_of(pool)
     end
-    assert(task.gather(fns))
-    assert.equal(n, pool:stats().idle)
+    for i = 1, n do
+      leases[i]:release()
+    end
+    pools.wait_until("all are idle", function()
+      return pool:stats().idle == n
+    end)
   end
 
   local function hold_up_the_loop(seconds)
@@ -188,6 +190,16 @@ describe("pool and connection", function()
     pools.wait_until("the server answers again", function()
       return (pool:execute("DROP TABLE IF EXISTS vanished"))
     end)
+  end)
+
+  it("do not hold against the server what made our side close a connection", function()
+    local pool = pools.open({ max_size = 1 })
+    pools.failure("RESULT_TOO_LARGE", pool:execute("SELECT repeat('x', 1000) FROM generate_series(1, 5000)", nil, {
+      max_result_bytes = 100000,
+    }))
+    assert.is_nil(pool:stats().last_error)
+    local _, err = pool:execute("SELECT 1", nil, { deadline = task.now() + 0.0005 })
+    assert.is_false(errors.is(err, "SHARD_DOWN"), tostring(err))
   end)
 
   it("read no further ahead than a slow reader of a stream wants", function()

@@ -71,7 +71,7 @@ struct luna_conn {
     bool reset_failed;
     bool resend;         /* the statement was stale: prepare it anew and run it again */
     bool in_transaction; /* when the exchange began */
-    bool fatal;          /* the last error ends the session, or says that it has ended */
+    bool fatal;          /* the request's error ends the session, or says that it has ended */
     bool lookup_pending;
     unsigned bursts; /* reads of this exchange after the first */
     size_t received; /* bytes in those reads, roughly */

@@ -320,17 +320,14 @@ static void take_error(luna_conn *conn, PGresult *res)
     }
     conn->to_prepare = false;
     conn->to_deallocate = 0;
-    const char *severity = PQresultErrorField(res, PG_DIAG_SEVERITY_NONLOCALIZED);
-    conn->fatal |= severity == NULL || strcmp(severity, "ERROR") != 0; /* NULL: libpq itself */
     conn->reset_failed |= conn->resetting;
-    if (request == NULL) {
+    /* the first error is the cause of what follows */
+    if (request == NULL || request->w.err.code == LUNA_ESQL) {
         PQclear(res);
         return;
     }
-    if (request->w.err.code == LUNA_ESQL) { /* the first error is the cause of what follows */
-        PQclear(res);
-        return;
-    }
+    const char *severity = PQresultErrorField(res, PG_DIAG_SEVERITY_NONLOCALIZED);
+    conn->fatal = severity == NULL || strcmp(severity, "ERROR") != 0; /* NULL: libpq itself */
     set_result(request, res);
     /* the text is in the result, whole; see luna_push_err for requests */
     if (request->expired && (strcmp(sqlstate, "57014") == 0 || conn->resend))

@@ -406,7 +406,7 @@ static void pool_on_closed(luna_conn *conn, const luna_err *why)
     }
     if (pool->closing)
         return;
-    if (why->code != LUNA_ECLOSED)
+    if (why->code == LUNA_EDOWN || why->code == LUNA_EAUTH) /* not what our side closed it for */
         snprintf(pool->stats.last_error, sizeof(pool->stats.last_error), "%.255s", why->msg);
     if (never_opened) {
         pool->stats.connect_failures++;
