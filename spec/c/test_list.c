@@ -58,16 +58,14 @@ static void test_removal_while_visiting(void)
         luna_list_push(&head, &items[i].link);
     }
     int seen = 0;
-    LUNA_LIST_EACH(&head, it)
-    {
+    LUNA_LIST_EACH (&head, it) {
         seen++;
         if (LUNA_CONTAINER(it, item, link)->id % 2 == 0)
             luna_list_del(it);
     }
     CHECK_INT(9, seen);
     CHECK_INT(13579, forward(&head));
-    LUNA_LIST_EACH(&head, it)
-    {
+    LUNA_LIST_EACH (&head, it) {
         luna_list_del(it);
     }
     CHECK(luna_list_empty(&head));
