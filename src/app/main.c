@@ -9,8 +9,10 @@
 
 #include "runtime.h"
 
-/* Seconds that what a script left running has for its end. */
+/* Seconds that what a script left running has for its end, and after which a
+ * signal ends a script that computes in compiled code, where no hook runs. */
 #define SHUTDOWN_GRACE 3.0
+#define SIGNAL_GRACE 4
 
 static volatile sig_atomic_t caught_signal;
 static ev_async on_signal_async;
@@ -23,13 +25,14 @@ static void on_hook(lua_State *L, lua_Debug *ar)
     luaL_error(L, "interrupted");
 }
 
-/* First signal: cancel everything; a task that computes is stopped by a hook.
- * Second signal: the user means it. */
+/* First signal: cancel everything; a task that computes is stopped by a hook,
+ * or at last by the alarm.  Second signal: the user means it. */
 static void on_signal(int signo)
 {
     if (caught_signal != 0)
-        _exit(128 + signo);
+        _exit(128 + (signo == SIGALRM ? caught_signal : signo));
     caught_signal = signo;
+    alarm(SIGNAL_GRACE);
     lua_sethook(luna_rt.main, on_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
     ev_async_send(luna_rt.loop.ev, &on_signal_async);
 }
@@ -51,6 +54,7 @@ static void catch_signals(void)
     sigaction(SIGINT, &sa, NULL);
     sigaction(SIGTERM, &sa, NULL);
     sigaction(SIGHUP, &sa, NULL);
+    sigaction(SIGALRM, &sa, NULL);
     signal(SIGPIPE, SIG_IGN);
 }
 
