@@ -2,6 +2,8 @@
 #include "values.h"
 
 #include <lauxlib.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,10 +44,14 @@ static const char *to_bytea(lua_State *L, int idx, size_t *len)
     return bytes;
 }
 
-/* Raise: `what` is wrong with the value at `where`, such as "params[3]". */
-static void bad_value(lua_State *L, const char *where, const char *what)
+/* Raise without a position: the caller in Lua is a line of ours, and says nothing. */
+static void bad_value(lua_State *L, const char *fmt, ...)
 {
-    luaL_error(L, "%s: %s", where, what);
+    va_list ap;
+    va_start(ap, fmt);
+    lua_pushvfstring(L, fmt, ap);
+    va_end(ap);
+    lua_error(L);
 }
 
 static void add_text(lua_State *L, int idx, const char *where, luna_buf *out)
@@ -53,7 +59,7 @@ static void add_text(lua_State *L, int idx, const char *where, luna_buf *out)
     size_t len;
     const char *s = lua_tolstring(L, idx, &len);
     if (memchr(s, '\0', len) != NULL)
-        bad_value(L, where, "text cannot hold a NUL byte; wrap bytes in lunashard.bytea(s)");
+        bad_value(L, "%s: text cannot hold a NUL byte; wrap bytes in lunashard.bytea(s)", where);
     luna_buf_add(out, s, len);
 }
 
@@ -97,8 +103,9 @@ static int list_length(lua_State *L, int idx, const char *where)
             lua_type(L, -2) == LUA_TNUMBER && lua_tonumber(L, -2) >= 1 && lua_tonumber(L, -2) <= n;
         bool is_n = lua_type(L, -2) == LUA_TSTRING && strcmp(lua_tostring(L, -2), "n") == 0;
         if (!is_index && !is_n)
-            bad_value(L, where,
-                      "a table that is no list is no SQL array; for json use lunashard.json(t)");
+            bad_value(L,
+                      "%s: a table that is no list is no SQL array; for json use lunashard.json(t)",
+                      where);
     }
     return n;
 }
@@ -107,7 +114,7 @@ static void add_array(lua_State *L, int idx, const char *where, int depth,
                       luna_pg_array_writer *writer, luna_buf *scratch)
 {
     if (depth > MAX_DEPTH)
-        bad_value(L, where, "arrays have at most 6 dimensions");
+        bad_value(L, "%s: arrays have at most %d dimensions", where, MAX_DEPTH);
     luaL_checkstack(L, 4, "array too deep");
     int n = list_length(L, idx, where);
     luna_pg_array_begin(writer);
@@ -123,8 +130,8 @@ static void add_array(lua_State *L, int idx, const char *where, int depth,
         else if (add_scalar(L, at, where, scratch))
             luna_pg_array_element(writer, scratch->data, scratch->len);
         else
-            luaL_error(L, "%s: element %d is a %s, which has no SQL form", where, i,
-                       luaL_typename(L, at));
+            bad_value(L, "%s: element %d is a %s, which has no SQL form", where, i,
+                      luaL_typename(L, at));
         lua_pop(L, 1);
     }
     luna_pg_array_end(writer);
@@ -136,7 +143,7 @@ static void add_value(lua_State *L, int idx, const char *where, luna_buf *out, l
     if (add_scalar(L, idx, where, out))
         return;
     if (!lua_istable(L, idx))
-        luaL_error(L, "%s: a %s has no SQL form", where, luaL_typename(L, idx));
+        bad_value(L, "%s: a %s has no SQL form", where, luaL_typename(L, idx));
     luna_pg_array_writer writer = { .out = out };
     add_array(L, idx, where, 1, &writer, scratch);
 }
@@ -199,8 +206,8 @@ void luna_copy_encode(lua_State *L, int idx, int n_columns, luna_buf *out, luna_
         lua_rawgeti(L, idx, r);
         int row = lua_gettop(L);
         if (!lua_istable(L, row))
-            luaL_error(L, "rows[%d]: expected a list of %d values, got %s", r, n_columns,
-                       luaL_typename(L, row));
+            bad_value(L, "rows[%d]: expected a list of %d values, got %s", r, n_columns,
+                      luaL_typename(L, row));
         for (int c = 1; c <= n_columns; c++) {
             if (c > 1)
                 luna_buf_add_char(out, '\t');
