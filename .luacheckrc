@@ -1,7 +1,6 @@
 std = "luajit"
 max_line_length = 130
-include_files = { "lua", "spec", "scripts", "examples", "config.ld" }
-exclude_files = { "build" }
+include_files = { "lua/**/*.lua", "spec/**/*.lua", "scripts/**/*.lua", "examples/*.lua" }
 unused_args = true
 self = false
 
@@ -9,6 +8,5 @@ self = false
 files["examples"] = { read_globals = { "cluster", "manager", "router" } }
 files["scripts"] = { read_globals = { "cluster", "manager", "router" } }
 files["spec"] = { std = "+busted" }
-files["config.ld"] = { ignore = { "1" } }
 -- It replaces what the standard library has.
 files["lua/lunashard/prelude.lua"] = { globals = { "coroutine", "os", "package" } }
