@@ -1,44 +1,23 @@
-/* mod_pool.c - lunashard.core.pool: pools, leases and requests.  Layer: lua.
+/* mod_pool.c - lunashard.core.pool: pools.  Layer: lua.
  *
- * A request is a userdata: it holds everything an exchange needs, is parked on,
- * and gives its result to `request:take()` back in the task. */
+ * Leases and requests are in pool_lease.c and pool_request.c. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "bind.h"
-#include "pool.h"
+#include "handles.h"
 #include "runtime.h"
-#include "values.h"
 
 #define POOL_TYPE "lunashard.pool"
-#define LEASE_TYPE "lunashard.lease"
-#define REQUEST_TYPE "lunashard.request"
 
 typedef struct pool_handle {
     luna_pool *pool; /* NULL once closed */
 } pool_handle;
 
-typedef struct lease_handle {
-    luna_lease lease;
-    luna_held held;
-} lease_handle;
-
-typedef struct request_handle {
-    luna_request request;
-    luna_params params;
-    luna_buf bytes, field; /* COPY data */
-} request_handle;
-
 static luna_pool *check_pool(lua_State *L)
 {
     pool_handle *handle = luaL_checkudata(L, 1, POOL_TYPE);
     return handle->pool;
-}
-
-static luna_lease *check_lease(lua_State *L)
-{
-    lease_handle *handle = luaL_checkudata(L, 1, LEASE_TYPE);
-    return &handle->lease;
 }
 
 static int closed_error(lua_State *L)
@@ -150,64 +129,6 @@ static int pool_new(lua_State *L)
     return 1;
 }
 
-/* ---- requests -------------------------------------------------------------------- */
-
-static request_handle *push_request(lua_State *L, luna_request_kind kind)
-{
-    request_handle *handle = lua_newuserdata(L, sizeof(*handle));
-    memset(handle, 0, sizeof(*handle));
-    luaL_getmetatable(L, REQUEST_TYPE);
-    lua_setmetatable(L, -2);
-    handle->request.kind = kind;
-    return handle;
-}
-
-static double opt_deadline(lua_State *L, int idx)
-{
-    double deadline = luaL_optnumber(L, idx, 0);
-    luaL_argcheck(L, deadline == deadline, idx, "deadline is not a number");
-    return deadline;
-}
-
-/* Arguments from `idx` on: sql, params, deadline, read_only, max_bytes.  Leaves
- * the request on top; returns NULL with `err` filled when params are too many. */
-static request_handle *make_query(lua_State *L, int idx, luna_request_kind kind, luna_err *err)
-{
-    size_t len;
-    const char *sql = luaL_checklstring(L, idx, &len);
-    double deadline = opt_deadline(L, idx + 2);
-    int read_only = lua_toboolean(L, idx + 3);
-    double max_bytes = luaL_optnumber(L, idx + 4, 0);
-    if (!lua_isnoneornil(L, idx + 1))
-        luaL_checktype(L, idx + 1, LUA_TTABLE);
-    luaL_argcheck(L, strlen(sql) == len, idx, "SQL cannot hold a NUL byte");
-    luna_task_check(L, "execute");
-    request_handle *handle = push_request(L, kind);
-    luna_request *request = &handle->request;
-    if (luna_params_encode(L, idx + 1, &handle->params, err) != LUNA_OK)
-        return NULL;
-    luna_buf_add(&handle->bytes, sql, len + 1);
-    request->sql = handle->bytes.data;
-    request->n_params = handle->params.n;
-    request->values = handle->params.values;
-    request->lengths = handle->params.lengths;
-    request->formats = handle->params.formats;
-    request->w.deadline = deadline;
-    request->read_only = read_only;
-    request->max_bytes = (size_t)max_bytes;
-    return handle;
-}
-
-static int park(lua_State *L, luna_request *request)
-{
-    return luna_task_park(L, &request->w.op);
-}
-
-static void start(luna_request *request)
-{
-    luna_op_start(&request->w.op, &luna_rt.loop, luna_task_wake, luna_waiter_cancel);
-}
-
 /*** Run a statement in autocommit. Yields; called through `lunashard.pool`.
 @function pool:execute
 @string sql
@@ -226,67 +147,12 @@ static int pool_execute(lua_State *L)
     if (pool == NULL)
         return closed_error(L);
     luna_request_kind kind = lua_toboolean(L, 7) ? LUNA_REQUEST_SIMPLE : LUNA_REQUEST_QUERY;
-    request_handle *handle = make_query(L, 2, kind, &err);
+    luna_request_handle *handle = luna_request_make(L, 2, kind, &err);
     if (handle == NULL)
         return luna_push_err(L, &err);
-    start(&handle->request);
+    luna_request_start(&handle->request);
     luna_pool_submit(pool, &handle->request);
-    return park(L, &handle->request);
-}
-
-static int push_failure(lua_State *L, luna_request *request)
-{
-    lua_pushnil(L);
-    if (request->result != NULL && request->w.err.code == LUNA_ESQL)
-        luna_push_sql_error(L, &request->w.err, request->result);
-    else
-        luna_push_err_object(L, &request->w.err);
-    return 2;
-}
-
-/*** What a request received. Once; frees it.
-@function request:take
-@treturn[1] table result, or for `fetch` rows and whether those were the last
-@treturn[2] nil
-@treturn[2] lunashard.error */
-static int request_take(lua_State *L)
-{
-    request_handle *handle = luaL_checkudata(L, 1, REQUEST_TYPE);
-    luna_request *request = &handle->request;
-    int n = 1;
-    if (request->w.op.state != LUNA_OP_IDLE)
-        return luaL_error(L, "the request is under way");
-    if (request->w.err.code != LUNA_OK) {
-        n = push_failure(L, request);
-    } else if (request->kind == LUNA_REQUEST_FETCH) {
-        luna_push_rows(L, request->rows, request->n_rows);
-        lua_pushboolean(L, request->n_rows < request->max_rows);
-        n = 2;
-    } else if (request->result != NULL) {
-        luna_push_result(L, request->result);
-    } else {
-        lua_pushboolean(L, 1);
-    }
-    luna_request_deinit(request);
-    return n;
-}
-
-static int request_gc(lua_State *L)
-{
-    request_handle *handle = luaL_checkudata(L, 1, REQUEST_TYPE);
-    luna_waiter_abandon(&handle->request.w);
-    luna_request_deinit(&handle->request);
-    luna_params_deinit(&handle->params);
-    luna_buf_deinit(&handle->bytes);
-    luna_buf_deinit(&handle->field);
-    return 0;
-}
-
-/* ---- leases ------------------------------------------------------------------------ */
-
-static void on_held_release(luna_held *held)
-{
-    luna_lease_release(&LUNA_CONTAINER(held, lease_handle, held)->lease);
+    return luna_task_park(L, &handle->request.w.op);
 }
 
 /*** Wait for a connection of one's own. Yields; called through `lunashard.pool`.
@@ -297,234 +163,11 @@ It is given back when the task ends, at the latest.
 static int pool_acquire(lua_State *L)
 {
     luna_pool *pool = check_pool(L);
-    double deadline = opt_deadline(L, 2);
+    double deadline = luna_opt_deadline(L, 2);
     if (pool == NULL)
         return closed_error(L);
     luna_task_check(L, "acquire");
-    lease_handle *handle = lua_newuserdata(L, sizeof(*handle));
-    memset(handle, 0, sizeof(*handle));
-    luna_list_init(&handle->held.link);
-    handle->held.release = on_held_release;
-    luaL_getmetatable(L, LEASE_TYPE);
-    lua_setmetatable(L, -2);
-    lua_createtable(L, 1, 0); /* the pool lives as long as the lease */
-    lua_pushvalue(L, 1);
-    lua_rawseti(L, -2, 1);
-    lua_setfenv(L, -2);
-    luna_task_hold(&handle->held);
-    handle->lease.w.deadline = deadline;
-    luna_op_start(&handle->lease.w.op, &luna_rt.loop, luna_task_wake, luna_waiter_cancel);
-    luna_pool_acquire(pool, &handle->lease);
-    return luna_task_park(L, &handle->lease.w.op);
-}
-
-/*** Did `acquire` get a connection?
-@function lease:opened
-@treturn[1] boolean true
-@treturn[2] nil
-@treturn[2] lunashard.error */
-static int lease_opened(lua_State *L)
-{
-    luna_lease *lease = check_lease(L);
-    if (lease->w.op.status != LUNA_OK)
-        return luna_push_err(L, &lease->w.err);
-    lua_pushboolean(L, 1);
-    return 1;
-}
-
-/*** Run a statement. Yields; arguments and results as for `pool:execute`.
-@function lease:execute */
-static int lease_execute(lua_State *L)
-{
-    luna_err err;
-    luna_lease *lease = check_lease(L);
-    luna_request_kind kind = lua_toboolean(L, 7) ? LUNA_REQUEST_SIMPLE : LUNA_REQUEST_QUERY;
-    request_handle *handle = make_query(L, 2, kind, &err);
-    if (handle == NULL)
-        return luna_push_err(L, &err);
-    start(&handle->request);
-    luna_lease_submit(lease, &handle->request);
-    return park(L, &handle->request);
-}
-
-/*** Start a query whose rows are fetched piece by piece. Yields.
-@function lease:stream
-@string sql
-@tparam ?table params
-@tparam ?number deadline
-@treturn userdata request; its result holds the first row, if there is any */
-static int lease_stream(lua_State *L)
-{
-    luna_err err;
-    luna_lease *lease = check_lease(L);
-    request_handle *handle = make_query(L, 2, LUNA_REQUEST_STREAM, &err);
-    if (handle == NULL)
-        return luna_push_err(L, &err);
-    start(&handle->request);
-    luna_lease_submit(lease, &handle->request);
-    return park(L, &handle->request);
-}
-
-/*** The next rows of a stream. Yields.
-@function lease:fetch
-@int max_rows at least 1
-@tparam ?number deadline
-@treturn userdata request */
-static int lease_fetch(lua_State *L)
-{
-    luna_lease *lease = check_lease(L);
-    int max_rows = luaL_checkint(L, 2);
-    double deadline = opt_deadline(L, 3);
-    luaL_argcheck(L, max_rows >= 1 && max_rows <= 1000000, 2, "max_rows must be from 1 to 1000000");
-    luna_task_check(L, "fetch");
-    luna_request *request = &push_request(L, LUNA_REQUEST_FETCH)->request;
-    request->rows = calloc((size_t)max_rows, sizeof(PGresult *));
-    if (request->rows == NULL)
-        abort();
-    request->max_rows = max_rows;
-    request->read_only = true;
-    request->w.deadline = deadline;
-    start(request);
-    luna_lease_submit(lease, request);
-    return park(L, request);
-}
-
-/*** End a stream before its last row: cancels it on the server.
-@function lease:abandon */
-static int lease_abandon(lua_State *L)
-{
-    luna_lease *lease = check_lease(L);
-    if (lease->w.conn != NULL && lease->w.conn->state == LUNA_CONN_STREAMING &&
-        lease->w.conn->request == NULL)
-        luna_conn_abandon(lease->w.conn);
-    return 0;
-}
-
-/*** Start COPY ... FROM STDIN. Yields.
-@function lease:copy_in
-@string sql
-@tparam ?number deadline
-@treturn userdata request */
-static int lease_copy_in(lua_State *L)
-{
-    luna_err err;
-    luna_lease *lease = check_lease(L);
-    double deadline = opt_deadline(L, 3);
-    lua_settop(L, 2);
-    lua_pushnil(L);
-    lua_pushnumber(L, deadline);
-    request_handle *handle = make_query(L, 2, LUNA_REQUEST_COPY_IN, &err);
-    start(&handle->request);
-    luna_lease_submit(lease, &handle->request);
-    return park(L, &handle->request);
-}
-
-/*** Send COPY data: bytes, or rows to be written in the text format. Yields.
-@function lease:copy_write
-@tparam string|table data
-@tparam ?int n_columns for rows
-@tparam ?number deadline
-@treturn userdata request */
-static int lease_copy_write(lua_State *L)
-{
-    luna_lease *lease = check_lease(L);
-    double deadline = opt_deadline(L, 4);
-    int n_columns = luaL_optint(L, 3, 0);
-    if (lua_type(L, 2) != LUA_TSTRING)
-        luaL_checktype(L, 2, LUA_TTABLE);
-    luna_task_check(L, "copy_write");
-    request_handle *handle = push_request(L, LUNA_REQUEST_COPY_WRITE);
-    luna_request *request = &handle->request;
-    if (lua_type(L, 2) == LUA_TSTRING) {
-        size_t len;
-        const char *bytes = lua_tolstring(L, 2, &len);
-        luna_buf_add(&handle->bytes, bytes, len);
-    } else {
-        luna_copy_encode(L, 2, n_columns, &handle->bytes, &handle->field, &handle->params.scratch);
-    }
-    request->bytes = handle->bytes.data;
-    request->n_bytes = handle->bytes.len;
-    request->w.deadline = deadline;
-    start(request);
-    luna_lease_submit(lease, request);
-    return park(L, request);
-}
-
-/*** End COPY, or abort it for a reason. Yields.
-@function lease:copy_end
-@tparam ?string reason
-@tparam ?number deadline
-@treturn userdata request */
-static int lease_copy_end(lua_State *L)
-{
-    luna_lease *lease = check_lease(L);
-    size_t len = 0;
-    const char *reason = luaL_optlstring(L, 2, NULL, &len);
-    double deadline = opt_deadline(L, 3);
-    luna_task_check(L, "copy_end");
-    request_handle *handle = push_request(L, LUNA_REQUEST_COPY_END);
-    if (reason != NULL) {
-        luna_buf_add(&handle->bytes, reason, len + 1);
-        handle->request.bytes = handle->bytes.data;
-    }
-    handle->request.w.deadline = deadline;
-    start(&handle->request);
-    luna_lease_submit(lease, &handle->request);
-    return park(L, &handle->request);
-}
-
-/*** Give the connection back; an open transaction is rolled back. Any number of times.
-@function lease:release */
-static int lease_release(lua_State *L)
-{
-    luna_lease_release(check_lease(L));
-    return 0;
-}
-
-/*** Close the connection.
-@function lease:discard
-@string[opt] reason */
-static int lease_discard(lua_State *L)
-{
-    luna_lease_discard(check_lease(L), luaL_optstring(L, 2, "discarded"));
-    return 0;
-}
-
-/*** Make the running task the one whose end gives the connection back.
-@function lease:attach */
-static int lease_attach(lua_State *L)
-{
-    check_lease(L);
-    lease_handle *handle = lua_touserdata(L, 1);
-    if (handle->lease.w.conn != NULL)
-        luna_task_hold(&handle->held);
-    return 0;
-}
-
-/*** Where the session stands.
-@function lease:transaction_status
-@treturn string `idle`, `active`, `intransaction`, `inerror`, `unknown`
-@treturn ?int the server process's id */
-static int lease_transaction_status(lua_State *L)
-{
-    static const char *const names[] = { "idle", "active", "intransaction", "inerror", "unknown" };
-    const luna_conn *conn = check_lease(L)->w.conn;
-    PGTransactionStatusType tx = conn != NULL ? PQtransactionStatus(conn->pg) : PQTRANS_UNKNOWN;
-    lua_pushstring(L, names[tx <= PQTRANS_UNKNOWN ? tx : PQTRANS_UNKNOWN]);
-    if (conn == NULL)
-        return 1;
-    lua_pushinteger(L, PQbackendPID(conn->pg));
-    return 2;
-}
-
-static int lease_gc(lua_State *L)
-{
-    luna_lease *lease = check_lease(L);
-    lease_handle *handle = lua_touserdata(L, 1);
-    luna_list_del(&handle->held.link);
-    luna_waiter_abandon(&lease->w);
-    luna_lease_release(lease);
-    return 0;
+    return luna_lease_park(L, 1, pool, deadline);
 }
 
 /* ---- the pool's other methods ---------------------------------------------------------- */
@@ -605,24 +248,6 @@ int luaopen_lunashard_core_pool(lua_State *L)
         { NULL, NULL },
     };
     static const luaL_Reg pool_meta[] = { { "__gc", pool_close }, { NULL, NULL } };
-    static const luaL_Reg lease_methods[] = {
-        { "opened", lease_opened },
-        { "execute", lease_execute },
-        { "stream", lease_stream },
-        { "fetch", lease_fetch },
-        { "abandon", lease_abandon },
-        { "copy_in", lease_copy_in },
-        { "copy_write", lease_copy_write },
-        { "copy_end", lease_copy_end },
-        { "release", lease_release },
-        { "discard", lease_discard },
-        { "attach", lease_attach },
-        { "transaction_status", lease_transaction_status },
-        { NULL, NULL },
-    };
-    static const luaL_Reg lease_meta[] = { { "__gc", lease_gc }, { NULL, NULL } };
-    static const luaL_Reg request_methods[] = { { "take", request_take }, { NULL, NULL } };
-    static const luaL_Reg request_meta[] = { { "__gc", request_gc }, { NULL, NULL } };
     static const luaL_Reg no_methods[] = { { NULL, NULL } };
     static const luaL_Reg functions[] = {
         { "new", pool_new },
@@ -630,8 +255,8 @@ int luaopen_lunashard_core_pool(lua_State *L)
         { NULL, NULL },
     };
     luna_bind_type(L, POOL_TYPE, pool_methods, pool_meta);
-    luna_bind_type(L, LEASE_TYPE, lease_methods, lease_meta);
-    luna_bind_type(L, REQUEST_TYPE, request_methods, request_meta);
+    luna_lease_register(L);
+    luna_request_register(L);
     luna_bind_type(L, LUNA_BYTEA_TYPE, no_methods, NULL);
     lua_newtable(L);
     luaL_register(L, NULL, functions);

@@ -1,0 +1,39 @@
+/* handles.h - what the files of lunashard.core.pool share.  Layer: lua.
+ *
+ * A request is a userdata: it holds everything an exchange needs, is parked on,
+ * and gives its result to `request:take()` back in the task.  A lease is one
+ * too, and belongs to the task that acquired it. */
+#ifndef LUNA_LUA_HANDLES_H
+#define LUNA_LUA_HANDLES_H
+
+#include "pool.h"
+#include "values.h"
+
+typedef struct luna_request_handle {
+    luna_request request;
+    luna_params params;
+    luna_buf bytes, field; /* SQL, COPY data */
+} luna_request_handle;
+
+/* The optional deadline at `idx`; 0 is none. */
+double luna_opt_deadline(lua_State *L, int idx);
+
+/* Push a new request. */
+luna_request_handle *luna_request_push(lua_State *L, luna_request_kind kind);
+
+/* Push a request made of the arguments from `idx` on: sql, params, deadline,
+ * read_only, max_bytes.  NULL with `err` filled when there are too many
+ * parameters; raises for wrong types. */
+luna_request_handle *luna_request_make(lua_State *L, int idx, luna_request_kind kind,
+                                       luna_err *err);
+
+/* Make it pending, for luna_pool_submit or luna_lease_submit; then park on it. */
+void luna_request_start(luna_request *request);
+
+/* Push a new lease on `pool`, whose handle is at `idx`, and park until it has
+ * its connection; to be returned by the binding. */
+int luna_lease_park(lua_State *L, int idx, luna_pool *pool, double deadline);
+
+void luna_request_register(lua_State *L);
+void luna_lease_register(lua_State *L);
+#endif

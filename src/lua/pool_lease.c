@@ -1,0 +1,275 @@
+/* pool_lease.c - the lease userdata of lunashard.core.pool.  Layer: lua. */
+#include <lauxlib.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bind.h"
+#include "handles.h"
+#include "runtime.h"
+
+#define LEASE_TYPE "lunashard.lease"
+
+typedef struct lease_handle {
+    luna_lease lease;
+    luna_held held;
+} lease_handle;
+
+static luna_lease *check_lease(lua_State *L)
+{
+    lease_handle *handle = luaL_checkudata(L, 1, LEASE_TYPE);
+    return &handle->lease;
+}
+
+static void on_held_release(luna_held *held)
+{
+    luna_lease_release(&LUNA_CONTAINER(held, lease_handle, held)->lease);
+}
+
+int luna_lease_park(lua_State *L, int idx, luna_pool *pool, double deadline)
+{
+    lease_handle *handle = lua_newuserdata(L, sizeof(*handle));
+    memset(handle, 0, sizeof(*handle));
+    luna_list_init(&handle->held.link);
+    handle->held.release = on_held_release;
+    luaL_getmetatable(L, LEASE_TYPE);
+    lua_setmetatable(L, -2);
+    lua_createtable(L, 1, 0); /* the pool lives as long as the lease */
+    lua_pushvalue(L, idx);
+    lua_rawseti(L, -2, 1);
+    lua_setfenv(L, -2);
+    luna_task_hold(&handle->held);
+    handle->lease.w.deadline = deadline;
+    luna_op_start(&handle->lease.w.op, &luna_rt.loop, luna_task_wake, luna_waiter_cancel);
+    luna_pool_acquire(pool, &handle->lease);
+    return luna_task_park(L, &handle->lease.w.op);
+}
+
+/*** Did `acquire` get a connection?
+@function lease:opened
+@treturn[1] boolean true
+@treturn[2] nil
+@treturn[2] lunashard.error */
+static int lease_opened(lua_State *L)
+{
+    luna_lease *lease = check_lease(L);
+    if (lease->w.op.status != LUNA_OK)
+        return luna_push_err(L, &lease->w.err);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/*** Run a statement. Yields; arguments and results as for `pool:execute`.
+@function lease:execute */
+static int lease_execute(lua_State *L)
+{
+    luna_err err;
+    luna_lease *lease = check_lease(L);
+    luna_request_kind kind = lua_toboolean(L, 7) ? LUNA_REQUEST_SIMPLE : LUNA_REQUEST_QUERY;
+    luna_request_handle *handle = luna_request_make(L, 2, kind, &err);
+    if (handle == NULL)
+        return luna_push_err(L, &err);
+    luna_request_start(&handle->request);
+    luna_lease_submit(lease, &handle->request);
+    return luna_task_park(L, &handle->request.w.op);
+}
+
+/*** Start a query whose rows are fetched piece by piece. Yields.
+@function lease:stream
+@string sql
+@tparam ?table params
+@tparam ?number deadline
+@treturn userdata request; its result holds the first row, if there is any */
+static int lease_stream(lua_State *L)
+{
+    luna_err err;
+    luna_lease *lease = check_lease(L);
+    luna_request_handle *handle = luna_request_make(L, 2, LUNA_REQUEST_STREAM, &err);
+    if (handle == NULL)
+        return luna_push_err(L, &err);
+    luna_request_start(&handle->request);
+    luna_lease_submit(lease, &handle->request);
+    return luna_task_park(L, &handle->request.w.op);
+}
+
+/*** The next rows of a stream. Yields.
+@function lease:fetch
+@int max_rows at least 1
+@tparam ?number deadline
+@treturn userdata request */
+static int lease_fetch(lua_State *L)
+{
+    luna_lease *lease = check_lease(L);
+    int max_rows = luaL_checkint(L, 2);
+    double deadline = luna_opt_deadline(L, 3);
+    luaL_argcheck(L, max_rows >= 1 && max_rows <= 1000000, 2, "max_rows must be from 1 to 1000000");
+    luna_task_check(L, "fetch");
+    luna_request *request = &luna_request_push(L, LUNA_REQUEST_FETCH)->request;
+    request->rows = calloc((size_t)max_rows, sizeof(PGresult *));
+    if (request->rows == NULL)
+        abort();
+    request->max_rows = max_rows;
+    request->read_only = true;
+    request->w.deadline = deadline;
+    luna_request_start(request);
+    luna_lease_submit(lease, request);
+    return luna_task_park(L, &request->w.op);
+}
+
+/*** End a stream before its last row: cancels it on the server.
+@function lease:abandon */
+static int lease_abandon(lua_State *L)
+{
+    luna_lease *lease = check_lease(L);
+    if (lease->w.conn != NULL && lease->w.conn->state == LUNA_CONN_STREAMING &&
+        lease->w.conn->request == NULL)
+        luna_conn_abandon(lease->w.conn);
+    return 0;
+}
+
+/*** Start COPY ... FROM STDIN. Yields.
+@function lease:copy_in
+@string sql
+@tparam ?number deadline
+@treturn userdata request */
+static int lease_copy_in(lua_State *L)
+{
+    luna_err err;
+    luna_lease *lease = check_lease(L);
+    double deadline = luna_opt_deadline(L, 3);
+    lua_settop(L, 2);
+    lua_pushnil(L);
+    lua_pushnumber(L, deadline);
+    luna_request_handle *handle = luna_request_make(L, 2, LUNA_REQUEST_COPY_IN, &err);
+    luna_request_start(&handle->request);
+    luna_lease_submit(lease, &handle->request);
+    return luna_task_park(L, &handle->request.w.op);
+}
+
+/*** Send COPY data: bytes, or rows to be written in the text format. Yields.
+@function lease:copy_write
+@tparam string|table data
+@tparam ?int n_columns for rows
+@tparam ?number deadline
+@treturn userdata request */
+static int lease_copy_write(lua_State *L)
+{
+    luna_lease *lease = check_lease(L);
+    double deadline = luna_opt_deadline(L, 4);
+    int n_columns = luaL_optint(L, 3, 0);
+    if (lua_type(L, 2) != LUA_TSTRING)
+        luaL_checktype(L, 2, LUA_TTABLE);
+    luna_task_check(L, "copy_write");
+    luna_request_handle *handle = luna_request_push(L, LUNA_REQUEST_COPY_WRITE);
+    luna_request *request = &handle->request;
+    if (lua_type(L, 2) == LUA_TSTRING) {
+        size_t len;
+        const char *bytes = lua_tolstring(L, 2, &len);
+        luna_buf_add(&handle->bytes, bytes, len);
+    } else {
+        luna_copy_encode(L, 2, n_columns, &handle->bytes, &handle->field, &handle->params.scratch);
+    }
+    request->bytes = handle->bytes.data;
+    request->n_bytes = handle->bytes.len;
+    request->w.deadline = deadline;
+    luna_request_start(request);
+    luna_lease_submit(lease, request);
+    return luna_task_park(L, &request->w.op);
+}
+
+/*** End COPY, or abort it for a reason. Yields.
+@function lease:copy_end
+@tparam ?string reason
+@tparam ?number deadline
+@treturn userdata request */
+static int lease_copy_end(lua_State *L)
+{
+    luna_lease *lease = check_lease(L);
+    size_t len = 0;
+    const char *reason = luaL_optlstring(L, 2, NULL, &len);
+    double deadline = luna_opt_deadline(L, 3);
+    luna_task_check(L, "copy_end");
+    luna_request_handle *handle = luna_request_push(L, LUNA_REQUEST_COPY_END);
+    if (reason != NULL) {
+        luna_buf_add(&handle->bytes, reason, len + 1);
+        handle->request.bytes = handle->bytes.data;
+    }
+    handle->request.w.deadline = deadline;
+    luna_request_start(&handle->request);
+    luna_lease_submit(lease, &handle->request);
+    return luna_task_park(L, &handle->request.w.op);
+}
+
+/*** Give the connection back; an open transaction is rolled back. Any number of times.
+@function lease:release */
+static int lease_release(lua_State *L)
+{
+    luna_lease_release(check_lease(L));
+    return 0;
+}
+
+/*** Close the connection.
+@function lease:discard
+@string[opt] reason */
+static int lease_discard(lua_State *L)
+{
+    luna_lease_discard(check_lease(L), luaL_optstring(L, 2, "discarded"));
+    return 0;
+}
+
+/*** Make the running task the one whose end gives the connection back.
+@function lease:attach */
+static int lease_attach(lua_State *L)
+{
+    check_lease(L);
+    lease_handle *handle = lua_touserdata(L, 1);
+    if (handle->lease.w.conn != NULL)
+        luna_task_hold(&handle->held);
+    return 0;
+}
+
+/*** Where the session stands.
+@function lease:transaction_status
+@treturn string `idle`, `active`, `intransaction`, `inerror`, `unknown`
+@treturn ?int the server process's id */
+static int lease_transaction_status(lua_State *L)
+{
+    static const char *const names[] = { "idle", "active", "intransaction", "inerror", "unknown" };
+    const luna_conn *conn = check_lease(L)->w.conn;
+    PGTransactionStatusType tx = conn != NULL ? PQtransactionStatus(conn->pg) : PQTRANS_UNKNOWN;
+    lua_pushstring(L, names[tx <= PQTRANS_UNKNOWN ? tx : PQTRANS_UNKNOWN]);
+    if (conn == NULL)
+        return 1;
+    lua_pushinteger(L, PQbackendPID(conn->pg));
+    return 2;
+}
+
+static int lease_gc(lua_State *L)
+{
+    luna_lease *lease = check_lease(L);
+    lease_handle *handle = lua_touserdata(L, 1);
+    luna_list_del(&handle->held.link);
+    luna_waiter_abandon(&lease->w);
+    luna_lease_release(lease);
+    return 0;
+}
+
+void luna_lease_register(lua_State *L)
+{
+    static const luaL_Reg methods[] = {
+        { "opened", lease_opened },
+        { "execute", lease_execute },
+        { "stream", lease_stream },
+        { "fetch", lease_fetch },
+        { "abandon", lease_abandon },
+        { "copy_in", lease_copy_in },
+        { "copy_write", lease_copy_write },
+        { "copy_end", lease_copy_end },
+        { "release", lease_release },
+        { "discard", lease_discard },
+        { "attach", lease_attach },
+        { "transaction_status", lease_transaction_status },
+        { NULL, NULL },
+    };
+    static const luaL_Reg meta[] = { { "__gc", lease_gc }, { NULL, NULL } };
+    luna_bind_type(L, LEASE_TYPE, methods, meta);
+}
