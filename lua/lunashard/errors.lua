@@ -221,7 +221,8 @@ end
 -- @string[opt] code
 -- @treturn bool
 function errors.is(value, code)
-  return getmetatable(value) == Error and (code == nil or value.code == code)
+  local meta = getmetatable(value)
+  return (meta == Error or meta ~= nil and meta.stands_for_error == true) and (code == nil or value.code == code)
 end
 
 --- Add context to an error.
@@ -235,7 +236,8 @@ end
 function errors.wrap(err, fields)
   fields = fields or {}
   local outer = {}
-  if errors.is(err) and (fields.code == nil or fields.code == err.code) then
+  local code = errors.is(err) and err.code -- this look also fills one that nobody had looked at
+  if code and (fields.code == nil or fields.code == code) then
     for name, value in pairs(fields) do
       outer[name] = value
     end

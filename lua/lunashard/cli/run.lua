@@ -5,12 +5,14 @@ local cli = require("lunashard.cli")
 local core = require("lunashard.core.task")
 local errors = require("lunashard.errors")
 local inspect = require("inspect")
+local lock = require("lunashard.lock")
 local task = require("lunashard.task")
+local unhandled = require("lunashard.unhandled")
 
 local command = {}
 
 --- Options that take a value; what follows the script belongs to the script.
-command.values = { ["-c"] = true, ["--cluster"] = true, ["--timeout"] = true }
+command.values = { ["-c"] = true, ["--cluster"] = true, ["--timeout"] = true, ["--lock"] = true }
 
 local CANCEL_GRACE = 5 -- seconds that a script gets to end after its --timeout
 
@@ -29,6 +31,8 @@ end
 function command.configure(parser)
   parser:argument("script", "the file to run; - reads it from stdin. What follows it are its arguments")
   parser:option("-c --cluster", "cluster file; sets the globals cluster, manager and router [LUNASHARD_CLUSTER]")
+  parser:option("--lock", "run only when no other run holds the lock of this name; exit code 5 when one does")
+  parser:flag("--strict", "exit code 1 when an error was returned to the script and nobody looked at it")
   parser:option("--timeout", "end the script after so many seconds, with exit code 1"):convert(seconds)
 end
 
@@ -157,9 +161,36 @@ local function set_globals(args, cluster)
   package.path = ("%s/?.lua;%s/?/init.lua;%s"):format(dir, dir, package.path)
 end
 
+-- A lock on the cluster, or the exit code.
+local function take_lock(args, cluster)
+  if not cluster then
+    cli.usage_error("--lock is kept in a cluster: give its file with -c or LUNASHARD_CLUSTER")
+  end
+  local held, err = lock.acquire(cluster.manager, args.lock)
+  if not held then
+    cli.say("%s", err.message)
+    return nil, err.code == "LOCK_HELD" and cli.exit.locked or cli.exit.failed
+  end
+  return held
+end
+
+-- The exit code of a script that ended by itself, in view of what it did not look at.
+local function check_loose_ends(args, code)
+  local n, text = unhandled.count()
+  if n > 0 then
+    cli.say("%d error%s returned and not looked at%s", n, n == 1 and " was" or "s were", text and "; " .. text or "")
+    code = args.strict and cli.exit.failed or code
+  end
+  if core.counts().failed > 0 then -- each was printed when it happened
+    return cli.exit.failed
+  end
+  return code
+end
+
 --- Run it. Yields.
 -- @tparam table args
--- @treturn number exit code: 1 when the script raises, returns `false` or `nil, err`, or takes too long
+-- @treturn number exit code: 1 when the script raises, returns `false` or `nil, err`, or takes too long, or when a
+--   task that nobody joined has raised; 5 when the lock is held
 function command.run(args)
   local chunk, problem = load_script(args.script)
   if not chunk then
@@ -171,8 +202,21 @@ function command.run(args)
     cli.say("%s", err.message)
     return cli.exit.failed
   end
+  local held, code
+  if args.lock then
+    held, code = take_lock(args, cluster)
+    if not held then
+      return code
+    end
+  end
+  if cluster then
+    unhandled.watch(cluster.router)
+  end
   set_globals(args, cluster)
   local outcome = execute(chunk, args)
+  if held and not held:is_held() then
+    cli.say("the lock %q was lost while the script ran: its session on %s ended", args.lock, held.lease.shard_id)
+  end
   if cluster then
     cluster:close()
   end
@@ -180,7 +224,7 @@ function command.run(args)
     cli.say("%s: timed out after %gs (--timeout)", args.script, args.timeout)
     return cli.exit.failed
   elseif outcome[1] then
-    return report_returned(args.script, outcome[2], outcome[3])
+    return check_loose_ends(args, report_returned(args.script, outcome[2], outcome[3]))
   elseif errors.is(outcome[2].err, "CANCELED") then
     if not core.is_exiting() then
       cli.say("%s: interrupted", args.script)
