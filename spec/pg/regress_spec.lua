@@ -202,6 +202,29 @@ describe("pool and connection", function()
     assert.is_false(errors.is(err, "SHARD_DOWN"), tostring(err))
   end)
 
+  it("send nothing for a task that was cancelled before", function()
+    local pool = pools.open({ max_size = 2 })
+    assert(pool:execute("CREATE TABLE unsent (a int)"))
+    local caught = 0
+    local running = task.spawn(function()
+      local lease = lease_of(pool)
+      pcall(task.sleep, 1000)
+      for _ = 1, 10 do
+        for _, session in ipairs({ pool, lease }) do
+          local ok, err = pcall(session.execute, session, "INSERT INTO unsent VALUES (1)")
+          caught = caught + ((not ok and errors.is(err, "CANCELED")) and 1 or 0)
+        end
+      end
+      lease:release()
+    end)
+    task.sleep(0.05)
+    running:cancel()
+    assert(running:join(5))
+    assert.equal(20, caught)
+    assert.equal(0, assert(pool:execute("SELECT count(*) AS n FROM unsent")).rows[1].n)
+    assert(pool:execute("DROP TABLE unsent"))
+  end)
+
   it("read no further ahead than a slow reader of a stream wants", function()
     local function resident()
       local file = assert(io.open("/proc/self/status"))

@@ -238,6 +238,11 @@ void luna_task_drop(luna_task *t)
     luna_list_del(&t->link);
 }
 
+bool luna_task_is_cancelled(void)
+{
+    return luna_rt.current != NULL && luna_rt.current->cancelled;
+}
+
 bool luna_task_is_done(const luna_task *t)
 {
     return t->state >= TASK_ENDED;

@@ -53,6 +53,9 @@ void luna_task_abandon(luna_task *task);
  * neither its start nor a completion reaches it any more. */
 void luna_task_drop(luna_task *task);
 
+/* Will the current task's next wait raise? */
+bool luna_task_is_cancelled(void);
+
 bool luna_task_is_done(const luna_task *task);
 
 /* Register the task type and the methods of its handles. */
