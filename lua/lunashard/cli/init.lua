@@ -8,6 +8,7 @@
 
 local argparse = require("argparse")
 local errors = require("lunashard.errors")
+local system = require("lunashard.core.system")
 
 local cli = {}
 
@@ -55,6 +56,26 @@ end
 -- @param ...
 function cli.say(format, ...)
   io.stderr:write("lunashard: ", select("#", ...) > 0 and format:format(...) or format, "\n")
+end
+
+local program
+
+--- What to type for this program: its name when that is on PATH, otherwise where it is.
+-- @treturn string
+function cli.program()
+  if program then
+    return program
+  end
+  local path = assert(system.realpath("/proc/self/exe"))
+  for dir in (os.getenv("PATH") or ""):gmatch("[^:]+") do
+    if system.realpath(dir .. "/lunashard") == path then
+      program = "lunashard"
+      return program
+    end
+  end
+  local here = system.realpath(".")
+  program = here and path:sub(1, #here + 1) == here .. "/" and path:sub(#here + 2) or path
+  return program
 end
 
 --- End a command because its arguments are wrong: exit code 2. Raises.

@@ -67,8 +67,8 @@ local function print_started(description, args)
   cli.say("%d servers run; connect to one with", #description.servers)
   io.stderr:write(
     ("  PGPASSFILE=%s psql -h 127.0.0.1 -p %d -U app %s\n"):format(description.passfile, first.port, first.database),
-    ("stop them with `lunashard sandbox stop%s`; next:\n"):format(own_name(args)),
-    ("  lunashard run -c %s script.lua\n"):format(description.cluster_file)
+    ("stop them with `%s sandbox stop%s`; next:\n"):format(cli.program(), own_name(args)),
+    ("  %s run -c %s script.lua\n"):format(cli.program(), description.cluster_file)
   )
   io.stdout:write(description.cluster_file, "\n")
 end
@@ -87,7 +87,7 @@ end
 function actions.stop(options)
   local description, err = sandbox.stop(options)
   return description, err, function(_, args)
-    cli.say("sandbox: stopped; start it again with `lunashard sandbox start%s`", own_name(args))
+    cli.say("sandbox: stopped; start it again with `%s sandbox start%s`", cli.program(), own_name(args))
   end
 end
 
@@ -106,7 +106,7 @@ end
 function actions.kill(options, args)
   local description, err = sandbox.kill(options, args.server)
   return description, err, function()
-    cli.say("sandbox: killed %s; start it again with `lunashard sandbox start%s`", args.server, own_name(args))
+    cli.say("sandbox: killed %s; start it again with `%s sandbox start%s`", args.server, cli.program(), own_name(args))
   end
 end
 
