@@ -336,6 +336,13 @@ static void take_error(luna_conn *conn, PGresult *res)
     memcpy(request->w.err.sqlstate, sqlstate, strlen(sqlstate) < 6 ? strlen(sqlstate) + 1 : 0);
 }
 
+static void too_large(const luna_request *request, luna_err *err)
+{
+    luna_err_set(err, LUNA_ETOOLARGE, "the result has more than max_result_bytes (%zu)%s",
+                 request->max_bytes,
+                 request->read_only ? "" : "; a statement that writes may have been done");
+}
+
 /* Takes `res`. */
 static void take_rows(luna_conn *conn, PGresult *res)
 {
@@ -347,9 +354,7 @@ static void take_rows(luna_conn *conn, PGresult *res)
         return;
     }
     if (request->max_bytes > 0 && PQresultMemorySize(res) > request->max_bytes) {
-        luna_err_set(&request->w.err, LUNA_ETOOLARGE,
-                     "the result has %zu bytes, more than max_result_bytes (%zu)",
-                     PQresultMemorySize(res), request->max_bytes);
+        too_large(request, &request->w.err);
         PQclear(res);
         return;
     }
@@ -477,8 +482,7 @@ void luna_exchange_read(luna_conn *conn)
 {
     if (is_too_large(conn)) {
         luna_err err;
-        luna_err_set(&err, LUNA_ETOOLARGE, "the result has more than max_result_bytes (%zu)",
-                     conn->request->max_bytes);
+        too_large(conn->request, &err);
         luna_conn_close(conn, &err);
         return;
     }
