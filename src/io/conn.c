@@ -366,7 +366,7 @@ bool luna_conn_is_stale(const luna_conn *conn)
 {
     char byte;
     ssize_t n = recv(PQsocket(conn->pg), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-    return n == 0 || (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) || n > 0;
+    return n >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
 }
 
 /* ---- cancelling --------------------------------------------------------------- */

@@ -81,8 +81,7 @@ static bool send_request(luna_conn *conn, luna_request *request)
         conn->pipelined = true;
         return PQenterPipelineMode(conn->pg) && send_query(conn, request);
     case LUNA_REQUEST_SIMPLE:
-        conn->state_changed =
-            true; /* several statements, of which only the last one's tag is seen */
+        conn->state_changed = true; /* whatever of it the tags do not tell */
         return PQsendQuery(conn->pg, request->sql);
     case LUNA_REQUEST_COPY_IN: return PQsendQuery(conn->pg, request->sql);
     case LUNA_REQUEST_STREAM:
@@ -313,8 +312,9 @@ static void take_error(luna_conn *conn, PGresult *res)
     } else if (conn->executing != NULL && is_stale_plan(res, sqlstate)) {
         if (sqlstate[0] == '2')
             luna_statements_clear(&conn->statements);
-        else /* the server still has it under its old name */
-            conn->plans_changed = true, luna_statements_remove(&conn->statements, conn->executing);
+        else
+            luna_statements_remove(&conn->statements, conn->executing);
+        conn->plans_changed = true; /* the server may have it still, under its old name */
         conn->executing = NULL;
         conn->resend = request != NULL && !request->resent && !conn->in_transaction;
     }
