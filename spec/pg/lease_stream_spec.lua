@@ -171,8 +171,6 @@ describe("bulk rows", function()
     end)
 
     it("reports a refusal that had arrived before the end was sent", function()
-      local lease = lease_of(pools.open())
-      assert(lease:execute("CREATE TEMPORARY TABLE target (id int, name text)"))
       local copy = assert(lease:copy_in("COPY target (id, name) FROM STDIN"))
       for _ = 1, 2 do
         assert(copy:write("bad\tx\n"))

@@ -27,8 +27,10 @@ luna_request_handle *luna_request_push(lua_State *L, luna_request_kind kind);
 luna_request_handle *luna_request_make(lua_State *L, int idx, luna_request_kind kind,
                                        luna_err *err);
 
-/* Make it pending, for luna_pool_submit or luna_lease_submit; then park on it. */
-void luna_request_start(luna_request *request);
+/* Hand the request, which is on top of L, in and park on it; to be returned by
+ * the binding.  In a cancelled task nothing is sent. */
+int luna_request_park_on_pool(lua_State *L, luna_request *request, luna_pool *pool);
+int luna_request_park_on_lease(lua_State *L, luna_request *request, luna_lease *lease);
 
 /* Push a new lease on `pool`, whose handle is at `idx`, and park until it has
  * its connection; to be returned by the binding. */

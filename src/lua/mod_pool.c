@@ -150,9 +150,7 @@ static int pool_execute(lua_State *L)
     luna_request_handle *handle = luna_request_make(L, 2, kind, &err);
     if (handle == NULL)
         return luna_push_err(L, &err);
-    luna_request_start(&handle->request);
-    luna_pool_submit(pool, &handle->request);
-    return luna_task_park(L, &handle->request.w.op);
+    return luna_request_park_on_pool(L, &handle->request, pool);
 }
 
 /*** Wait for a connection of one's own. Yields; called through `lunashard.pool`.

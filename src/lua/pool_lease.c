@@ -68,9 +68,7 @@ static int lease_execute(lua_State *L)
     luna_request_handle *handle = luna_request_make(L, 2, kind, &err);
     if (handle == NULL)
         return luna_push_err(L, &err);
-    luna_request_start(&handle->request);
-    luna_lease_submit(lease, &handle->request);
-    return luna_task_park(L, &handle->request.w.op);
+    return luna_request_park_on_lease(L, &handle->request, lease);
 }
 
 /*** Start a query whose rows are fetched piece by piece. Yields.
@@ -86,9 +84,7 @@ static int lease_stream(lua_State *L)
     luna_request_handle *handle = luna_request_make(L, 2, LUNA_REQUEST_STREAM, &err);
     if (handle == NULL)
         return luna_push_err(L, &err);
-    luna_request_start(&handle->request);
-    luna_lease_submit(lease, &handle->request);
-    return luna_task_park(L, &handle->request.w.op);
+    return luna_request_park_on_lease(L, &handle->request, lease);
 }
 
 /*** The next rows of a stream. Yields.
@@ -110,9 +106,7 @@ static int lease_fetch(lua_State *L)
     request->max_rows = max_rows;
     request->read_only = true;
     request->w.deadline = deadline;
-    luna_request_start(request);
-    luna_lease_submit(lease, request);
-    return luna_task_park(L, &request->w.op);
+    return luna_request_park_on_lease(L, request, lease);
 }
 
 /*** End a stream before its last row: cancels it on the server.
@@ -140,9 +134,7 @@ static int lease_copy_in(lua_State *L)
     lua_pushnil(L);
     lua_pushnumber(L, deadline);
     luna_request_handle *handle = luna_request_make(L, 2, LUNA_REQUEST_COPY_IN, &err);
-    luna_request_start(&handle->request);
-    luna_lease_submit(lease, &handle->request);
-    return luna_task_park(L, &handle->request.w.op);
+    return luna_request_park_on_lease(L, &handle->request, lease);
 }
 
 /*** Send COPY data: bytes, or rows to be written in the text format. Yields.
@@ -171,9 +163,7 @@ static int lease_copy_write(lua_State *L)
     request->bytes = handle->bytes.data;
     request->n_bytes = handle->bytes.len;
     request->w.deadline = deadline;
-    luna_request_start(request);
-    luna_lease_submit(lease, request);
-    return luna_task_park(L, &request->w.op);
+    return luna_request_park_on_lease(L, request, lease);
 }
 
 /*** End COPY, or abort it for a reason. Yields.
@@ -194,9 +184,7 @@ static int lease_copy_end(lua_State *L)
         handle->request.bytes = handle->bytes.data;
     }
     handle->request.w.deadline = deadline;
-    luna_request_start(&handle->request);
-    luna_lease_submit(lease, &handle->request);
-    return luna_task_park(L, &handle->request.w.op);
+    return luna_request_park_on_lease(L, &handle->request, lease);
 }
 
 /*** Give the connection back; an open transaction is rolled back. Any number of times.

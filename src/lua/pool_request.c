@@ -54,9 +54,26 @@ luna_request_handle *luna_request_make(lua_State *L, int idx, luna_request_kind 
     return handle;
 }
 
-void luna_request_start(luna_request *request)
+static int request_park(lua_State *L, luna_request *request, luna_pool *pool, luna_lease *lease)
 {
     luna_op_start(&request->w.op, &luna_rt.loop, luna_task_wake, luna_waiter_cancel);
+    if (luna_task_is_cancelled()) /* its wait will raise: what it asks for must not happen */
+        luna_op_post(&request->w.op, LUNA_ECANCELED);
+    else if (lease != NULL)
+        luna_lease_submit(lease, request);
+    else
+        luna_pool_submit(pool, request);
+    return luna_task_park(L, &request->w.op);
+}
+
+int luna_request_park_on_pool(lua_State *L, luna_request *request, luna_pool *pool)
+{
+    return request_park(L, request, pool, NULL);
+}
+
+int luna_request_park_on_lease(lua_State *L, luna_request *request, luna_lease *lease)
+{
+    return request_park(L, request, NULL, lease);
 }
 
 static int push_failure(lua_State *L, luna_request *request)

@@ -1,6 +1,7 @@
 #include "runtime.h"
 
 #include <lauxlib.h>
+#include <luajit.h>
 #include <lualib.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,7 +43,7 @@ int luna_runtime_open(void)
     luaL_openlibs(L);
     if (getenv("LUNASHARD_GCSTRESS") != NULL) { /* collect all the time: finds missing anchors */
         lua_gc(L, LUA_GCSETPAUSE, 0);
-        lua_gc(L, LUA_GCSETSTEPMUL, 10000);
+        luaJIT_setmode(L, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_OFF); /* traces starve under it */
     }
     preload_bindings(L);
 
