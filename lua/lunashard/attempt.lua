@@ -69,7 +69,9 @@ end
 -- @number retries
 -- @tparam ?number deadline
 -- @tparam func fn returns a result table, or nil and an error
--- @param a,b,c passed on
+-- @param a passed on
+-- @param b passed on
+-- @param c passed on
 -- @treturn[1] table the result, with `shard_id` and `attempts`
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error

@@ -200,7 +200,7 @@ local function split_options(self, opts)
 end
 
 --- Run a statement, or give what it gave before. Yields.
--- As @{lunashard.router.Router:execute}, and returns what that returns; rows are the caller's own,
+-- As `router:execute`, and returns what that returns; rows are the caller's own,
 -- though decoded JSON and arrays in them are shared and must not be changed.
 -- @string sql
 -- @tparam[opt] table params

@@ -1,5 +1,5 @@
 --- Declarative templates for the manager's and the router's options.
--- A template maps each name to its type, range and default; @{check} walks a
+-- A template maps each name to its type, range and default; `check` walks a
 -- table along it and says, with the full path, what is wrong. A checked
 -- configuration is a new table: what the caller passed is never changed or kept.
 -- @module lunashard.config

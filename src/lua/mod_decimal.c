@@ -1,4 +1,6 @@
 /* mod_decimal.c - lunashard.core.decimal: exact decimals for aggregates.  Layer: lua. */
+/*** Exact decimals for aggregates.
+@module lunashard.core.decimal */
 #include <lauxlib.h>
 #include <lua.h>
 #include <math.h>

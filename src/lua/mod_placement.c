@@ -3,6 +3,8 @@
  *
  * A bucket map is a userdata whose environment is the list of its shards' ids, so that routing a
  * key is one call from Lua.  Key ranges and ids are in placement_range.c and placement_id.c. */
+/*** Bucket maps, hashes, key ranges and ids. Scripts use `lunashard.strategy` and `lunashard.ids`.
+@module lunashard.core.placement */
 #include <string.h>
 
 #include "bind.h"

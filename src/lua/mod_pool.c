@@ -1,6 +1,8 @@
 /* mod_pool.c - lunashard.core.pool: pools.  Layer: lua.
  *
  * Leases and requests are in pool_lease.c and pool_request.c. */
+/*** Pools, leases and requests. Scripts use `lunashard.pool`.
+@module lunashard.core.pool */
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,4 +1,6 @@
 /* mod_task.c - lunashard.core.task: spawning, sleeping, events.  Layer: lua. */
+/*** Spawning, sleeping, events. Scripts use `lunashard.task`.
+@module lunashard.core.task */
 #include <string.h>
 
 #include "bind.h"

@@ -1,4 +1,6 @@
 /* placement_id.c - unique ids for lunashard.core.placement. */
+/*** Unique ids.
+@classmod lunashard.core.placement.ids */
 #include <time.h>
 
 #include "bind.h"

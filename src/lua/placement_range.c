@@ -1,4 +1,6 @@
 /* placement_range.c - key ranges for lunashard.core.placement. */
+/*** Key ranges.
+@classmod lunashard.core.placement.ranges */
 #include <string.h>
 
 #include "bind.h"

@@ -1,4 +1,6 @@
 /* pool_lease.c - the lease userdata of lunashard.core.pool.  Layer: lua. */
+/*** Leases.
+@classmod lunashard.core.pool.lease */
 #include <lauxlib.h>
 #include <stdlib.h>
 #include <string.h>

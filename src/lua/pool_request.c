@@ -1,4 +1,6 @@
 /* pool_request.c - the request userdata of lunashard.core.pool.  Layer: lua. */
+/*** Requests.
+@classmod lunashard.core.pool.request */
 #include <lauxlib.h>
 #include <string.h>
 

@@ -13,6 +13,8 @@
  *   - a completion never runs inside the call that started the operation
  *   - a task waits for at most one operation, which it cancels when cancelled
  *   - a cancelled task that keeps on waiting is abandoned, never looped with */
+/*** Tasks and their handles.
+@classmod lunashard.core.task.handle */
 #include "task.h"
 
 #include <lauxlib.h>
