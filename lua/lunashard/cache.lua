@@ -9,13 +9,13 @@
 -- `current_user`) belongs on the router itself.
 -- @module lunashard.cache
 
-local cache_key = require("lunashard.cache_key")
+local cache_key = require("lunashard.cache.key")
 local errors = require("lunashard.errors")
 local options = require("lunashard.options")
-local routing = require("lunashard.routing")
-local statement = require("lunashard.statement")
+local routing = require("lunashard.router.routing")
+local statement = require("lunashard.router.statement")
 local task = require("lunashard.task")
-local ttl_cache = require("lunashard.ttl_cache")
+local ttl_cache = require("lunashard.cache.ttl")
 
 local cache = {}
 

@@ -2,14 +2,14 @@
 -- It owns the pools and the health records; the router asks it where to go.
 -- @module lunashard.manager
 
-local binding = require("lunashard.binding")
+local binding = require("lunashard.manager.binding")
 local config = require("lunashard.config")
 local errors = require("lunashard.errors")
-local health = require("lunashard.health")
+local health = require("lunashard.manager.health")
 local options_of = require("lunashard.options")
-local probe = require("lunashard.probe")
-local shard = require("lunashard.shard")
-local topology = require("lunashard.topology")
+local probe = require("lunashard.manager.probe")
+local shard = require("lunashard.manager.shard")
+local topology = require("lunashard.manager.topology")
 local warn = require("lunashard.warn")
 
 local manager = {}

@@ -6,7 +6,7 @@
 
 local errors = require("lunashard.errors")
 local options = require("lunashard.options")
-local sortkey = require("lunashard.sortkey")
+local sortkey = require("lunashard.order.sortkey")
 
 local order = {}
 

@@ -1,12 +1,12 @@
 --- The router: sends statements to the shards that own their keys.
 -- @module lunashard.router
 
-local attempt = require("lunashard.attempt")
+local attempt = require("lunashard.router.attempt")
 local config = require("lunashard.config")
 local manager_module = require("lunashard.manager")
 local options = require("lunashard.options")
-local routing = require("lunashard.routing")
-local statistics = require("lunashard.statistics")
+local routing = require("lunashard.router.routing")
+local statistics = require("lunashard.router.statistics")
 local task = require("lunashard.task")
 
 local router = {}
@@ -126,7 +126,7 @@ function Router:execute(sql, params, opts)
 end
 
 --- What the router has done so far.
--- @treturn table see `lunashard.statistics`
+-- @treturn table see `lunashard.router.statistics`
 function Router:get_statistics()
   return self.statistics:snapshot()
 end
@@ -134,7 +134,7 @@ end
 -- Each part adds its methods to the one class.
 for _, part in ipairs({ "scatter", "reference", "broadcast", "transaction", "execute_many", "copy_in", "stream",
   "explain" }) do
-  for name, method in pairs(require("lunashard." .. part).methods) do
+  for name, method in pairs(require("lunashard.router." .. part).methods) do
     Router[name] = method
   end
 end

@@ -10,7 +10,7 @@
 -- strings text keys), `shards`.
 -- @module lunashard.strategy
 
-local bound_strategy = require("lunashard.bound_strategy")
+local bound_strategy = require("lunashard.strategy.bound")
 local errors = require("lunashard.errors")
 
 local SHIPPED = {
@@ -288,7 +288,7 @@ end
 -- @param given anything that @{spec} takes
 -- @tparam {table,...} shards each with `shard_id`, and `weight` and `region` where they matter
 -- @tparam[opt] table opts `key_type` as the table declares it, `shard_key` when the strategy has none
--- @treturn lunashard.bound_strategy
+-- @treturn lunashard.strategy.bound
 function strategy.bind(given, shards, opts)
   local result = at_caller(bind, given, shards, opts or {})
   return result

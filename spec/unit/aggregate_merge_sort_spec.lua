@@ -1,6 +1,6 @@
 local aggregate = require("lunashard.aggregate")
 local errors = require("lunashard.errors")
-local merge = require("lunashard.merge")
+local merge = require("lunashard.order.merge")
 local order = require("lunashard.order")
 local results = require("spec.support.shard_results")
 

@@ -1,7 +1,7 @@
 local errors = require("lunashard.errors")
 local order = require("lunashard.order")
 local results = require("spec.support.shard_results")
-local sortkey = require("lunashard.sortkey")
+local sortkey = require("lunashard.order.sortkey")
 
 -- Values of a type in the order in which PostgreSQL sorts them; spec/pg asks the server itself.
 local SORTED = {

@@ -7,9 +7,9 @@
 -- A mean of the shards' means is not the mean, and is refused.
 -- @module lunashard.aggregates.avg
 
-local columns = require("lunashard.columns")
+local columns = require("lunashard.aggregate.columns")
 local errors = require("lunashard.errors")
-local fold = require("lunashard.fold")
+local fold = require("lunashard.aggregate.fold")
 local options = require("lunashard.options")
 
 local PARTS = { sum = "string", count = "string" }

@@ -2,8 +2,8 @@
 -- Unlike a sum it is 0 where there is nothing.
 -- @module lunashard.aggregates.count
 
-local columns = require("lunashard.columns")
-local fold = require("lunashard.fold")
+local columns = require("lunashard.aggregate.columns")
+local fold = require("lunashard.aggregate.fold")
 
 -- Rows themselves, in a column called count.
 local Rows = {}

@@ -2,7 +2,7 @@
 -- over all columns. Rows come in the order in which they were first seen.
 -- @module lunashard.aggregates.distinct
 
-local identity = require("lunashard.identity")
+local identity = require("lunashard.aggregate.identity")
 local options = require("lunashard.options")
 
 local plugin = { api = 1, kind = "aggregate", name = "distinct", returns = "rows" }

@@ -15,8 +15,8 @@
 -- @module lunashard.aggregates.group_by
 
 local errors = require("lunashard.errors")
-local fold = require("lunashard.fold")
-local identity = require("lunashard.identity")
+local fold = require("lunashard.aggregate.fold")
+local identity = require("lunashard.aggregate.identity")
 local options = require("lunashard.options")
 
 local plugin = { api = 1, kind = "aggregate", name = "group_by", returns = "rows" }

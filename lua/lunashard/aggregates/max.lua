@@ -2,7 +2,7 @@
 -- Text needs `max("name", { collate = "C" })`, for only the server knows its other collations.
 -- @module lunashard.aggregates.max
 
-local columns = require("lunashard.columns")
-local fold = require("lunashard.fold")
+local columns = require("lunashard.aggregate.columns")
+local fold = require("lunashard.aggregate.fold")
 
 return columns.simple_plugin("max", fold.max, { collate = "string", type = "string" })

@@ -3,7 +3,7 @@
 -- rows are not is named in a `NOT_MERGEABLE` error. Text needs `{ collate = "C" }`.
 -- @module lunashard.aggregates.merge_sort
 
-local merge = require("lunashard.merge")
+local merge = require("lunashard.order.merge")
 local options = require("lunashard.options")
 local order = require("lunashard.order")
 

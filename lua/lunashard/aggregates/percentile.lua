@@ -7,7 +7,7 @@
 local errors = require("lunashard.errors")
 local options = require("lunashard.options")
 local order = require("lunashard.order")
-local sortkey = require("lunashard.sortkey")
+local sortkey = require("lunashard.order.sortkey")
 
 local plugin = { api = 1, kind = "aggregate", name = "percentile", returns = "row" }
 

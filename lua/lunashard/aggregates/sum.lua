@@ -2,7 +2,7 @@
 -- Exact for int and numeric whatever the size; NULL (an absent field) over no values.
 -- @module lunashard.aggregates.sum
 
-local columns = require("lunashard.columns")
-local fold = require("lunashard.fold")
+local columns = require("lunashard.aggregate.columns")
+local fold = require("lunashard.aggregate.fold")
 
 return columns.simple_plugin("sum", fold.sum)

@@ -20,7 +20,7 @@
 -- @module lunashard.strategies.consistent_hash
 
 local core = require("lunashard.core.placement")
-local placement = require("lunashard.placement")
+local placement = require("lunashard.strategy.placement")
 
 local MAX_NODES = 100000
 

@@ -8,9 +8,9 @@
 -- @module lunashard.strategies.directory
 
 local errors = require("lunashard.errors")
-local placement = require("lunashard.placement")
+local placement = require("lunashard.strategy.placement")
 local task = require("lunashard.task")
-local ttl_cache = require("lunashard.ttl_cache")
+local ttl_cache = require("lunashard.cache.ttl")
 
 local directory = {
   api = 1,

@@ -7,7 +7,7 @@
 -- @module lunashard.strategies.first_of
 
 local errors = require("lunashard.errors")
-local members = require("lunashard.strategy_members")
+local members = require("lunashard.strategy.members")
 
 local first_of = { api = 1, kind = "strategy", name = "first_of", options = {}, has_members = true }
 

@@ -7,7 +7,7 @@
 
 local core = require("lunashard.core.placement")
 local errors = require("lunashard.errors")
-local placement = require("lunashard.placement")
+local placement = require("lunashard.strategy.placement")
 
 local geographic = {
   api = 1,

@@ -9,7 +9,7 @@
 -- @module lunashard.strategies.hash
 
 local core = require("lunashard.core.placement")
-local placement = require("lunashard.placement")
+local placement = require("lunashard.strategy.placement")
 
 local hash = { api = 1, kind = "strategy", name = "hash", options = {} }
 

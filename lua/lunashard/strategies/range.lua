@@ -11,7 +11,7 @@
 
 local core = require("lunashard.core.placement")
 local errors = require("lunashard.errors")
-local placement = require("lunashard.placement")
+local placement = require("lunashard.strategy.placement")
 
 local BOUNDS = { "below" }
 

@@ -24,7 +24,7 @@
 -- @module lunashard.strategies.rendezvous
 
 local core = require("lunashard.core.placement")
-local placement = require("lunashard.placement")
+local placement = require("lunashard.strategy.placement")
 
 local rendezvous = { api = 1, kind = "strategy", name = "rendezvous", options = {} }
 

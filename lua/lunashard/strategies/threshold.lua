@@ -4,7 +4,7 @@
 -- @module lunashard.strategies.threshold
 
 local core = require("lunashard.core.placement")
-local members = require("lunashard.strategy_members")
+local members = require("lunashard.strategy.members")
 
 local threshold = { api = 1, kind = "strategy", name = "threshold", options = { "below", "old", "new" } }
 

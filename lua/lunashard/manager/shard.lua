@@ -1,0 +1,123 @@
+--- One shard as the manager holds it: a primary, its replicas, a pool and a health record for each.
+-- What is public of a shard is `info`; passwords live in a table of this module
+-- alone, so that printing any object of the library never shows them.
+-- @module lunashard.manager.shard
+
+local health = require("lunashard.manager.health")
+
+local shard = {}
+
+-- endpoint -> its pool's options, until they are needed; weak, to die with the endpoint.
+local secrets = setmetatable({}, { __mode = "k" })
+
+local POOL_FIELDS = {
+  "host", "port", "database", "user", "password", "passfile", "sslmode", "sslrootcert", "sslcert",
+  "sslkey", "sslpassword", "sslcrl", "sslcrldir", "sslsni", "ssl_min_protocol_version",
+  "ssl_max_protocol_version", "channel_binding",
+}
+local PUBLIC_FIELDS = {
+  "shard_id", "host", "port", "database", "user", "weight", "region", "tags", "metadata", "sslmode",
+  "pool_size",
+}
+
+local function pool_options(given, shard_id, cfg)
+  local options = {
+    shard_id = shard_id,
+    application_name = cfg.application_name or "lunashard",
+    max_size = given.pool_size or cfg.connection_pool_size,
+    min_size = math.min(cfg.connection_pool_min, given.pool_size or cfg.connection_pool_size),
+    max_waiters = cfg.max_waiters,
+    connection_timeout = cfg.connection_timeout,
+    idle_timeout = cfg.idle_timeout,
+    max_lifetime = cfg.max_lifetime,
+    statement_cache = cfg.statement_cache,
+    max_result_bytes = cfg.max_result_bytes,
+  }
+  for _, name in ipairs(POOL_FIELDS) do
+    options[name] = given[name]
+  end
+  return options
+end
+
+local function new_endpoint(role, given, shard_id, cfg)
+  local endpoint = {
+    name = given.host .. ":" .. given.port,
+    role = role,
+    shard_id = shard_id,
+    health = health.new(cfg.max_consecutive_failures),
+  }
+  secrets[endpoint] = pool_options(given, shard_id, cfg)
+  return endpoint
+end
+
+local function public(given)
+  local info = {}
+  for _, name in ipairs(PUBLIC_FIELDS) do
+    info[name] = given[name]
+  end
+  return info
+end
+
+local Member = {}
+Member.__index = Member
+
+--- Build a shard from checked options. Connects nowhere.
+-- @tparam table given from `config.shard`
+-- @tparam table cfg from `config.manager`
+-- @treturn Member `shard_id`, `info`, `primary`, `replicas`, `endpoints`
+function shard.new(given, cfg)
+  local id = given.shard_id
+  local member = {
+    shard_id = id,
+    info = public(given),
+    primary = new_endpoint("primary", given, id, cfg),
+    replicas = {},
+    turn = 0,
+  }
+  member.endpoints = { member.primary }
+  for i, replica in ipairs(given.replicas or {}) do
+    member.replicas[i] = new_endpoint("replica", replica, id, cfg)
+    member.endpoints[i + 1] = member.replicas[i]
+    member.info.replicas = member.info.replicas or {}
+    member.info.replicas[i] = public(replica)
+  end
+  return setmetatable(member, Member)
+end
+
+--- Create the pools. They connect when they are used, or at once for a minimum size.
+function Member:open()
+  local new_pool = require("lunashard.pool").new
+  for _, endpoint in ipairs(self.endpoints) do
+    if not endpoint.pool then
+      endpoint.pool = new_pool(secrets[endpoint])
+      endpoint.health.pool = endpoint.pool
+    end
+  end
+end
+
+--- Close the pools; what waits in them completes with `CLOSED`.
+function Member:close()
+  for _, endpoint in ipairs(self.endpoints) do
+    if endpoint.pool then
+      endpoint.pool:close()
+    end
+  end
+end
+
+--- The endpoint for a read: replicas in turn, the primary when none is usable.
+-- @number now on the clock of `lunashard.now`
+-- @treturn table endpoint
+function Member:reader(now)
+  local replicas = self.replicas
+  local n = #replicas
+  for _ = 1, n do
+    self.turn = self.turn % n + 1
+    local replica = replicas[self.turn]
+    if health.is_usable(replica.health, now) then
+      return replica
+    end
+  end
+  return self.primary
+end
+
+return shard

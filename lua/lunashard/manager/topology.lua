@@ -1,0 +1,203 @@
+--- Changes of the set of shards under a static map.
+-- Nothing here moves rows, so a change that would make keys belong to another shard is refused:
+-- their rows would no longer be found.
+-- @module lunashard.manager.topology
+
+local binding = require("lunashard.manager.binding")
+local errors = require("lunashard.errors")
+local movement = require("lunashard.strategy.movement")
+local probe = require("lunashard.manager.probe")
+local task = require("lunashard.task")
+
+local topology = {}
+
+--- Options of `add_shard` and `remove_shard`.
+-- @table OPTIONS
+topology.OPTIONS = { strategy = "any", allow_placement_change = "boolean", keys = "table" }
+
+local INNER_SAMPLE = 2048
+
+--- Make a manager use these shards and strategies from now on.
+-- @tparam Manager manager
+-- @tparam {table,...} members
+-- @tparam table strategies from `binding.bind`
+function topology.install(manager, members, strategies)
+  local by_id, infos, records = {}, {}, {}
+  for i, member in ipairs(members) do
+    by_id[member.shard_id] = member
+    infos[i] = member.info
+    records[member.shard_id] = member.primary.health
+  end
+  manager.members, manager.by_id = members, by_id
+  manager.shards, manager.shard_health = infos, records
+  manager.strategies, manager.strategy = strategies, strategies.default
+  -- A directory that lives in a table asks its shard through the manager's pools.
+  for _, bound in pairs(strategies.by_type) do
+    bound:attach(function(shard_id, sql, params)
+      local ok, err = manager:check_open()
+      local member
+      if ok then
+        member, err = manager:member(shard_id)
+      end
+      if not member then
+        return nil, err
+      end
+      return member.primary.pool:execute(sql, params, { deadline = task.now() + manager.options.query_timeout })
+    end)
+  end
+end
+
+-- A placement by ranges changes at its bounds alone, so keys at and beside every bound
+-- tell everything.
+local function range_keys(spec, keys)
+  local function add(given)
+    if type(given) == "table" and type(given[1]) == "table" then
+      for _, one in ipairs(given) do
+        add(one)
+      end
+    elseif type(given) == "table" then
+      for _, bound in pairs(given) do
+        keys[#keys + 1] = bound
+        if type(bound) == "number" then
+          keys[#keys + 1], keys[#keys + 2] = bound - 1, bound + 1
+        elseif type(bound) == "string" then
+          keys[#keys + 1] = bound .. "\0"
+        end
+      end
+    end
+  end
+  for _, given in pairs(spec.options.ranges or {}) do
+    add(given)
+  end
+end
+
+local function geographic_keys(members, keys)
+  for _, member in ipairs(members) do
+    local region = member.info.region
+    keys[#keys + 1] = region
+    for i = 1, INNER_SAMPLE do
+      keys[#keys + 1] = { region, i }
+    end
+  end
+end
+
+-- Keys to compare two placements by, where they have no bucket map.
+local function keys_for(manager, before, after)
+  local keys = {}
+  if before.name == "range" and after.name == "range" then
+    range_keys(before.spec, keys)
+    range_keys(after.spec, keys)
+  elseif before.name == "geographic" and after.name == "geographic" then
+    geographic_keys(manager.members, keys)
+  else
+    keys = movement.sample(before.key_type)
+  end
+  return keys
+end
+
+-- Keys that had no shard before cannot be misplaced; keys that have none any more can.
+local function compare_by_keys(before, after, keys)
+  local moved, total = 0, 0
+  for _, key in ipairs(keys) do
+    local from = before:route(key)
+    if from then
+      total = total + 1
+      moved = moved + (after:route(key) ~= from and 1 or 0)
+    end
+  end
+  return { moved = moved, total = total, fraction = total > 0 and moved / total or 0, unit = "keys" }
+end
+
+local function compare(manager, before, after, keys)
+  if before.map and after.map and not keys then
+    return before:movement(after)
+  end
+  return compare_by_keys(before, after, keys or keys_for(manager, before, after))
+end
+
+local function advice(what, change)
+  return ("%s would send %.1f %% of the keys (%d of %d %s looked at) to another shard while their rows stay where they "
+    .. "are; move them with a rebalance job, or pass allow_placement_change = true when there are no rows yet")
+    :format(what, change.fraction * 100, change.moved, change.total, change.unit)
+end
+
+-- The strategies over `members`, unless rows would be misplaced.
+local function plan(manager, members, opts, what)
+  local strategies, message = binding.bind(opts.strategy or manager.strategies.spec, members, manager.tables)
+  if not strategies then
+    return nil, errors.new("INVALID", { message = what .. ": strategy: " .. message })
+  elseif opts.allow_placement_change then
+    return strategies
+  end
+  for name, before in pairs(manager.strategies.by_type) do
+    local change, err = compare(manager, before, strategies.by_type[name], opts.keys)
+    if not change then
+      return nil, err
+    elseif change.moved > 0 then
+      return nil, errors.new("PLACEMENT_CHANGED", { message = advice(what, change), movement = change })
+    end
+  end
+  return strategies
+end
+
+--- Add a shard. Yields when the manager is initialized.
+-- @tparam Manager manager
+-- @tparam table member
+-- @tparam table opts
+-- @treturn[1] boolean true
+-- @treturn[2] nil, the manager is unchanged
+-- @treturn[2] lunashard.error
+function topology.add(manager, member, opts)
+  local members = {}
+  for i, present in ipairs(manager.members) do
+    members[i] = present
+  end
+  members[#members + 1] = member
+  local strategies, err = plan(manager, members, opts, "adding " .. member.shard_id)
+  if not strategies then
+    return nil, err
+  end
+  if manager.initialized then
+    member:open()
+    local ok
+    ok, err = probe.all(manager, { member })
+    -- While the probe waited, others may have changed or closed the manager.
+    if ok and (manager.closed or manager.by_id[member.shard_id] or #manager.members ~= #members - 1) then
+      ok, err = nil, errors.new("INVALID", { message = "the shards changed meanwhile; try again" })
+    end
+    if not ok then
+      member:close()
+      return nil, err
+    end
+  end
+  topology.install(manager, members, strategies)
+  return true
+end
+
+--- Remove a shard and close its pools.
+-- @tparam Manager manager
+-- @tparam table member
+-- @tparam table opts
+-- @treturn[1] boolean true
+-- @treturn[2] nil, the manager is unchanged
+-- @treturn[2] lunashard.error
+function topology.remove(manager, member, opts)
+  local members = {}
+  for _, present in ipairs(manager.members) do
+    if present ~= member then
+      members[#members + 1] = present
+    end
+  end
+  if #members == 0 then
+    return nil, errors.new("INVALID", { message = ("%s is the only shard"):format(member.shard_id) })
+  end
+  local strategies, err = plan(manager, members, opts, "removing " .. member.shard_id)
+  if not strategies then
+    return nil, err
+  end
+  topology.install(manager, members, strategies)
+  member:close()
+  return true
+end
+
+return topology

@@ -1,0 +1,132 @@
+--- The same SQL script on every shard: schema changes and maintenance.
+-- Each shard runs it on a connection of its own by the simple protocol, where several
+-- statements in one string are one transaction unless they say otherwise.
+-- @module lunashard.router.broadcast
+
+local attempt = require("lunashard.router.attempt")
+local options = require("lunashard.options")
+local scatter = require("lunashard.router.scatter")
+local task = require("lunashard.task")
+
+local broadcast = { methods = {} }
+
+local BROADCAST = {
+  parallel = "any",
+  canary = "string",
+  stop_on_error = "boolean",
+  on_failure = "string",
+  shard_ids = "table",
+  timeout = "seconds",
+}
+
+local function check(opts)
+  local width = opts.parallel
+  if width ~= nil and type(width) ~= "boolean" and not (type(width) == "number" and width >= 1 and width % 1 == 0) then
+    error("execute_on_all_shards: option parallel: expected true, false or a whole number from 1, got "
+      .. options.describe(width), 3)
+  elseif opts.on_failure ~= nil and opts.on_failure ~= "fail" and opts.on_failure ~= "partial" then
+    error('execute_on_all_shards: option on_failure: expected "fail" or "partial", got '
+      .. options.describe(opts.on_failure), 3)
+  end
+end
+
+local function on_lease(endpoint, sql, deadline)
+  local lease, err = endpoint.pool:acquire(deadline)
+  if not lease then
+    return nil, err
+  end
+  local ok, result
+  ok, result, err = pcall(lease.execute, lease, sql, nil, { simple = true, deadline = deadline })
+  lease:release()
+  if not ok then
+    error(result, 0)
+  end
+  return result, err
+end
+
+-- The canary first and alone; false when it failed, and then nobody else is asked.
+local function run(router, members, sql, opts, deadline)
+  local function one(member)
+    return attempt.run(router, member, false, router.retries, deadline, on_lease, sql, deadline)
+  end
+  local width = opts.parallel
+  if width == nil or width == true then
+    width = router.max_parallel_shards or #members
+  end
+  local how = { limit = width or 1, stop_on_error = opts.stop_on_error }
+  if not opts.canary then
+    return scatter.run(members, how, one)
+  end
+  local first, rest = {}, {}
+  for _, member in ipairs(members) do
+    local list = member.shard_id == opts.canary and first or rest
+    list[#list + 1] = member
+  end
+  local results, failed = scatter.run(first, how, one)
+  if #failed > 0 then
+    for _, member in ipairs(rest) do
+      results[#results + 1] = { success = false, shard_id = member.shard_id, rows = {}, started = false }
+    end
+    return results, failed
+  end
+  local more
+  more, failed = scatter.run(rest, how, one)
+  for _, result in ipairs(more) do
+    results[#results + 1] = result
+  end
+  return results, failed
+end
+
+--- Run SQL on every shard, each on a connection of its own. Yields.
+-- Several statements in one string are allowed. It is not atomic over the shards: the answer always
+-- says what was done where.
+-- @string sql
+-- @tparam[opt] table opts `parallel` [true]: false or a number of shards at a time; `canary`: a shard_id that goes
+--   first, and when it fails the others are left alone; `stop_on_error` [false]: start no more shards after a
+--   failure;
+--   `on_failure = "partial"`: return the result also when shards failed; `shard_ids`; `timeout` seconds for all
+-- @treturn[1] table `success`, `complete`, `shard_results` (shard_id -> result, or `{ success = false, error,
+--   started }`),
+--   `failed` (list of `{ shard_id, error }`), `done`, `skipped` (lists of names), `error_message`, `duration`
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `SHARDS_FAILED` with `failed`, `shard_results`, `done`, `skipped`; `NO_SHARD`, `CLOSED`
+function broadcast.methods:execute_on_all_shards(sql, opts)
+  if type(sql) ~= "string" then
+    error("execute_on_all_shards: expected SQL as a string, got a " .. type(sql), 2)
+  end
+  opts = options.check(opts, BROADCAST, "execute_on_all_shards")
+  check(opts)
+  local ok, err = self.manager:check_open()
+  if not ok then
+    return nil, err
+  end
+  local members
+  members, err = scatter.members(self.manager, opts.shard_ids)
+  if members and opts.canary then
+    ok, err = self.manager:member(opts.canary)
+    members = ok and members
+  end
+  if not members then
+    return nil, err
+  end
+  local started = task.now()
+  local results, failed = run(self, members, sql, opts, self:deadline(opts))
+  local report = scatter.report(results, failed)
+  report.elapsed = task.now() - started
+  local failure = #failed > 0 and scatter.failure(failed, #results, report) or nil
+  if failure and opts.on_failure ~= "partial" then
+    return nil, failure
+  end
+  return {
+    success = failure == nil,
+    complete = failure == nil,
+    shard_results = report.shard_results,
+    failed = failed,
+    done = report.done,
+    skipped = report.skipped,
+    error_message = failure and tostring(failure),
+    duration = report.elapsed,
+  }
+end
+
+return broadcast

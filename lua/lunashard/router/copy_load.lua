@@ -1,0 +1,243 @@
+--- COPY into several shards at once, committed together as far as that can be.
+-- A job has one load for each shard that gets rows; each is a task with a connection of its own
+-- inside a transaction. No load commits before all have sent everything without complaint.
+-- @module lunashard.router.copy_load
+
+local errors = require("lunashard.errors")
+local scatter = require("lunashard.router.scatter")
+local task = require("lunashard.task")
+
+local copy_load = {}
+
+local MAX_QUEUED = 2 -- batches that may wait for a shard that is slow
+
+-- ---- one shard's load: a task ----------------------------------------------------
+
+local Load = {}
+Load.__index = Load
+
+-- Everything that happens on the connection happens in one task, to which the lease belongs.
+function Load:work()
+  local lease, err = self.pool:acquire(self.deadline or self.acquire_deadline)
+  if not lease then
+    return nil, err
+  end
+  local timing = { deadline = self.deadline }
+  local ok
+  ok, err = lease:execute("BEGIN", nil, timing)
+  local copy
+  if ok then
+    copy, err = lease:copy_in(self.sql, { deadline = self.deadline, columns = self.n_columns })
+  end
+  while copy do
+    local batch = table.remove(self.queue, 1)
+    if batch then
+      self.changed:notify()
+      ok, err = copy:write_rows(batch)
+      if not ok then
+        break
+      end
+    elseif self.finished then
+      break
+    else
+      self.changed:wait(self.deadline)
+      if self.deadline and task.now() >= self.deadline then
+        err = errors.new("TIMEOUT", { message = "the rows did not arrive in time" })
+        break
+      end
+    end
+  end
+  if copy and not err then
+    local result
+    result, err = copy:finish()
+    self.rows = result and result.row_count
+  end
+  if err then
+    lease:release()
+    return nil, err
+  end
+  return self:commit(lease, timing)
+end
+
+-- Wait for the others, then commit.
+function Load:commit(lease, timing)
+  self.loaded = true
+  self.changed:notify()
+  while not self.may_commit do
+    self.changed:wait()
+  end
+  self.commit_sent = true
+  local result, err = lease:execute("COMMIT", nil, timing)
+  lease:release()
+  if result and result.command == "COMMIT" then
+    return true
+  elseif err and err.code ~= "SQL" then
+    err = errors.new("UNKNOWN_OUTCOME", {
+      message = "COMMIT was not confirmed; the rows may have been committed",
+      endpoint = err.endpoint,
+      cause = err,
+    })
+  end
+  return nil, err or errors.new("SQL", { message = "the server rolled the load back", sqlstate = "25P02" })
+end
+
+local function start(job, member)
+  local load_ = setmetatable({
+    shard_id = member.shard_id,
+    pool = member.primary.pool,
+    sql = job.sql,
+    n_columns = job.n_columns,
+    queue = {},
+    changed = job.changed,
+    deadline = job.deadline,
+    acquire_deadline = job.router:deadline({}),
+  }, Load)
+  load_.task = task.spawn(function()
+    local ok, done, err = pcall(load_.work, load_)
+    if not ok then
+      done, err = nil, errors.wrap(done, { code = errors.is(done) and done.code or "INVALID" })
+    end
+    load_.committed, load_.err, load_.ended = done, err and errors.wrap(err, { shard_id = load_.shard_id }), true
+    job.changed:notify()
+  end):watch()
+  return load_
+end
+
+-- ---- the whole load -----------------------------------------------------------------
+
+local Job = {}
+Job.__index = Job
+
+--- A job without loads.
+-- @tparam Router router
+-- @string sql the COPY command
+-- @number n_columns how many values a row has
+-- @tparam ?number deadline for all of it
+-- @treturn Job
+function copy_load.new(router, sql, n_columns, deadline)
+  return setmetatable({
+    router = router,
+    manager = router.manager,
+    sql = sql,
+    n_columns = n_columns,
+    deadline = deadline,
+    loads = {},
+    changed = task.event(),
+  }, Job)
+end
+
+function Job:load_of(shard_id)
+  local found = self.loads[shard_id]
+  if not found then
+    found = start(self, self.manager.by_id[shard_id])
+    self.loads[shard_id] = found
+  end
+  return found
+end
+
+function Job:failure()
+  for _, load_ in pairs(self.loads) do
+    if load_.err then
+      return load_
+    end
+  end
+end
+
+--- Hand rows to a shard. Yields while the shard has enough to do.
+-- @string shard_id
+-- @tparam {table,...} rows
+-- @treturn boolean false once any shard has failed
+function Job:push(shard_id, rows)
+  local load_ = self:load_of(shard_id)
+  while #load_.queue >= MAX_QUEUED and not self:failure() do
+    self.changed:wait(self.deadline)
+  end
+  if self:failure() then
+    return false
+  end
+  load_.queue[#load_.queue + 1] = rows
+  self.changed:notify()
+  return true
+end
+
+-- Wait until every load has come to `state`, or one has failed.
+function Job:wait_for(state)
+  for _, load_ in pairs(self.loads) do
+    while not load_[state] and not self:failure() do
+      self.changed:wait()
+    end
+  end
+  return not self:failure()
+end
+
+function Job:each(fn)
+  for _, member in ipairs(self.manager.members) do
+    local load_ = self.loads[member.shard_id]
+    if load_ then
+      fn(load_)
+    end
+  end
+end
+
+--- End what has not committed; connections go back with their tasks, which rolls back. Yields.
+function Job:abort()
+  self:each(function(load_)
+    load_.task:cancel()
+  end)
+  self:each(function(load_)
+    load_.task:join()
+  end)
+end
+
+function Job:outcome()
+  local committed, failed, rows_by_shard, n = {}, {}, {}, 0
+  self:each(function(load_)
+    n = n + 1
+    if load_.committed then
+      committed[#committed + 1] = ("%s (%d rows)"):format(load_.shard_id, load_.rows)
+      rows_by_shard[load_.shard_id] = load_.rows
+    elseif load_.err and (load_.err.code ~= "CANCELED" or load_.commit_sent) then
+      failed[#failed + 1] = { shard_id = load_.shard_id, error = load_.err }
+    end
+  end)
+  return committed, failed, rows_by_shard, n
+end
+
+function Job:failed()
+  local committed, failed, rows_by_shard, n = self:outcome()
+  return nil, scatter.failure(failed, n, {
+    message = #committed == 0 and "no rows were committed on any shard"
+      or "rows were committed on " .. table.concat(committed, ", ") .. " but not elsewhere",
+    committed = rows_by_shard,
+  })
+end
+
+--- No more rows: wait for all loads, then commit them. Yields.
+-- @treturn[1] table `success`, `rows_by_shard`
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `SHARDS_FAILED` with `failed` and `committed` (shard_id -> rows)
+function Job:finish()
+  self:each(function(load_)
+    load_.finished = true
+  end)
+  self.changed:notify()
+  if not self:wait_for("loaded") then
+    self:abort()
+    return self:failed()
+  end
+  self:each(function(load_)
+    load_.may_commit = true
+  end)
+  self.changed:notify()
+  -- Every COMMIT is let come to its end: what was done where must be known.
+  self:each(function(load_)
+    load_.task:join()
+  end)
+  if self:failure() then
+    return self:failed()
+  end
+  local _, _, rows_by_shard = self:outcome()
+  return { success = true, rows_by_shard = rows_by_shard }
+end
+
+return copy_load

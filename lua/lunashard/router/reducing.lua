@@ -1,0 +1,126 @@
+--- Reducers over streams: rows are folded as they arrive, so memory does not grow with them.
+-- Each shard folds into an accumulator of its own; they are merged in the shards' order, so
+-- that the outcome does not depend on who was faster.
+-- @module lunashard.router.reducing
+
+local aggregate = require("lunashard.aggregate")
+local attempt = require("lunashard.router.attempt")
+local cursors = require("lunashard.router.cursors")
+local errors = require("lunashard.errors")
+local order = require("lunashard.order")
+
+local reducing = {}
+
+local FETCH_SIZE = 1000
+
+--- Does this aggregation take rows one by one?
+-- @param value
+-- @treturn boolean
+function reducing.is_reducer(value)
+  if aggregate.is(value) then
+    return value.plugin.step ~= nil
+  end
+  return type(value) == "table" and type(value.init) == "function" and type(value.step) == "function"
+    and type(value.merge) == "function" and type(value.finish) == "function"
+end
+
+local function traced(err)
+  if errors.is(err) then
+    return err
+  end
+  return errors.new("PLUGIN_FAILED", {
+    message = "the reducer failed: " .. tostring(err),
+    cause = err,
+    traceback = debug.traceback(tostring(err), 2),
+  })
+end
+
+local function fold(source, reducer, shard_id)
+  local acc, n, types = reducer:init(), 0, nil
+  while true do
+    local row, err = source.next()
+    if row == nil then
+      if err then
+        return nil, err
+      end
+      return { acc = acc, row_count = n, rows = {}, columns = source.columns(), column_types = source.column_types() }
+    end
+    n = n + 1
+    types = types or order.types({ columns = source.columns(), column_types = source.column_types() })
+    acc, err = reducer:step(acc, row, shard_id, types)
+    if acc == nil then
+      return nil, err
+    end
+  end
+end
+
+local function run_once(endpoint, sql, params, how)
+  local source, err = cursors.open(endpoint, sql, params, how)
+  if not source then
+    return nil, err
+  end
+  local ok, result
+  ok, result, err = xpcall(fold, traced, source, how.reducer, endpoint.shard_id)
+  source.close()
+  if not ok then
+    if errors.is(result, "CANCELED") then
+      error(result, 0)
+    end
+    return nil, result
+  elseif not result then
+    return nil, err
+  end
+  result.success, result.endpoint, result.duration = true, endpoint.name, source.elapsed()
+  return result
+end
+
+--- Fold the rows of one shard. Yields.
+-- @tparam Router router
+-- @tparam table member
+-- @string sql
+-- @tparam ?table params
+-- @tparam table opts those of `scatter_gather`
+-- @number deadline
+-- @tparam table reducer
+-- @treturn[1] table shard result with `acc` and without rows
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function reducing.run(router, member, sql, params, opts, deadline, reducer)
+  return attempt.run(router, member, opts.read_only, opts.retries or router.retries, deadline, run_once, sql, params, {
+    deadline = deadline,
+    read_only = opts.read_only,
+    decode_json = opts.decode_json,
+    fetch_size = FETCH_SIZE,
+    reducer = reducer,
+  })
+end
+
+--- Merge the shards' accumulators into the answer.
+-- @tparam table reducer
+-- @tparam {table,...} results
+-- @treturn[1] table row or rows
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function reducing.finish(reducer, results)
+  local total
+  for _, result in ipairs(results) do
+    if result.acc ~= nil then
+      local err
+      if total == nil then
+        total = result.acc
+      else
+        total, err = reducer:merge(total, result.acc)
+        if total == nil then
+          return nil, err
+        end
+      end
+      result.acc = nil
+    end
+  end
+  if total == nil then
+    total = reducer:init()
+  end
+  return reducer:finish(total)
+end
+
+return reducing

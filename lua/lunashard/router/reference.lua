@@ -1,0 +1,82 @@
+--- Reference tables: the same rows on every shard.
+-- @module lunashard.router.reference
+
+local attempt = require("lunashard.router.attempt")
+local errors = require("lunashard.errors")
+local scatter = require("lunashard.router.scatter")
+
+local reference = { methods = {} }
+
+-- Any shard has the answer: a healthy one in turn, then whichever still answers.
+local function candidates(router)
+  local members = router.manager.members
+  router.turn = (router.turn or 0) % #members + 1
+  local healthy, others = {}, {}
+  for i = 0, #members - 1 do
+    local member = members[(router.turn + i - 1) % #members + 1]
+    local list = member.primary.health.status == "unhealthy" and others or healthy
+    list[#list + 1] = member
+  end
+  for _, member in ipairs(others) do
+    healthy[#healthy + 1] = member
+  end
+  return healthy
+end
+
+local function read(router, sql, params, opts, deadline)
+  local result, err
+  for _, member in ipairs(candidates(router)) do
+    result, err = router:run_on(member, sql, params, opts, deadline)
+    if result or not attempt.is_safe(err, opts.read_only) or err.code == "SQL" then
+      return result, err
+    end
+  end
+  return nil, err
+end
+
+local function write(router, sql, params, opts, deadline)
+  local members = router.manager.members
+  local results, failed = scatter.run(members, {}, function(member)
+    return router:run_on(member, sql, params, opts, deadline)
+  end)
+  local report = scatter.report(results, failed)
+  if #failed == 0 then
+    local answer = {}
+    for name, value in pairs(results[1]) do
+      answer[name] = value
+    end
+    answer.shard_results = report.shard_results
+    return answer
+  end
+  report.message = ("the reference table %s now differs between shards: %s"):format(opts.table, report.message)
+  return nil, scatter.failure(failed, #members, report)
+end
+
+--- `execute` on a reference table. Yields.
+-- @string sql
+-- @tparam ?table params
+-- @tparam table opts those of `execute`
+-- @string kind `read` or `write`
+-- @treturn[1] table result; of a write, that of the first shard with `shard_results` beside it
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error a write that failed somewhere is `SHARDS_FAILED`, naming where it was done
+function reference.methods:execute_reference(sql, params, opts, kind)
+  local deadline = self:deadline(opts)
+  if opts.shard_id then
+    if kind == "write" then
+      return nil, errors.new("INVALID", {
+        message = ("%s is a reference table: a write goes to every shard, not to one"):format(opts.table),
+      })
+    end
+    local member, err = self.manager:member(opts.shard_id)
+    if not member then
+      return nil, err
+    end
+    return self:run_on(member, sql, params, opts, deadline)
+  elseif kind == "read" then
+    return read(self, sql, params, opts, deadline)
+  end
+  return write(self, sql, params, opts, deadline)
+end
+
+return reference

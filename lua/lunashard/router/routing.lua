@@ -1,0 +1,100 @@
+--- From the options of a call to the shard that is meant. Pure: needs no connection.
+-- @module lunashard.router.routing
+
+local errors = require("lunashard.errors")
+local statement = require("lunashard.router.statement")
+
+local routing = {}
+
+--- Options that say where a statement goes.
+-- @table OPTIONS
+routing.OPTIONS = { routing_key = "any", shard_id = "string", table = "string" }
+
+local NO_KEY = "there is no routing_key (or it is nil): pass routing_key = value, or shard_id = name; "
+  .. "scatter_gather asks all shards"
+
+--- The shard that the options name.
+-- @tparam Manager manager
+-- @tparam table opts `routing_key`, `shard_id`, `table`
+-- @treturn[1] table member
+-- @treturn[1] ?number|string bucket, when a key was given
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `NO_KEY`, `NULL_KEY`, `INVALID`, `NO_SHARD`, `KEY_MISMATCH`
+function routing.resolve(manager, opts)
+  local key, wanted = opts.routing_key, opts.shard_id
+  if key == nil then
+    if wanted == nil then
+      return nil, errors.new("NO_KEY", { message = NO_KEY })
+    end
+    return manager:member(wanted)
+  end
+  local strategy, err = manager:strategy_for(opts.table, key)
+  if not strategy then
+    return nil, err
+  end
+  local shard_id, bucket = strategy:route(key)
+  if not shard_id then
+    return nil, bucket
+  elseif wanted ~= nil and wanted ~= shard_id then
+    local ok
+    ok, err = manager:member(wanted)
+    return nil, ok and errors.new("KEY_MISMATCH", {
+      message = ("routing_key belongs to %s, but shard_id says %s"):format(shard_id, wanted),
+    }) or err
+  end
+  local member = manager.by_id[shard_id]
+  if not member then
+    return nil, errors.new("NO_SHARD", {
+      message = ("the strategy names the shard %s, which does not exist"):format(tostring(shard_id)),
+    })
+  end
+  return member, bucket
+end
+
+--- Is the option `table` the name of a reference table?
+-- @tparam Manager manager
+-- @tparam ?string table_name
+-- @treturn boolean
+function routing.is_reference(manager, table_name)
+  local declared = table_name and manager.tables[table_name]
+  return declared ~= nil and declared.reference == true
+end
+
+local REFUSED = {
+  control = "transaction control is refused here, for the next statement may run on another connection; "
+    .. "use router:transaction or router:begin",
+  copy = "COPY from or to the client is refused here; use router:copy_in to load and router:stream to read",
+  empty = "the statement is empty",
+}
+
+--- Refuse what may not run on a connection that is not the caller's own.
+-- @string sql
+-- @tparam ?boolean read_only the caller promises that it changes nothing: it may go to a replica, and
+--   run again after a lost connection
+-- @treturn[1] string `read` or `write`
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `INVALID`
+function routing.check_statement(sql, read_only)
+  local kind, word = statement.classify(sql)
+  local refusal = REFUSED[kind]
+  if refusal then
+    return nil, errors.new("INVALID", { message = word and word .. ": " .. refusal or refusal })
+  elseif read_only and kind == "write" then
+    return nil, errors.new("INVALID", { message = word .. ": the statement writes, but read_only = true says otherwise" })
+  end
+  return kind
+end
+
+--- Raise unless a statement and its parameters are of the right types.
+-- @string what function name
+-- @param sql
+-- @param params
+function routing.check_arguments(what, sql, params)
+  if type(sql) ~= "string" then
+    error(("%s: expected SQL as a string, got a %s"):format(what, type(sql)), 3)
+  elseif params ~= nil and type(params) ~= "table" then
+    error(("%s: expected parameters as a table, got a %s"):format(what, type(params)), 3)
+  end
+end
+
+return routing

@@ -1,0 +1,250 @@
+--- One statement on several shards, and one answer made of theirs.
+-- @module lunashard.router.scatter
+
+local errors = require("lunashard.errors")
+local gather = require("lunashard.router.gather")
+local options = require("lunashard.options")
+local parallel = require("lunashard.parallel")
+local reducing = require("lunashard.router.reducing")
+local routing = require("lunashard.router.routing")
+local statement = require("lunashard.router.statement")
+local task = require("lunashard.task")
+
+local scatter = { methods = {} }
+
+local SCATTER = {
+  aggregation_func = "any",
+  on_failure = "string",
+  min_shards = "count",
+  max_parallel_shards = "count",
+  read_only = "boolean",
+  timeout = "seconds",
+  retries = "count",
+  shard_ids = "table",
+  all_shards = "boolean",
+  decode_json = "boolean",
+  max_result_bytes = "count",
+}
+
+--- The members that a call is for, in configured order.
+-- @tparam Manager manager
+-- @tparam ?{string,...} shard_ids nil for all
+-- @treturn[1] {table,...}
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `NO_SHARD`
+function scatter.members(manager, shard_ids)
+  if shard_ids == nil then
+    return manager.members
+  end
+  local wanted, members = {}, {}
+  for _, shard_id in ipairs(shard_ids) do
+    local member, err = manager:member(shard_id)
+    if not member then
+      return nil, err
+    end
+    wanted[shard_id] = true
+  end
+  for _, member in ipairs(manager.members) do
+    if wanted[member.shard_id] then
+      members[#members + 1] = member
+    end
+  end
+  return members
+end
+
+--- Do something on several shards at once. Yields.
+-- @tparam {table,...} members
+-- @tparam table how `limit`, `cancel_on_error`, `stop_on_error`
+-- @tparam func fn called with each member; a result, or nil and an error
+-- @treturn {table,...} a shard result for each member, in order: the result with `success = true`, or
+--   `{ success = false, shard_id, rows = {}, error, error_message }`; those that were not run or were
+--   cancelled for another's failure have neither result nor error
+-- @treturn {table,...} failed: list of `{ shard_id, error }`
+function scatter.run(members, how, fn)
+  local outcome = parallel.each(members, fn, how)
+  local results, failed = {}, {}
+  for i, member in ipairs(members) do
+    local result, err = outcome.results[i], outcome.errors[i]
+    if result then
+      results[i] = result
+    else
+      results[i] = {
+        success = false,
+        shard_id = member.shard_id,
+        rows = {},
+        error = err,
+        error_message = err and tostring(err),
+        started = outcome.started[i] or false,
+      }
+      failed[#failed + 1] = err and { shard_id = member.shard_id, error = err } or nil
+    end
+  end
+  return results, failed
+end
+
+--- The error for failed shards.
+-- @tparam {table,...} failed
+-- @number total
+-- @tparam[opt] table fields more fields of the error
+-- @treturn lunashard.error `SHARDS_FAILED`
+function scatter.failure(failed, total, fields)
+  local context = fields or {}
+  context.message = context.message or ("%d of %d shards failed"):format(#failed, total)
+  context.failed, context.total = failed, total
+  return errors.new("SHARDS_FAILED", context)
+end
+
+local function check_options(opts)
+  opts = opts or {}
+  local policy = opts.on_failure
+  if policy ~= nil and policy ~= "partial" and policy ~= "fail" then
+    error(('scatter_gather: option on_failure: expected "fail" or "partial", got %s'):format(
+      options.describe(policy)), 3)
+  elseif opts.max_parallel_shards == 0 then
+    error("scatter_gather: option max_parallel_shards: expected 1 or more, got 0", 3)
+  end
+  local func = opts.aggregation_func
+  if func ~= nil and type(func) ~= "function" and not gather.is_callable(func) and not reducing.is_reducer(func) then
+    error(("scatter_gather: option aggregation_func: expected a function or an aggregation, got %s"):format(
+      options.describe(func)), 3)
+  end
+end
+
+--- What was done where, by shard and in words.
+-- @tparam {table,...} results from @{run}
+-- @tparam {table,...} failed
+-- @treturn table `shard_results`, `done` and `skipped` (lists of names), `message`
+function scatter.report(results, failed)
+  local report = { shard_results = {}, done = {}, skipped = {} }
+  for _, result in ipairs(results) do
+    report.shard_results[result.shard_id] = result
+    if result.success then
+      report.done[#report.done + 1] = result.shard_id
+    elseif not result.error then
+      report.skipped[#report.skipped + 1] = result.shard_id
+    end
+  end
+  report.message = ("%d of %d shards failed; done on %s%s"):format(#failed, #results,
+    #report.done > 0 and table.concat(report.done, ", ") or "none",
+    #report.skipped > 0 and "; not run on " .. table.concat(report.skipped, ", ") or "")
+  return report
+end
+
+-- The shards' answers as one, unless too few answered.
+local function combine(results, failed, opts, func, kind)
+  local answered = #results - #failed
+  local least = opts.min_shards or (opts.on_failure == "partial" and 1) or #results
+  if #failed > 0 and answered < math.max(least, 1) or answered == 0 then
+    return nil, scatter.failure(failed, #results, kind == "write" and scatter.report(results, failed) or nil)
+  end
+  local combined, err = gather.combine(results, func)
+  if not combined then
+    return nil, err
+  end
+  combined.shard_results = scatter.report(results, failed).shard_results
+  combined.complete = #failed == 0
+  combined.failed = failed
+  combined.success = true
+  return combined
+end
+
+--- Run a statement on all shards and combine their rows. Yields.
+-- Any failed shard fails the call and cancels the others, unless `on_failure = "partial"` or `min_shards` say
+-- otherwise. Writes are refused unless `all_shards = true`; they are not atomic over the shards.
+-- @string sql
+-- @tparam[opt] table params
+-- @tparam[opt] table opts `aggregation_func`: a function of the list of shard results (each `success`, `shard_id`,
+--   `rows`, `error`, ...) that returns a row or a list of rows, or one of `lunashard.aggregate`; without it rows are
+--   concatenated in the shards' order. `on_failure` [`"fail"`], `min_shards`, `max_parallel_shards`, `shard_ids`,
+--   `read_only`, `timeout`, `retries`, `decode_json`, `max_result_bytes`
+-- @treturn[1] table `rows`, `row_count`, `shard_results` (by shard_id), `complete`, `failed` (list of `{
+--   shard_id, error }`),
+--   `duration`, `success`
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `SHARDS_FAILED` (with `failed`), `PLUGIN_FAILED` (the function raised), `INVALID`,
+--   `NOT_MERGEABLE`, `NO_SHARD`, `CLOSED`
+function scatter.methods:scatter_gather(sql, params, opts)
+  routing.check_arguments("scatter_gather", sql, params)
+  opts = options.check(opts, SCATTER, "scatter_gather")
+  check_options(opts)
+  local ok, err = self.manager:check_open()
+  if not ok then
+    return nil, err
+  end
+  local kind
+  kind, err = routing.check_statement(sql, opts.read_only)
+  if not kind then
+    return nil, err
+  elseif kind == "write" and not opts.all_shards then
+    return nil, errors.new("INVALID", {
+      message = "a statement that writes would run on every shard: pass routing_key to execute, "
+        .. "or all_shards = true when that is meant",
+    })
+  end
+  local members
+  members, err = scatter.members(self.manager, opts.shard_ids)
+  if not members then
+    return nil, err
+  end
+  return scatter.gather(self, members, sql, params, opts, kind)
+end
+
+--- The part of `scatter_gather` after the checks. Yields.
+-- @tparam Router router
+-- @tparam {table,...} members
+-- @string sql
+-- @tparam ?table params
+-- @tparam table opts
+-- @string kind `read` or `write`
+-- @treturn[1] table
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function scatter.gather(router, members, sql, params, opts, kind)
+  local func, started = opts.aggregation_func, task.now()
+  local deadline = router:deadline(opts)
+  router.statistics.scatter_queries = router.statistics.scatter_queries + 1
+  if type(func) == "table" and func.push_down and func.push_down.limit then
+    sql = statement.with_limit(sql, func.push_down.limit)
+  end
+  local reducer = reducing.is_reducer(func) and func or nil
+  local tolerant = opts.on_failure == "partial" or opts.min_shards ~= nil
+  local results, failed = scatter.run(members, {
+    limit = opts.max_parallel_shards or router.max_parallel_shards,
+    -- A write that is under way is let finish, so that its outcome is known.
+    cancel_on_error = not tolerant and kind == "read",
+  }, function(member)
+    if reducer then
+      return reducing.run(router, member, sql, params, opts, deadline, reducer)
+    end
+    return router:run_on(member, sql, params, opts, deadline)
+  end)
+  local combined, err = combine(results, failed, opts, func, kind)
+  if not combined then
+    return nil, err
+  end
+  combined.duration = task.now() - started
+  return combined
+end
+
+--- `execute` with `all_shards = true`.
+-- @string sql
+-- @tparam ?table params
+-- @tparam table opts
+-- @treturn[1] table
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function scatter.methods:execute_everywhere(sql, params, opts)
+  if opts.routing_key ~= nil or opts.shard_id ~= nil then
+    return nil, errors.new("INVALID", { message = "all_shards = true contradicts routing_key and shard_id" })
+  end
+  return self:scatter_gather(sql, params, {
+    all_shards = true,
+    read_only = opts.read_only,
+    timeout = opts.timeout,
+    retries = opts.retries,
+    decode_json = opts.decode_json,
+    max_result_bytes = opts.max_result_bytes,
+  })
+end
+
+return scatter

@@ -1,0 +1,268 @@
+--- What kind of statement a text holds, told by its words.
+-- A scanner, not a parser: comments, literals, quoted names and dollar quotes
+-- are skipped as PostgreSQL skips them (standard_conforming_strings on), so that
+-- no word inside them is ever taken for a keyword. Functions with side effects
+-- called by a SELECT are not seen.
+-- @module lunashard.router.statement
+
+local find, sub, byte, upper = string.find, string.sub, string.byte, string.upper
+
+local statement = {}
+
+local READS = { SELECT = true, VALUES = true, TABLE = true, SHOW = true, WITH = true }
+local MODIFIES = { INSERT = true, UPDATE = true, DELETE = true, MERGE = true }
+local CONTROLS = {
+  BEGIN = true, START = true, COMMIT = true, END = true, ROLLBACK = true, ABORT = true,
+  SAVEPOINT = true, RELEASE = true,
+}
+-- After one of these at the top level a LIMIT cannot simply be appended.
+local TAIL_CLAUSES = { LIMIT = true, OFFSET = true, FETCH = true, FOR = true, INTO = true }
+
+local function skip_comment(sql, pos)
+  local depth = 1
+  pos = pos + 2
+  while depth > 0 do
+    local at, _, mark = find(sql, "([/*][*/])", pos)
+    if not at then
+      return #sql + 1
+    elseif mark == "/*" then
+      depth, pos = depth + 1, at + 2
+    elseif mark == "*/" then
+      depth, pos = depth - 1, at + 2
+    else
+      pos = at + 1 -- "**" or "//": its second character may begin a mark
+    end
+  end
+  return pos
+end
+
+local function skip_quoted(sql, pos, quote, escapes)
+  local stop = escapes and "[\\" .. quote .. "]" or quote
+  while true do
+    local at = find(sql, stop, pos)
+    if not at then
+      return #sql + 1
+    elseif byte(sql, at) == 92 then
+      pos = at + 2
+    elseif sub(sql, at + 1, at + 1) == quote then
+      pos = at + 2
+    else
+      return at + 1
+    end
+  end
+end
+
+-- The next word (upper case) or single character, and the position after it;
+-- literals and quoted names come back as "?". nil at the end.
+local function next_token(sql, pos)
+  while true do
+    pos = find(sql, "%S", pos)
+    if not pos then
+      return nil, #sql + 1
+    end
+    local two = sub(sql, pos, pos + 1)
+    if two == "--" then
+      pos = find(sql, "[\r\n]", pos) or #sql + 1
+    elseif two == "/*" then
+      pos = skip_comment(sql, pos)
+    else
+      break
+    end
+  end
+  local c = sub(sql, pos, pos)
+  local _, last = find(sql, "^[%a_\128-\255][%w_$\128-\255]*", pos)
+  if last then
+    if last == pos and (c == "e" or c == "E") and sub(sql, pos + 1, pos + 1) == "'" then
+      return "?", skip_quoted(sql, pos + 2, "'", true)
+    end
+    return upper(sub(sql, pos, last)), last + 1
+  elseif c == "'" or c == '"' then
+    return "?", skip_quoted(sql, pos + 1, c, false)
+  elseif c == "$" then
+    local _, tag_end = find(sql, "^%$[%a_\128-\255]?[%w_\128-\255]*%$", pos)
+    if tag_end and not find(sql, "^%$%d", pos) then
+      local _, close = find(sql, sub(sql, pos, tag_end), tag_end + 1, true)
+      return "?", (close or #sql) + 1
+    end
+  end
+  return c, pos + 1
+end
+
+-- Does the text from `pos` on modify data: a data-modifying statement in or
+-- after WITH, or SELECT ... INTO?
+local function modifies(sql, pos)
+  local depth, previous = 0, nil
+  while true do
+    local token
+    token, pos = next_token(sql, pos)
+    if token == nil then
+      return false
+    elseif token == "(" then
+      depth = depth + 1
+    elseif token == ")" then
+      depth = depth - 1
+    elseif (previous == "(" or previous == ")") and MODIFIES[token] then
+      return true
+    elseif token == "INTO" and depth <= 0 then
+      return true
+    end
+    previous = token
+  end
+end
+
+local function first_word(sql, pos)
+  local token
+  repeat
+    token, pos = next_token(sql, pos)
+  until token ~= ";" and token ~= "("
+  return token, pos
+end
+
+local classify_at
+
+local function classify_explain(sql, pos)
+  local analyze = false
+  local token, after = next_token(sql, pos)
+  if token == "(" then
+    repeat
+      token, after = next_token(sql, after)
+      analyze = analyze or token == "ANALYZE" or token == "ANALYSE"
+    until token == ")" or token == nil
+    pos = after
+  else
+    while token == "ANALYZE" or token == "ANALYSE" or token == "VERBOSE" do
+      analyze = analyze or token ~= "VERBOSE"
+      pos = after
+      token, after = next_token(sql, pos)
+    end
+  end
+  if analyze then
+    return (classify_at(sql, pos))
+  end
+  return "read"
+end
+
+function classify_at(sql, start)
+  local word, pos = first_word(sql, start)
+  if word == nil then
+    return "empty"
+  elseif READS[word] then
+    return modifies(sql, pos) and "write" or "read", word
+  elseif CONTROLS[word] then
+    -- COMMIT PREPARED and ROLLBACK PREPARED are statements of their own.
+    local second = next_token(sql, pos)
+    return second == "PREPARED" and "write" or "control", word
+  elseif word == "EXPLAIN" then
+    return classify_explain(sql, pos), word
+  elseif word == "PREPARE" then
+    return next_token(sql, pos) == "TRANSACTION" and "control" or "write", word
+  elseif word == "COPY" then
+    local token
+    repeat
+      token, pos = next_token(sql, pos)
+    until token == nil or token == "STDIN" or token == "STDOUT"
+    return token and "copy" or "write", word
+  end
+  return "write", word
+end
+
+-- Programs run the same texts again and again; long ones are not worth keeping.
+local CACHE_ENTRIES, CACHE_TEXT = 2048, 8192
+local kinds, words, cached = {}, {}, 0
+
+--- Classify a statement by its first words.
+-- @string sql
+-- @treturn string `read` (SELECT, VALUES, TABLE, SHOW, WITH without data-modifying
+--   parts, EXPLAIN of these), `control` (BEGIN, COMMIT, ROLLBACK, SAVEPOINT, ...),
+--   `copy` (COPY from or to the client), `empty`, or `write` (all else)
+-- @treturn ?string the first word in upper case
+function statement.classify(sql)
+  local kind = kinds[sql]
+  if kind then
+    return kind, words[sql]
+  end
+  local word
+  kind, word = classify_at(sql, 1)
+  if #sql <= CACHE_TEXT then
+    if cached >= CACHE_ENTRIES then
+      kinds, words, cached = {}, {}, 0
+    end
+    kinds[sql], words[sql], cached = kind, word, cached + 1
+  end
+  return kind, word
+end
+
+--- Append `LIMIT n` to a query where that keeps its meaning.
+-- @string sql
+-- @tparam number n
+-- @treturn string the longer text, or `sql` itself when it already ends in LIMIT,
+--   OFFSET, FETCH or a locking clause, or holds several statements
+function statement.with_limit(sql, n)
+  local kind, word = statement.classify(sql)
+  if kind ~= "read" or word == "SHOW" or word == "EXPLAIN" then
+    return sql
+  end
+  local depth, pos, last, ended = 0, 1, 0, false
+  while true do
+    local token, after = next_token(sql, pos)
+    if token == nil then
+      break
+    elseif token == ";" then
+      ended = true
+    elseif ended then
+      return sql
+    else
+      last = after - 1
+      if token == "(" then
+        depth = depth + 1
+      elseif token == ")" then
+        depth = depth - 1
+      elseif depth == 0 and TAIL_CLAUSES[token] then
+        return sql
+      end
+    end
+    pos = after
+  end
+  return ("%s LIMIT %d"):format(sub(sql, 1, last), n)
+end
+
+--- Quote one identifier.
+-- @string name
+-- @treturn string
+function statement.quote_ident(name)
+  return '"' .. name:gsub('"', '""') .. '"'
+end
+
+--- Quote a table name, which may carry a schema: `app.users` is two identifiers.
+-- A name with dots of its own is written with double quotes, as in SQL.
+-- @string name
+-- @treturn[1] string
+-- @treturn[2] nil when the name is empty or its quotes do not match
+function statement.quote_table(name)
+  local parts, pos = {}, 1
+  while true do
+    local part, after
+    if sub(name, pos, pos) == '"' then
+      after = skip_quoted(name, pos + 1, '"', false)
+      if sub(name, after - 1, after - 1) ~= '"' or after - pos < 3 then
+        return nil
+      end
+      part = sub(name, pos, after - 1)
+    else
+      local _, last = find(name, '^[^."]+', pos)
+      if not last then
+        return nil
+      end
+      part, after = statement.quote_ident(sub(name, pos, last)), last + 1
+    end
+    parts[#parts + 1] = part
+    if after > #name then
+      return table.concat(parts, ".")
+    elseif sub(name, after, after) ~= "." then
+      return nil
+    end
+    pos = after + 1
+  end
+end
+
+return statement

@@ -1,0 +1,231 @@
+--- Large results row by row, with memory that stays flat.
+-- Every shard is asked at once and then read as its rows are wanted; what is not
+-- yet wanted waits on the servers. A stream holds one connection a shard until its end,
+-- its `close`, or the end of its task.
+-- @module lunashard.router.stream
+
+local cursors = require("lunashard.router.cursors")
+local errors = require("lunashard.errors")
+local health = require("lunashard.manager.health")
+local merge = require("lunashard.order.merge")
+local options = require("lunashard.options")
+local order = require("lunashard.order")
+local parallel = require("lunashard.parallel")
+local routing = require("lunashard.router.routing")
+local scatter = require("lunashard.router.scatter")
+local task = require("lunashard.task")
+
+local stream = { methods = {} }
+
+--- Options of `tx:stream`.
+-- @table OPTIONS
+stream.OPTIONS = { fetch_size = "count", timeout = "seconds", decode_json = "boolean" }
+
+local STREAM = options.known(routing.OPTIONS, stream.OPTIONS, {
+  order_by = "any",
+  read_only = "boolean",
+  shard_ids = "table",
+  all_shards = "boolean",
+})
+
+local Stream = {}
+Stream.__index = Stream
+Stream.__name = "lunashard.stream"
+
+function Stream:__tostring()
+  return ("lunashard.stream(%s)"):format(self.closed and "closed" or "open")
+end
+
+-- A stream is its own iterator: `for row, shard_id in stream do`.
+function Stream:__call()
+  if self.closed then
+    return nil
+  end
+  if not self.pull then
+    local pull, err = self.open(self)
+    if not pull then
+      self:close()
+      error(err, 0)
+    end
+    self.pull = pull
+  end
+  local row, shard_id = self.pull()
+  if row ~= nil then
+    return row, shard_id
+  end
+  self:close()
+  if shard_id ~= nil then -- the error, then
+    error(shard_id, 0)
+  end
+end
+
+--- End the stream and give its connections back. May be called again; not needed after the last row.
+function Stream:close()
+  if self.closed then
+    return
+  end
+  self.closed = true
+  for _, source in ipairs(self.sources) do
+    source.close()
+  end
+end
+
+--- A stream that is opened when its first row is asked for.
+-- @tparam func open given the stream, fills its `sources` (what is to be closed) and returns a function that
+--   gives a row and its shard_id, nil at the end, or nil and an error; or returns nil and an error itself
+-- @treturn Stream
+function stream.new(open)
+  return setmetatable({ open = open, sources = {}, closed = false }, Stream)
+end
+
+--- Read sources one after the other.
+-- @tparam {table,...} sources see `lunashard.router.cursors`, with `shard_id`
+-- @treturn func
+function stream.in_turn(sources)
+  local at = 1
+  return function()
+    while sources[at] do
+      local source = sources[at]
+      local row, err = source.next()
+      if row ~= nil then
+        return row, source.shard_id
+      elseif err then
+        return nil, err
+      end
+      source.close()
+      at = at + 1
+    end
+  end
+end
+
+local function in_order(sources, items)
+  for _, source in ipairs(sources) do
+    source.types = function()
+      return order.types({ columns = source.columns(), column_types = source.column_types() })
+    end
+  end
+  return merge.rows(items, sources)
+end
+
+-- Connections are taken by this task, which thereby owns them, one shard after the other; then
+-- the statements start on all servers at once, for that is what takes long.
+local function open_on(self, router, members, sql, params, how)
+  local endpoints, leases = {}, {}
+  local function give_up(err)
+    for _, lease in ipairs(leases) do
+      lease:release()
+    end
+    return nil, err
+  end
+  for i, member in ipairs(members) do
+    local endpoint = how.read_only and member:reader(task.now()) or member.primary
+    local lease, err = endpoint.pool:acquire(how.acquire_deadline)
+    if not lease and endpoint ~= member.primary then
+      router.manager:note(endpoint, err)
+      endpoint = member.primary
+      lease, err = endpoint.pool:acquire(how.acquire_deadline)
+    end
+    if not lease then
+      router.manager:note(endpoint, err)
+      return give_up(err)
+    end
+    endpoints[i], leases[i] = endpoint, lease
+  end
+  local opened = parallel.each(leases, function(lease)
+    return cursors.on_lease(lease, sql, params, how)
+  end)
+  for i, member in ipairs(members) do
+    local err = opened.errors[i]
+    if err then
+      router.manager:note(endpoints[i], err)
+      router.statistics:record(member.shard_id, nil, err)
+      return give_up(err)
+    end
+  end
+  for i, member in ipairs(members) do
+    local source, lease, endpoint = opened.results[i], leases[i], endpoints[i]
+    local end_cursor = source.close
+    source.shard_id = member.shard_id
+    function source.close()
+      if lease then
+        end_cursor()
+        lease:release()
+        health.success(endpoint.health)
+        router.statistics:record(member.shard_id, source.elapsed())
+        lease = nil
+      end
+    end
+    self.sources[i] = source
+  end
+  return true
+end
+
+local function choose_members(router, kind, opts)
+  if opts.routing_key ~= nil or opts.shard_id ~= nil then
+    local member, err = routing.resolve(router.manager, opts)
+    return member and { member }, err
+  elseif kind == "write" and not opts.all_shards then
+    return nil, errors.new("INVALID", {
+      message = "a statement that writes would run on every shard: pass routing_key, "
+        .. "or all_shards = true when that is meant",
+    })
+  end
+  return scatter.members(router.manager, opts.shard_ids)
+end
+
+local function begin(router, sql, opts)
+  local ok, err = router.manager:check_open()
+  local kind
+  if ok then
+    kind, err = routing.check_statement(sql, opts.read_only)
+  end
+  if not kind then
+    return nil, err
+  end
+  return choose_members(router, kind, opts)
+end
+
+--- Read rows one by one, from one shard or from all. Yields while iterating.
+-- Nothing is sent before the first row is asked for. The iterator raises error objects, for a `for` loop cannot
+-- return them: `NO_SHARD`, `SQL`, `TIMEOUT`, `SHARD_DOWN`, `NOT_MERGEABLE` (order_by that contradicts the
+-- statement's ORDER BY, or
+-- that the server alone can decide), `INVALID`, `CLOSED`, ... After an early `break`, call `close` to give the
+-- connections back at
+-- once.
+-- @string sql
+-- @tparam[opt] table params
+-- @tparam[opt] table opts `routing_key` or `shard_id` (with `table`): one shard; without them all shards, or those in
+--   `shard_ids`, one after the other, or merged by `order_by = "created_at desc, id"`, which must be the
+--   statement's own ORDER BY;
+--   `fetch_size` [500] rows at a time, `timeout` for the whole stream [none], `read_only`, `decode_json`,
+--   `all_shards`
+-- @treturn Stream for `for row, shard_id in router:stream(...) do`, with `close`
+function stream.methods:stream(sql, params, opts)
+  routing.check_arguments("stream", sql, params)
+  opts = options.check(opts, STREAM, "stream")
+  local items = opts.order_by ~= nil and order.parse(opts.order_by, nil, 2) or nil
+  if opts.fetch_size == 0 then
+    error("stream: option fetch_size: expected 1 or more, got 0", 2)
+  end
+  return stream.new(function(made)
+    local members, err = begin(self, sql, opts)
+    if not members then
+      return nil, err
+    end
+    local deadline = opts.timeout and task.now() + opts.timeout
+    local ok
+    ok, err = open_on(made, self, members, sql, params, {
+      deadline = deadline,
+      acquire_deadline = deadline or self:deadline(opts),
+      read_only = opts.read_only,
+      decode_json = opts.decode_json,
+      fetch_size = opts.fetch_size,
+    })
+    if not ok then
+      return nil, err
+    end
+    return items and in_order(made.sources, items) or stream.in_turn(made.sources)
+  end)
+end
+
+return stream

@@ -1,0 +1,522 @@
+--- Transactions on one shard.
+-- What was not confirmed is never reported as done: a COMMIT that the server answers with ROLLBACK is
+-- a failure, and a connection lost during COMMIT is `UNKNOWN_OUTCOME`.
+-- @module lunashard.router.transaction
+
+local attempt = require("lunashard.router.attempt")
+local errors = require("lunashard.errors")
+local options = require("lunashard.options")
+local routing = require("lunashard.router.routing")
+local statement = require("lunashard.router.statement")
+local stream = require("lunashard.router.stream")
+local task = require("lunashard.task")
+local transaction_stream = require("lunashard.router.transaction_stream")
+
+local transaction = { methods = {} }
+
+local ROLLBACK_TIMEOUT = 5
+
+local TRANSACTION = options.known(routing.OPTIONS, {
+  isolation = "string",
+  read_only = "boolean",
+  deferrable = "boolean",
+  timeout = "seconds",
+  retries = "count",
+})
+
+local EXECUTE = {
+  routing_key = "any",
+  table = "string",
+  timeout = "seconds",
+  decode_json = "boolean",
+  max_result_bytes = "count",
+}
+
+local ISOLATION = {
+  ["read committed"] = "READ COMMITTED",
+  ["repeatable read"] = "REPEATABLE READ",
+  ["serializable"] = "SERIALIZABLE",
+}
+
+local function begin_sql(opts, what)
+  local sql = "BEGIN"
+  if opts.isolation then
+    local level = ISOLATION[opts.isolation:lower()]
+    if not level then
+      local near = errors.nearest(opts.isolation, ISOLATION)
+      error(("%s: option isolation: expected read committed, repeatable read or serializable, got %s%s"):format(what,
+        options.describe(opts.isolation), near and (", did you mean %q?"):format(near) or ""), 3)
+    end
+    sql = sql .. " ISOLATION LEVEL " .. level
+  end
+  if opts.read_only ~= nil then
+    sql = sql .. (opts.read_only and " READ ONLY" or " READ WRITE")
+  end
+  if opts.deferrable ~= nil then
+    sql = sql .. (opts.deferrable and " DEFERRABLE" or " NOT DEFERRABLE")
+  end
+  return sql
+end
+
+-- ---- the transaction object -------------------------------------------------
+
+local Tx = {}
+Tx.__index = Tx
+Tx.__name = "lunashard.transaction"
+
+function Tx:__tostring()
+  return ("lunashard.transaction(%s, %s)"):format(self.shard_id, self.closed and "ended" or "open")
+end
+
+local function on_endpoint(endpoint, sql, deadline)
+  local lease, err = endpoint.pool:acquire(deadline)
+  if not lease then
+    return nil, err
+  end
+  local ok, result
+  ok, result, err = pcall(lease.execute, lease, sql, nil, { deadline = deadline })
+  if ok and result then
+    result.lease = lease
+    return result
+  end
+  lease:release()
+  if not ok then
+    error(result, 0)
+  end
+  return nil, err
+end
+
+--- Open a transaction. Yields.
+-- @tparam Router router
+-- @tparam table member
+-- @tparam table opts checked
+-- @string sql the BEGIN
+-- @tparam ?number deadline of the whole transaction
+-- @treturn[1] Tx
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function transaction.open(router, member, opts, sql, deadline)
+  -- A standby cannot run serializable transactions.
+  local reads = opts.read_only and not (opts.isolation and opts.isolation:lower() == "serializable")
+  local soon = deadline or router:deadline(opts)
+  local begun, err = attempt.run(router, member, reads, router.retries, soon, on_endpoint, sql, soon)
+  if not begun then
+    return nil, err
+  end
+  router.statistics.transactions = router.statistics.transactions + 1
+  return setmetatable({
+    router = router,
+    member = member,
+    shard_id = member.shard_id,
+    endpoint = begun.endpoint,
+    lease = begun.lease,
+    deadline = deadline,
+    closed = false,
+    savepoints = 0,
+  }, Tx)
+end
+
+-- The earlier of the transaction's deadline and the statement's own.
+local function statement_deadline(tx, opts)
+  local own = tx.router:deadline(opts)
+  return tx.deadline and math.min(tx.deadline, own) or own
+end
+
+-- Nothing of an open transaction survives its connection, so here the outcome is known.
+local function certain(tx, err)
+  if err.code ~= "UNKNOWN_OUTCOME" then
+    return err
+  end
+  return errors.new("SHARD_DOWN", {
+    message = "the connection was lost in the middle of a transaction, which is thereby rolled back",
+    shard_id = tx.shard_id,
+    endpoint = err.endpoint,
+    cause = err,
+  })
+end
+
+-- What a failure means for a transaction whose connection is in this state. `active`: another
+-- statement of it runs and goes on, or this one was given up and is being cancelled.
+local GIVEN_UP = { TIMEOUT = true, CANCELED = true, RESULT_TOO_LARGE = true }
+
+--- Remember a failed statement: from then on the transaction cannot commit.
+-- For the parts that run statements on its connection.
+-- @tparam lunashard.error err
+function Tx:note_failure(err)
+  local status = self.lease:transaction_status()
+  if status == "intransaction" or (status == "active" and not GIVEN_UP[err.code]) then
+    return
+  end
+  self.failed = self.failed or err
+  self.lost = self.lost or status == "idle" or status == "unknown"
+end
+
+local function run(tx, sql, params, pool_options)
+  local result, err = tx.lease:execute(sql, params, pool_options)
+  if result then
+    result.shard_id = tx.shard_id
+    result.attempts = 1
+    tx.router.statistics:record(tx.shard_id, result.duration)
+    return result
+  end
+  err = certain(tx, err)
+  tx:note_failure(err)
+  tx.router.statistics:record(tx.shard_id, nil, err)
+  return nil, err
+end
+
+local function ended()
+  return nil, errors.new("CLOSED", { message = "the transaction has ended" })
+end
+
+local function check_usable(tx)
+  if tx.closed then
+    return ended()
+  elseif tx.streaming then
+    return nil, errors.new("INVALID", {
+      message = "a stream is open in the transaction: read it to its end or close it first",
+    })
+  end
+  return true
+end
+
+local function check_key(tx, opts)
+  if opts.routing_key == nil then
+    return true
+  end
+  local member, err = routing.resolve(tx.router.manager, opts)
+  if not member then
+    return nil, err
+  elseif member ~= tx.member then
+    return nil, errors.new("KEY_MISMATCH", {
+      message = ("routing_key belongs to %s, but the transaction is on %s"):format(member.shard_id, tx.shard_id),
+    })
+  end
+  return true
+end
+
+local function check_statement(sql)
+  local kind, word = statement.classify(sql)
+  if kind == "control" then
+    return nil, errors.new("INVALID", {
+      message = word .. ": transaction control is refused inside a transaction; return from the function to commit, "
+        .. "raise to roll back, and use tx:transaction for a savepoint",
+    })
+  end
+  return routing.check_statement(sql)
+end
+
+--- Run one statement in the transaction. Yields.
+-- @string sql
+-- @tparam[opt] table params
+-- @tparam[opt] table opts `routing_key` (and `table`): checked against the transaction's shard; `timeout`,
+--   `decode_json`,
+--   `max_result_bytes`
+-- @treturn[1] table result, as from `router:execute`
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `SQL`, `TIMEOUT`, `KEY_MISMATCH`, `INVALID`, `SHARD_DOWN` (rolled back),
+--   `CLOSED`; after `SQL` only a
+--   rollback, to a savepoint or of everything, lets other statements run
+function Tx:execute(sql, params, opts)
+  routing.check_arguments("tx:execute", sql, params)
+  opts = options.check(opts, EXECUTE, "tx:execute")
+  local ok, err = check_usable(self)
+  if ok then
+    ok, err = check_statement(sql)
+  end
+  if ok then
+    ok, err = check_key(self, opts)
+  end
+  if not ok then
+    return nil, err
+  end
+  return run(self, sql, params, {
+    deadline = statement_deadline(self, opts),
+    decode_json = opts.decode_json,
+    max_result_bytes = opts.max_result_bytes or self.router.max_result_bytes,
+  })
+end
+
+--- Read a large result in the transaction, row by row.
+-- The transaction can run nothing else until the iterator is at its end or closed; an early `close` leaves it usable.
+-- @string sql
+-- @tparam[opt] table params
+-- @tparam[opt] table opts `fetch_size`, `timeout`, `decode_json`
+-- @treturn Stream for `for row in tx:stream(...) do`; errors are raised while iterating
+function Tx:stream(sql, params, opts)
+  routing.check_arguments("tx:stream", sql, params)
+  opts = options.check(opts, stream.OPTIONS, "tx:stream")
+  return transaction_stream.new(self, check_usable, sql, params, opts)
+end
+
+-- ---- running functions ------------------------------------------------------
+
+local function pack(...)
+  return { n = select("#", ...), ... }
+end
+
+local function traced(err)
+  if errors.is(err) then
+    return err
+  end
+  return errors.new("PLUGIN_FAILED", {
+    message = "the transaction's function failed: " .. tostring(err),
+    cause = err,
+    traceback = debug.traceback(tostring(err), 2),
+  })
+end
+
+-- Call fn(tx); its values, or nil and why it failed. A function that returns nil
+-- and a reason has failed too, as everywhere in Lua.
+local function call(fn, tx)
+  local values = pack(xpcall(fn, traced, tx))
+  if not values[1] then
+    return nil, values[2]
+  elseif values[2] == nil and values[3] ~= nil then
+    return nil, traced(values[3])
+  elseif values[2] == nil then -- success must look like success to assert()
+    values[2], values.n = true, math.max(values.n, 2)
+  end
+  return values
+end
+
+local function context(tx, err)
+  return errors.wrap(err, { shard_id = tx.shard_id, cause = err })
+end
+
+local function close(tx)
+  tx.closed = true
+  tx.lease:release()
+end
+
+-- Also in a cancelled task, where waiting raises: then the pool rolls back.
+local function roll_back(tx)
+  if tx.streaming then
+    pcall(tx.streaming.close, tx.streaming)
+  end
+  if not tx.lost then
+    pcall(tx.lease.execute, tx.lease, "ROLLBACK", nil, { deadline = task.now() + ROLLBACK_TIMEOUT })
+  end
+  close(tx)
+end
+
+local function unknown(tx, err)
+  return nil, errors.new("UNKNOWN_OUTCOME", {
+    message = "COMMIT was not confirmed; the transaction may have been committed",
+    shard_id = tx.shard_id,
+    endpoint = err.endpoint,
+    cause = err,
+  })
+end
+
+local function rolled_back(tx, cause)
+  return nil, errors.new(cause.code, {
+    message = "nothing was committed, for a statement in the transaction had failed: " .. cause.message,
+    sqlstate = cause.sqlstate,
+    shard_id = tx.shard_id,
+    endpoint = cause.endpoint,
+    cause = cause,
+  })
+end
+
+local NO_REASON = { code = "SQL", sqlstate = "25P02", message = "the server rolled it back" }
+
+local function commit(tx)
+  if tx.streaming then
+    tx.streaming:close()
+  end
+  if tx.lost then
+    close(tx)
+    return rolled_back(tx, tx.failed)
+  elseif tx.deadline and task.now() >= tx.deadline then
+    roll_back(tx)
+    return nil, errors.new("TIMEOUT", {
+      message = "the transaction's time was over before COMMIT; rolled back",
+      shard_id = tx.shard_id,
+    })
+  end
+  local ok, result, err = pcall(tx.lease.execute, tx.lease, "COMMIT", nil, { deadline = statement_deadline(tx, {}) })
+  if not ok then
+    -- Cancelled. A connection still inside the transaction has not seen the COMMIT.
+    local unsent = tx.lease:transaction_status() == "intransaction"
+    close(tx)
+    if unsent or not errors.is(result) then
+      error(result, 0)
+    end
+    return unknown(tx, result)
+  end
+  close(tx)
+  if not result then
+    if err.code == "SQL" then
+      return nil, context(tx, err)
+    end
+    return unknown(tx, err)
+  elseif result.command == "ROLLBACK" then
+    return rolled_back(tx, tx.failed or NO_REASON)
+  end
+  return true
+end
+
+--- Run a function inside a savepoint. Yields.
+-- When it raises, or returns nil and a reason, the transaction goes back to the savepoint and is usable again.
+-- @tparam func fn called with the transaction
+-- @return[1] what fn returned; true when that was nothing
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error with `cause`
+function Tx:transaction(fn)
+  if type(fn) ~= "function" then
+    error("tx:transaction: expected a function, got a " .. type(fn), 2)
+  end
+  local ok, err = check_usable(self)
+  if not ok then
+    return nil, err
+  end
+  self.savepoints = self.savepoints + 1
+  local name = "lunashard_" .. self.savepoints
+  local before = self.failed
+  ok, err = run(self, "SAVEPOINT " .. name, nil, { deadline = statement_deadline(self, {}) })
+  if not ok then
+    return nil, err
+  end
+  local values
+  values, err = call(fn, self)
+  if values then
+    ok, err = run(self, "RELEASE SAVEPOINT " .. name, nil, { deadline = statement_deadline(self, {}) })
+    if ok then
+      return unpack(values, 2, values.n)
+    end
+    -- A statement had failed and the function said nothing of it.
+    err = self.failed or err
+  end
+  if not self.lost then
+    local sql = ("ROLLBACK TO SAVEPOINT %s; RELEASE SAVEPOINT %s"):format(name, name)
+    ok = run(self, sql, nil, { deadline = statement_deadline(self, {}), simple = true })
+    if ok then
+      self.failed = before
+    end
+  end
+  return nil, context(self, err)
+end
+
+--- Commit a transaction from `router:begin`. Yields.
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `SQL`, `UNKNOWN_OUTCOME`, `TIMEOUT`, `CLOSED`; `INVALID` in
+--   `router:transaction`, where the
+--   function's return commits
+function Tx:commit()
+  if self.closed then
+    return ended()
+  elseif self.managed then
+    return nil, errors.new("INVALID", { message = "return from the transaction's function to commit" })
+  end
+  return commit(self)
+end
+
+--- Roll back a transaction from `router:begin`. Yields.
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `CLOSED`; `INVALID` in `router:transaction`, where raising rolls back
+function Tx:rollback()
+  if self.closed then
+    return ended()
+  elseif self.managed then
+    return nil, errors.new("INVALID", { message = "raise from the transaction's function to roll back" })
+  end
+  roll_back(self)
+  return true
+end
+
+--- One whole try: begin, call, commit. Yields.
+-- @tparam Router router
+-- @tparam table member
+-- @tparam table opts checked
+-- @string sql the BEGIN
+-- @tparam ?number deadline
+-- @tparam func fn
+-- @treturn[1] table the function's values from index 2 on, with `n`
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function transaction.try(router, member, opts, sql, deadline, fn)
+  local tx, err = transaction.open(router, member, opts, sql, deadline)
+  if not tx then
+    return nil, err
+  end
+  tx.managed = true
+  local values
+  values, err = call(fn, tx)
+  if not values then
+    -- Ended by the caller's fault or the server's: what the statement said counts.
+    roll_back(tx)
+    return nil, context(tx, err)
+  end
+  local ok
+  ok, err = commit(tx)
+  if not ok then
+    return nil, err
+  end
+  return values
+end
+
+local function prepare(router, opts)
+  local ok, err = router.manager:check_open()
+  if not ok then
+    return nil, err
+  end
+  return routing.resolve(router.manager, opts)
+end
+
+--- Run a function in a transaction on the shard that owns a key. Yields.
+-- An error raised in the function, a cancel, or a return of nil and a reason rolls back. Values are returned
+-- after COMMIT.
+-- @tparam table opts `routing_key` or `shard_id`, `table`; `isolation`: `read committed`, `repeatable read` or
+--   `serializable`;
+--   `read_only`, `deferrable`; `timeout` for the whole transaction [none; each statement has query_timeout];
+--   `retries` [0]: run the function again after a serialization failure or deadlock
+-- @tparam func fn called with the transaction: `tx:execute`, `tx:stream`, `tx:transaction` (savepoint)
+-- @return[1] what fn returned; true when that was nothing
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error with `cause`; `PLUGIN_FAILED` (with `traceback`) when fn raised something that
+--   is no error object,
+--   `UNKNOWN_OUTCOME` when COMMIT was not confirmed, otherwise what failed
+function transaction.methods:transaction(opts, fn)
+  opts = options.check(opts, TRANSACTION, "transaction")
+  if type(fn) ~= "function" then
+    error("transaction: expected a function, got a " .. type(fn), 2)
+  end
+  local sql = begin_sql(opts, "transaction")
+  local member, err = prepare(self, opts)
+  if not member then
+    return nil, err
+  end
+  local tries, deadline = 0, opts.timeout and task.now() + opts.timeout
+  while true do
+    local values
+    tries = tries + 1
+    values, err = transaction.try(self, member, opts, sql, deadline, fn)
+    if values then
+      return unpack(values, 2, values.n)
+    elseif tries > (opts.retries or 0) or not attempt.is_undone(err) or not attempt.pause(tries, deadline) then
+      return nil, err
+    end
+    self.statistics.retries = self.statistics.retries + 1
+  end
+end
+
+--- Begin a transaction to be ended by hand. Yields.
+-- One that is forgotten is rolled back when its task ends.
+-- @tparam table opts as for `transaction`, without `retries`
+-- @treturn[1] Tx with `commit` and `rollback` besides
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function transaction.methods:begin(opts)
+  opts = options.check(opts, TRANSACTION, "begin")
+  local sql = begin_sql(opts, "begin")
+  local member, err = prepare(self, opts)
+  if not member then
+    return nil, err
+  end
+  return transaction.open(self, member, opts, sql, opts.timeout and task.now() + opts.timeout)
+end
+
+return transaction

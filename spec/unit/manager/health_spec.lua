@@ -1,0 +1,66 @@
+local errors = require("lunashard.errors")
+local health = require("lunashard.manager.health")
+
+local DOWN = errors.new("SHARD_DOWN", { message = "connection refused" })
+
+describe("a health record", function()
+  it("is neither healthy nor unhealthy before anything is known", function()
+    local record = health.new(3)
+    assert.is_false(record.is_healthy)
+    assert.equal("unchecked", record.status)
+    assert.is_true(health.is_usable(record, 0))
+  end)
+
+  it("turns healthy with a success and unhealthy with the limit's failure in a row", function()
+    local record = health.new(3)
+    health.success(record, 0.010)
+    assert.is_true(record.is_healthy)
+    health.failure(record, DOWN, 1)
+    health.failure(record, DOWN, 2)
+    assert.is_true(record.is_healthy)
+    health.failure(record, DOWN, 3)
+    assert.is_false(record.is_healthy)
+    assert.equal(3, record.consecutive_failures)
+    assert.equal(DOWN, record.last_error)
+  end)
+
+  it("forgives failures that successes interrupt", function()
+    local record = health.new(2)
+    for i = 1, 10 do
+      health.failure(record, DOWN, i)
+      health.success(record, 0.010)
+    end
+    assert.is_true(record.is_healthy)
+    assert.equal(0, record.consecutive_failures)
+    assert.is_true(record.error_rate > 0.2 and record.error_rate < 0.8)
+  end)
+
+  it("turns unhealthy at once when the failure is certain", function()
+    local record = health.new(3)
+    health.failure(record, DOWN, 1, true)
+    assert.equal("unhealthy", record.status)
+  end)
+
+  it("is left alone for a while and then tried again", function()
+    local record = health.new(1)
+    health.failure(record, DOWN, 100)
+    assert.is_false(health.is_usable(record, 101))
+    assert.is_true(health.is_usable(record, 106))
+  end)
+
+  it("averages latency so that one slow answer does not take over", function()
+    local record = health.new(3)
+    for _ = 1, 50 do
+      health.success(record, 0.010)
+    end
+    assert.is_true(math.abs(record.average_latency_ms - 10) < 0.001)
+    health.success(record, 1.0)
+    assert.is_true(record.average_latency_ms > 10 and record.average_latency_ms < 150)
+  end)
+
+  it("shows its last error as text in a snapshot", function()
+    local record = health.new(3)
+    health.failure(record, DOWN, 1)
+    assert.is_truthy(health.snapshot(record).last_error:find("connection refused", 1, true))
+  end)
+end)
