@@ -119,6 +119,9 @@ valgrind-c: $(C_TEST)
 gcstress: ## the whole suite with the garbage collector always on
 	@LUNASHARD_GCSTRESS=1 $(MAKE) --no-print-directory test
 
+soak: all ## MINUTES (10) of mixed work on a sandbox; fails when memory or descriptors grow
+	@scripts/dev/soak.sh $(BIN) $(or $(MINUTES),10)
+
 examples: all ## run every example against a sandbox and check its output
 	@scripts/dev/check_examples.sh $(BIN)
 

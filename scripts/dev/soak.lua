@@ -1,4 +1,6 @@
--- Mixed work for some minutes; fails when memory, connections or descriptors grow.
+-- Mixed work for some minutes; fails when memory or descriptors grow.
+-- Pools are kept small: the buffers of a connection grow to the largest that it has carried, and with few
+-- connections all of them have soon carried everything.
 --   lunashard run -c <cluster.lua> scripts/dev/soak.lua [minutes]
 local lunashard = require("lunashard")
 local core = require("lunashard.core.task")
@@ -7,6 +9,12 @@ local system = require("lunashard.core.system")
 local MINUTES = tonumber((...) or 10)
 local TASKS = 40
 local KEYS = 1000
+
+local options = assert(require("lunashard.cluster").load(cluster.path))
+options.connection_pool_size = 4
+local soak_manager = lunashard.manager(options)
+assert(soak_manager:initialize())
+local router = lunashard.router({ shard_manager = soak_manager })
 
 assert(router:execute_on_all_shards([[
   DROP TABLE IF EXISTS soak;
@@ -81,10 +89,26 @@ local function resident_kib()
   end
 end
 
+local ffi = require("ffi")
+ffi.cdef([[
+  struct mallinfo2 { size_t arena, ordblks, smblks, hblks, hblkhd, usmblks, fsmblks, uordblks, fordblks, keepcost; };
+  struct mallinfo2 mallinfo2(void);
+]])
+
+local function heap_kib()
+  local info = ffi.C.mallinfo2()
+  return tonumber(info.uordblks + info.hblkhd) / 1024
+end
+
 local function sample()
   collectgarbage()
   collectgarbage()
-  return { rss = resident_kib(), lua = collectgarbage("count"), fds = #assert(system.listdir("/proc/self/fd")) }
+  return {
+    rss = resident_kib(),
+    heap = heap_kib(),
+    lua = collectgarbage("count"),
+    fds = #assert(system.listdir("/proc/self/fd")),
+  }
 end
 
 local finish, done = lunashard.now() + MINUTES * 60, 0
@@ -107,13 +131,18 @@ fns[TASKS + 1] = function()
     if not first and lunashard.now() > finish - MINUTES * 36 then -- caches and the heap are warm
       first = s
     end
-    print(("%8d operations, rss %6d KiB, lua %6.0f KiB, %3d descriptors, %3d operations under way"):format(done, s.rss,
-      s.lua, s.fds, core.counts().ops))
+    print(("%8d operations, rss %6d KiB, C heap %6.0f KiB, lua %6.0f KiB, %3d descriptors, %3d under way"):format(done,
+      s.rss, s.heap, s.lua, s.fds, core.counts().ops))
+    io.flush()
   end
 end
 assert(lunashard.gather(fns))
 
 local last = sample()
-assert(last.rss < first.rss * 1.1 + 2048, ("memory grew from %d to %d KiB"):format(first.rss, last.rss))
+for _, what in ipairs({ "rss", "heap", "lua" }) do
+  local before, after = first[what], last[what]
+  assert(after < before * 1.1 + 512, ("%s grew from %d to %d KiB"):format(what, before, after))
+end
 assert(last.fds <= first.fds + 5, ("descriptors grew from %d to %d"):format(first.fds, last.fds))
-print(("flat: %d operations, rss %d -> %d KiB"):format(done, first.rss, last.rss))
+print(("flat: %d operations, rss %d -> %d KiB, C heap %d -> %d KiB"):format(done, first.rss, last.rss, first.heap,
+  last.heap))
