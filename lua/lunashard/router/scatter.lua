@@ -157,9 +157,9 @@ end
 --   `rows`, `error`, ...) that returns a row or a list of rows, or one of `lunashard.aggregate`; without it rows are
 --   concatenated in the shards' order. `on_failure` [`"fail"`], `min_shards`, `max_parallel_shards`, `shard_ids`,
 --   `read_only`, `timeout`, `retries`, `decode_json`, `max_result_bytes`
--- @treturn[1] table `rows`, `row_count`, `shard_results` (by shard_id), `complete`, `failed` (list of `{
---   shard_id, error }`),
---   `duration`, `success`
+-- @treturn[1] table `rows`, `row_count`, `shard_results` (by shard_id; their rows are empty when an aggregation of
+--   `lunashard.aggregate` took them as they came), `complete`, `failed` (list of `{ shard_id, error }`), `duration`,
+--   `success`
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `SHARDS_FAILED` (with `failed`), `PLUGIN_FAILED` (the function raised), `INVALID`,
 --   `NOT_MERGEABLE`, `NO_SHARD`, `CLOSED`

@@ -187,11 +187,9 @@ end
 
 --- Read rows one by one, from one shard or from all. Yields while iterating.
 -- Nothing is sent before the first row is asked for. The iterator raises error objects, for a `for` loop cannot
--- return them: `NO_SHARD`, `SQL`, `TIMEOUT`, `SHARD_DOWN`, `NOT_MERGEABLE` (order_by that contradicts the
--- statement's ORDER BY, or
--- that the server alone can decide), `INVALID`, `CLOSED`, ... After an early `break`, call `close` to give the
--- connections back at
--- once.
+-- return them: `NO_SHARD`, `SQL`, `TIMEOUT`, `SHARD_DOWN`, `INVALID`, `CLOSED`, `NOT_MERGEABLE` (order_by that
+-- contradicts the statement's ORDER BY, or that the server alone can decide). After an early `break`, call `close`:
+-- what still runs is cancelled on the servers, and the connections are free as soon as they have answered.
 -- @string sql
 -- @tparam[opt] table params
 -- @tparam[opt] table opts `routing_key` or `shard_id` (with `table`): one shard; without them all shards, or those in
