@@ -260,6 +260,23 @@ function errors.wrap(err, fields)
   return errors.new(fields.code or "PLUGIN_FAILED", outer)
 end
 
+--- A message handler for `xpcall` around a function of the user's.
+-- Errors of ours pass as they are; anything else becomes `PLUGIN_FAILED` with `cause` and `traceback`.
+-- @string what such as "the reducer"
+-- @treturn func
+function errors.tracer(what)
+  return function(err)
+    if errors.is(err) then
+      return err
+    end
+    return errors.new("PLUGIN_FAILED", {
+      message = ("%s failed: %s"):format(what, tostring(err)),
+      cause = err,
+      traceback = debug.traceback(tostring(err), 2),
+    })
+  end
+end
+
 local PLAIN_FIELDS = {
   "code",
   "retryable",

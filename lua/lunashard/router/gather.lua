@@ -43,16 +43,7 @@ local function concatenate(results)
   }
 end
 
-local function traced(err)
-  if errors.is(err) then
-    return err
-  end
-  return errors.new("PLUGIN_FAILED", {
-    message = "the aggregation function failed: " .. tostring(err),
-    cause = err,
-    traceback = debug.traceback(tostring(err), 2),
-  })
-end
+local traced = errors.tracer("the aggregation function")
 
 -- A row is a table of columns; a list of rows is a table of tables, or empty.
 local function as_rows(func, value)

@@ -24,16 +24,7 @@ function reducing.is_reducer(value)
     and type(value.merge) == "function" and type(value.finish) == "function"
 end
 
-local function traced(err)
-  if errors.is(err) then
-    return err
-  end
-  return errors.new("PLUGIN_FAILED", {
-    message = "the reducer failed: " .. tostring(err),
-    cause = err,
-    traceback = debug.traceback(tostring(err), 2),
-  })
-end
+local traced = errors.tracer("the reducer")
 
 local function fold(source, reducer, shard_id)
   local acc, n, types = reducer:init(), 0, nil

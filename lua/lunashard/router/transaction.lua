@@ -255,16 +255,7 @@ local function pack(...)
   return { n = select("#", ...), ... }
 end
 
-local function traced(err)
-  if errors.is(err) then
-    return err
-  end
-  return errors.new("PLUGIN_FAILED", {
-    message = "the transaction's function failed: " .. tostring(err),
-    cause = err,
-    traceback = debug.traceback(tostring(err), 2),
-  })
-end
+local traced = errors.tracer("the transaction's function")
 
 -- Call fn(tx); its values, or nil and why it failed. A function that returns nil
 -- and a reason has failed too, as everywhere in Lua.
