@@ -58,7 +58,7 @@ ok, err = router:transaction({ routing_key = USER }, function(tx)
   transfer(tx, 10)
   return nil, "changed my mind"
 end)
-assert(not ok and err and balance("EUR") == 70)
+assert(not ok and err.cause == "changed my mind" and balance("EUR") == 70)
 
 -- Savepoints: a part may fail without the whole.
 assert(router:transaction({ routing_key = USER }, function(tx)
