@@ -87,9 +87,9 @@ $(BUILD)/spec/%: spec/c/%.c spec/c/test.h $(filter $(BUILD)/base/%,$(C_OBJ))
 
 -include $(C_TEST:=.d)
 
-test: deps ## everything below but fault, on servers started for it
+test: deps ## everything below, on servers started for it
 	@$(MAKE) --no-print-directory all test-c
-	@scripts/dev/test.sh $(BIN) spec/unit spec/pg spec/cli
+	@scripts/dev/test.sh $(BIN) spec/unit spec/pg spec/cli spec/fault
 
 test-unit: all ## specs without I/O; ARGS="--filter=..." goes to busted
 	@$(BIN) test spec/unit $(ARGS)
@@ -126,7 +126,7 @@ examples: all ## run every example against a sandbox and check its output
 	@scripts/dev/check_examples.sh $(BIN)
 
 check: ## all of it: lint, tests, sanitizers, examples
-	@for target in lint test test-fault asan valgrind gcstress examples; do \
+	@for target in lint test asan valgrind gcstress examples; do \
 		echo "== $$target"; $(MAKE) --no-print-directory $$target || exit 1; done
 
 # ---- the code itself ----
