@@ -204,6 +204,32 @@ describe("changing the shards of a static map", function()
     assert.equal("shard3", manager:get_shard_for_write("ap").shard_id)
   end)
 
+  it("refuses a region whose keys live on the default region's shard", function()
+    local manager = lunashard.manager({
+      shards = { shard(1, { region = "us" }), shard(2, { region = "eu" }) },
+      strategy = { "geographic", shard_key = "region", default_region = "us" },
+    })
+    assert.equal("shard1", manager:get_shard_for_write("ap").shard_id)
+    failure("PLACEMENT_CHANGED", manager:add_shard(shard(3, { region = "ap" })))
+  end)
+
+  it("looks at keys beyond a threshold, also inside another strategy", function()
+    local threshold = { "threshold", below = 1000000, old = { "range", ranges = { shard1 = { nil, 1000000 } } },
+      new = "hash" }
+    failure("PLACEMENT_CHANGED", new(threshold):add_shard(shard(4)))
+    failure("PLACEMENT_CHANGED", new({ "first_of", { "pins", [7] = "shard2" }, threshold }):add_shard(shard(4)))
+  end)
+
+  it("looks at every pin, old and new", function()
+    local function pinned(pins)
+      return { "first_of", { "pins", entries = pins }, { "range", ranges = { shard1 = {} } } }
+    end
+    local change = { strategy = pinned({ [70000] = "shard3" }) }
+    failure("PLACEMENT_CHANGED", new(pinned({ [70000] = "shard2" })):add_shard(shard(4), change))
+    failure("PLACEMENT_CHANGED", new(pinned({ [80000] = "shard1" })):add_shard(shard(4), change))
+    assert.is_true(new(pinned({ [70000] = "shard3" })):add_shard(shard(4), change))
+  end)
+
   it("refuses to remove a shard that has keys, and the last one", function()
     failure("PLACEMENT_CHANGED", new():remove_shard("shard2"))
     local single = lunashard.manager({ shards = { shard(1) }, strategy = { "hash", shard_key = "user_id" } })

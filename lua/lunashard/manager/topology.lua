@@ -7,6 +7,7 @@ local binding = require("lunashard.manager.binding")
 local errors = require("lunashard.errors")
 local movement = require("lunashard.strategy.movement")
 local probe = require("lunashard.manager.probe")
+local strategy = require("lunashard.strategy")
 local task = require("lunashard.task")
 
 local topology = {}
@@ -47,6 +48,8 @@ function topology.install(manager, members, strategies)
   end
 end
 
+local add_keys -- set below: strategies may be made of others
+
 -- A placement by ranges changes at its bounds alone, so keys at and beside every bound
 -- tell everything.
 local function range_keys(spec, keys)
@@ -71,27 +74,75 @@ local function range_keys(spec, keys)
   end
 end
 
-local function geographic_keys(members, keys)
-  for _, member in ipairs(members) do
-    local region = member.info.region
-    keys[#keys + 1] = region
+-- A region without a shard of its own may have rows on the default one.
+local function geographic_keys(_, keys, shards)
+  for _, shard in ipairs(shards) do
+    keys[#keys + 1] = shard.region
     for i = 1, INNER_SAMPLE do
-      keys[#keys + 1] = { region, i }
+      keys[#keys + 1] = { shard.region, i }
     end
   end
 end
 
--- Keys to compare two placements by, where they have no bucket map.
-local function keys_for(manager, before, after)
-  local keys = {}
-  if before.name == "range" and after.name == "range" then
-    range_keys(before.spec, keys)
-    range_keys(after.spec, keys)
-  elseif before.name == "geographic" and after.name == "geographic" then
-    geographic_keys(manager.members, keys)
-  else
-    keys = movement.sample(before.key_type)
+-- The i-th key above a threshold.
+local function above(below, i)
+  local year = type(below) == "string" and below:match("^(%d%d%d%d)%-%d%d%-%d%d$")
+  if year then
+    return ("%04d-%02d-%02d"):format(year + 1 + math.floor(i / 336), math.floor(i / 28) % 12 + 1, i % 28 + 1)
   end
+  return type(below) == "string" and below .. i or below + i
+end
+
+local function threshold_keys(spec, keys, shards)
+  local below = spec.options.below
+  keys[#keys + 1] = below
+  for i = 1, INNER_SAMPLE do
+    keys[#keys + 1] = above(below, i)
+  end
+  add_keys(spec.options.old, keys, shards)
+  add_keys(spec.options.new, keys, shards)
+end
+
+local function member_keys(spec, keys, shards)
+  for _, given in ipairs(spec.options) do
+    add_keys(given, keys, shards)
+  end
+end
+
+-- Options of pins that are no keys are harmless here: they route nowhere, or to the same shard.
+local function entry_keys(spec, keys)
+  for _, entries in ipairs({ spec.name == "pins" and spec.options or {}, spec.options.entries or {} }) do
+    for key in pairs(entries) do
+      keys[#keys + 1] = key
+    end
+  end
+end
+
+local TELLING = {
+  directory = entry_keys,
+  first_of = member_keys,
+  geographic = geographic_keys,
+  pins = entry_keys,
+  range = range_keys,
+  threshold = threshold_keys,
+}
+
+-- Keys that a sample would miss: where the strategy itself says that placement changes.
+function add_keys(given, keys, shards)
+  local spec = strategy.spec(given)
+  if TELLING[spec.name] then
+    TELLING[spec.name](spec, keys, shards)
+  end
+end
+
+local ENOUGH = { range = true, geographic = true }
+
+-- Keys to compare two placements by, where they have no bucket map.
+local function keys_for(before, after)
+  local alone = before.name == after.name and ENOUGH[before.name]
+  local keys = alone and {} or movement.sample(before.key_type)
+  add_keys(before.spec, keys, before.shards)
+  add_keys(after.spec, keys, after.shards)
   return keys
 end
 
@@ -108,11 +159,11 @@ local function compare_by_keys(before, after, keys)
   return { moved = moved, total = total, fraction = total > 0 and moved / total or 0, unit = "keys" }
 end
 
-local function compare(manager, before, after, keys)
+local function compare(before, after, keys)
   if before.map and after.map and not keys then
     return before:movement(after)
   end
-  return compare_by_keys(before, after, keys or keys_for(manager, before, after))
+  return compare_by_keys(before, after, keys or keys_for(before, after))
 end
 
 local function advice(what, change)
@@ -130,7 +181,7 @@ local function plan(manager, members, opts, what)
     return strategies
   end
   for name, before in pairs(manager.strategies.by_type) do
-    local change, err = compare(manager, before, strategies.by_type[name], opts.keys)
+    local change, err = compare(before, strategies.by_type[name], opts.keys)
     if not change then
       return nil, err
     elseif change.moved > 0 then
