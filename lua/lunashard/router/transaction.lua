@@ -113,6 +113,7 @@ function transaction.open(router, member, opts, sql, deadline)
     deadline = deadline,
     closed = false,
     savepoints = 0,
+    nested = 0,
   }, Tx)
 end
 
@@ -370,7 +371,12 @@ function Tx:transaction(fn)
     return nil, err
   end
   local values
+  self.nested = self.nested + 1
   values, err = call(fn, self)
+  self.nested = self.nested - 1
+  if self.streaming then -- left open by fn, for none was before
+    self.streaming:close()
+  end
   if values then
     ok, err = run(self, "RELEASE SAVEPOINT " .. name, nil, { deadline = statement_deadline(self, {}) })
     if ok then
@@ -384,6 +390,8 @@ function Tx:transaction(fn)
     ok = run(self, sql, nil, { deadline = statement_deadline(self, {}), simple = true })
     if ok then
       self.failed = before
+    else -- what was to be undone must not be committed with the rest
+      self.failed, self.lost = self.failed or err, true
     end
   end
   return nil, context(self, err)
@@ -400,6 +408,8 @@ function Tx:commit()
     return ended()
   elseif self.managed then
     return nil, errors.new("INVALID", { message = "return from the transaction's function to commit" })
+  elseif self.nested > 0 then
+    return nil, errors.new("INVALID", { message = "commit after the function of tx:transaction has returned" })
   end
   return commit(self)
 end
@@ -413,6 +423,8 @@ function Tx:rollback()
     return ended()
   elseif self.managed then
     return nil, errors.new("INVALID", { message = "raise from the transaction's function to roll back" })
+  elseif self.nested > 0 then
+    return nil, errors.new("INVALID", { message = "raise from the function of tx:transaction to roll back" })
   end
   roll_back(self)
   return true
