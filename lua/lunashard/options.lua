@@ -48,6 +48,24 @@ function options.describe(value)
   return "a " .. type(value)
 end
 
+--- Is this table a list without gaps, and nothing else? An `n` beside the items must count them.
+-- @tparam table list
+-- @treturn boolean
+function options.is_list(list)
+  local n = 0
+  for index in pairs(list) do
+    if index ~= "n" then
+      n = n + 1
+    end
+  end
+  for i = 1, n do
+    if rawget(list, i) == nil then
+      return false
+    end
+  end
+  return rawget(list, "n") == nil or rawget(list, "n") == n
+end
+
 --- Raise, at the place that called our caller, unless every option is known and of its type.
 -- @tparam ?table opts
 -- @tparam table known from @{known}

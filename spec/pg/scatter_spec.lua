@@ -176,6 +176,17 @@ describe("router:scatter_gather", function()
     failure("NO_SHARD", router:scatter_gather("SELECT 1", nil, { shard_ids = { "shard1", "shard9" } }))
   end)
 
+  it("never takes no shard, a set or a list with a gap for all that was meant", function()
+    for _, shard_ids in ipairs({ {}, { shard1 = true }, { "shard1", nil, "shard3" } }) do
+      local opts = { shard_ids = shard_ids }
+      failure("INVALID", router:scatter_gather("SELECT 1", nil, opts))
+      failure("INVALID", router:execute_on_all_shards("SELECT 1", opts))
+      local ok, err = pcall(router:stream("SELECT 1", nil, opts))
+      assert.is_false(ok)
+      assert.is_true(errors.is(err, "INVALID"), tostring(err))
+    end
+  end)
+
   it("asks no more shards at a time than max_parallel_shards", function()
     local function sessions(limit)
       local running, most = 0, 0

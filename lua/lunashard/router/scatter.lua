@@ -31,10 +31,12 @@ local SCATTER = {
 -- @tparam ?{string,...} shard_ids nil for all
 -- @treturn[1] {table,...}
 -- @treturn[2] nil
--- @treturn[2] lunashard.error `NO_SHARD`
+-- @treturn[2] lunashard.error `NO_SHARD`; `INVALID` for what is no list of at least one name
 function scatter.members(manager, shard_ids)
   if shard_ids == nil then
     return manager.members
+  elseif not options.is_list(shard_ids) or #shard_ids == 0 then
+    return nil, errors.new("INVALID", { message = "shard_ids: expected a list of at least one shard_id, without gaps" })
   end
   local wanted, members = {}, {}
   for _, shard_id in ipairs(shard_ids) do
