@@ -152,6 +152,11 @@ describe("router:execute_many", function()
       function() router:execute_many(INSERT, items(1, 2), { key = "user_id" }) end,
       function() router:execute_many(INSERT, items(1, 2), { routing_keys = { 1 } }) end,
       function() router:execute_many(INSERT, "x", { key = 1 }) end,
+      function() router:execute_many(INSERT, { { 1, "a" }, nil, { 3, "c" } }, { key = 1 }) end,
+      function() router:execute_many(INSERT, { a = { 1, "a" } }, { key = 1 }) end,
+      function() router:execute_many(INSERT, items(1, 3), { routing_keys = { 1, nil, 3 } }) end,
+      function() router:execute_many(INSERT, items(1, 2), { key = 1, shard_id = "shard1" }) end,
+      function() router:execute_many(INSERT, items(1, 2), { key = 1, routing_keys = { 1, 2 } }) end,
     }) do
       assert.has_error(call)
     end

@@ -31,6 +31,11 @@ describe("a reference table", function()
     return { found.rows[1].n, found.rows[2].n, found.rows[3].n }
   end
 
+  it("is not written on one shard alone by execute_many", function()
+    failure("INVALID", router:execute_many(INSERT, { { "at", "Austria" } }, { table = "countries", shard_id = "shard2" }))
+    assert.same({ 0, 0, 0 }, counts())
+  end)
+
   it("is written on every shard", function()
     local result = assert(router:execute(INSERT, { "at", "Austria" }, { table = "countries" }))
     assert.equal(1, result.row_count)

@@ -40,6 +40,18 @@ local function check_key(key)
     .. options.describe(key), 3)
 end
 
+-- Two answers to the question where items go: neither may be ignored.
+local function check_one_way(opts)
+  local given
+  for _, name in ipairs({ "key", "routing_keys", "routing_key", "shard_id" }) do
+    local both = opts[name] ~= nil and given
+    if both and not (given == "routing_key" and name == "shard_id") then -- which are checked against each other
+      error(("execute_many: give option %s or %s, not both"):format(given, name), 3)
+    end
+    given = opts[name] ~= nil and name or given
+  end
+end
+
 local function no_value(i, index)
   return nil, errors.new("NULL_KEY", {
     message = ("item %d: parameter %d, the routing key, is NULL"):format(i, index),
@@ -104,11 +116,15 @@ local function group(manager, shard_ids)
   return groups
 end
 
-local function route_items(router, list, opts)
+local function route_items(router, list, opts, kind)
   local manager = router.manager
   if opts.key == nil and opts.routing_keys == nil then
     local member, err = routing.resolve(manager, opts)
-    if not member then
+    if member and kind == "write" and routing.is_reference(manager, opts.table) then
+      return nil, errors.new("INVALID", {
+        message = ("%s is a reference table: a write goes to every shard, not to one"):format(opts.table),
+      })
+    elseif not member then
       return nil, err
     end
     local all = {}
@@ -211,7 +227,8 @@ end
 -- @string sql
 -- @tparam {table,...} list sets of parameters
 -- @tparam table opts `key`: the number of the parameter that is the routing key (a list of numbers for several
---   columns); or `routing_keys`: a list with the key of each item; or `routing_key` or `shard_id` for all. `table`;
+--   columns); or `routing_keys`: a list with the key of each item; or `routing_key` or `shard_id` for all: one of
+--   these ways alone. `table`;
 --   `transaction = false`: every item on its own, and a failed one does not stop the others; `max_parallel_shards`,
 --   `timeout` for all, `decode_json`, `max_result_bytes`
 -- @treturn[1] table `results` (in the order of `list`), `row_count` (sum), `success`, `complete`, `failed`
@@ -226,6 +243,8 @@ function execute_many.methods:execute_many(sql, list, opts)
     error("execute_many: expected SQL as a string, got a " .. type(sql), 2)
   elseif type(list) ~= "table" then
     error("execute_many: expected a list of parameter tables, got a " .. type(list), 2)
+  elseif not options.is_list(list) then
+    error("execute_many: expected a list of parameter tables, got a table with gaps or names", 2)
   end
   for i, params in ipairs(list) do
     if type(params) ~= "table" then
@@ -234,20 +253,22 @@ function execute_many.methods:execute_many(sql, list, opts)
   end
   opts = options.check(opts, OPTIONS, "execute_many")
   check_key(opts.key)
-  if opts.routing_keys and #opts.routing_keys ~= #list then
+  check_one_way(opts)
+  if opts.routing_keys and not (options.is_list(opts.routing_keys) and #opts.routing_keys == #list) then
     error(("execute_many: option routing_keys: expected %d keys, got %d"):format(#list, #opts.routing_keys), 2)
   end
   local ok, err = self.manager:check_open()
+  local kind
   if ok then
-    ok, err = routing.check_statement(sql)
+    kind, err = routing.check_statement(sql)
   end
-  if not ok then
+  if not kind then
     return nil, err
   elseif #list == 0 then
     return { success = true, complete = true, results = {}, failed = {}, row_count = 0, duration = 0 }
   end
   local groups
-  groups, err = route_items(self, list, opts)
+  groups, err = route_items(self, list, opts, kind)
   if not groups then
     return nil, err
   end
