@@ -4,7 +4,7 @@
  * which it tells through three calls: opened, idle again, closed.  It is freed
  * by itself some time after `closed`; the owner drops its pointer there.
  *
- * conn.c connects and closes, exchange.c talks.  Everything here is called
+ * conn.c connects and closes, exchange.c asks, answer.c listens.  Everything here is called
  * from the loop's thread. */
 #ifndef LUNA_IO_CONN_H
 #define LUNA_IO_CONN_H
@@ -108,7 +108,7 @@ void luna_conn_abandon(luna_conn *conn);
 /* The drain is over: run what waited for it, or tell the owner. */
 void luna_conn_idle_again(luna_conn *conn);
 
-/* exchange.c: what conn.c hands on when the socket is readable. */
+/* answer.c: what conn.c hands on when the socket is readable. */
 void luna_exchange_read(luna_conn *conn);
 /* Send what libpq has buffered and watch the socket accordingly; false when it is lost. */
 bool luna_conn_flush(luna_conn *conn);

@@ -1,0 +1,306 @@
+/* answer.c - what the server answers to an exchange, until its end.  Layer: io. */
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "conn.h"
+
+/* ---- the end of an exchange ------------------------------------------------------ */
+
+void luna_conn_idle_again(luna_conn *conn)
+{
+    luna_request *next = conn->next;
+    if (next == NULL) {
+        conn->owner->idle(conn);
+        return;
+    }
+    conn->next = NULL;
+    if (!luna_conn_send(conn, next)) {
+        if (next->w.op.state == LUNA_OP_PENDING)
+            conn->request = next;
+        luna_conn_lost(conn, "connection lost while sending");
+    }
+}
+
+/* The answer is complete: tell the request, then the owner. */
+static void exchange_end(luna_conn *conn)
+{
+    luna_request *request = conn->request;
+    if (conn->reset_failed) {
+        luna_conn_lost(conn, "the session could not be reset");
+        return;
+    }
+    if (conn->pipelined && !PQexitPipelineMode(conn->pg)) {
+        luna_conn_lost(conn, "out of step with the server");
+        return;
+    }
+    conn->request = NULL;
+    conn->resetting = conn->pipelined = false;
+    conn->executing = NULL;
+    conn->state = LUNA_CONN_IDLE;
+    if (request != NULL) {
+        request->w.conn = NULL;
+        if (request->w.err.code == LUNA_ETIMEOUT &&
+            PQresultStatus(request->result) != PGRES_FATAL_ERROR)
+            request->w.err = (luna_err){ 0 }; /* it was done after all */
+        luna_waiter_finish(&request->w, request->w.err.code, NULL);
+    }
+    if (conn->cancel != NULL)
+        return; /* its return goes on: a late cancel must not hit the next statement */
+    if (!luna_conn_flush(conn)) {
+        luna_conn_lost(conn, "connection lost");
+        return;
+    }
+    luna_timer_stop(conn->cfg->loop, &conn->timer);
+    luna_conn_idle_again(conn);
+}
+
+/* ---- results ---------------------------------------------------------------------- */
+
+/* Commands whose effect outlives the transaction, by command tag. */
+static void note_command(luna_conn *conn, const char *tag)
+{
+    static const char *const session[] = { "SET", "RESET", "LISTEN", "LOAD", "DECLARE CURSOR" };
+    static const char *const plans[] = { "PREPARE", "DEALLOCATE", "DEALLOCATE ALL", "DISCARD ALL",
+                                         "DISCARD PLANS" };
+    if (tag[0] == 'I' || tag[0] == 'U' || (tag[0] == 'S' && tag[2] == 'L'))
+        return; /* INSERT, UPDATE, SELECT: nearly all there are */
+    for (size_t i = 0; i < sizeof(session) / sizeof(session[0]); i++)
+        conn->state_changed |= strcmp(tag, session[i]) == 0;
+    for (size_t i = 0; i < sizeof(plans) / sizeof(plans[0]); i++)
+        conn->plans_changed |= strcmp(tag, plans[i]) == 0;
+    if (strcmp(tag, "DEALLOCATE ALL") == 0 || strcmp(tag, "DISCARD ALL") == 0) { /* ours too */
+        luna_statements_clear(&conn->statements);
+        conn->executing = NULL;
+    }
+}
+
+static bool is_stale_plan(const PGresult *res, const char *sqlstate)
+{
+    if (strcmp(sqlstate, "26000") == 0)
+        return true;
+    const char *where = PQresultErrorField(res, PG_DIAG_SOURCE_FUNCTION);
+    return strcmp(sqlstate, "0A000") == 0 && where != NULL &&
+           strcmp(where, "RevalidateCachedQuery") == 0;
+}
+
+static void set_result(luna_request *request, PGresult *res)
+{
+    PQclear(request->result);
+    request->result = res;
+}
+
+/* Takes `res`. */
+static void take_error(luna_conn *conn, PGresult *res)
+{
+    luna_request *request = conn->request;
+    const char *sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
+    if (sqlstate == NULL)
+        sqlstate = "";
+    if (conn->executing != NULL && conn->to_prepare) {
+        luna_statements_remove(&conn->statements, conn->executing);
+        conn->executing = NULL;
+    } else if (conn->executing != NULL && is_stale_plan(res, sqlstate)) {
+        if (sqlstate[0] == '2')
+            luna_statements_clear(&conn->statements);
+        else
+            luna_statements_remove(&conn->statements, conn->executing);
+        conn->plans_changed = true; /* the server may have it still, under its old name */
+        conn->executing = NULL;
+        conn->resend = request != NULL && !request->resent && !conn->in_transaction;
+    }
+    conn->to_prepare = false;
+    conn->to_deallocate = 0;
+    conn->reset_failed |= conn->resetting;
+    /* the first error is the cause of what follows */
+    if (request == NULL || request->w.err.code == LUNA_ESQL) {
+        PQclear(res);
+        return;
+    }
+    const char *severity = PQresultErrorField(res, PG_DIAG_SEVERITY_NONLOCALIZED);
+    conn->fatal = severity == NULL || strcmp(severity, "ERROR") != 0; /* NULL: libpq itself */
+    set_result(request, res);
+    /* the text is in the result, whole; see luna_push_err for requests */
+    if (request->expired && (strcmp(sqlstate, "57014") == 0 || conn->resend))
+        return; /* w.err says TIMEOUT, and now it is certain that nothing was done */
+    luna_err_set(&request->w.err, LUNA_ESQL, "%s", PQresultErrorMessage(res));
+    memcpy(request->w.err.sqlstate, sqlstate, strlen(sqlstate) < 6 ? strlen(sqlstate) + 1 : 0);
+}
+
+static void too_large(const luna_request *request, luna_err *err)
+{
+    luna_err_set(err, LUNA_ETOOLARGE, "the result has more than max_result_bytes (%zu)%s",
+                 request->max_bytes,
+                 request->read_only ? "" : "; a statement that writes may have been done");
+}
+
+/* Takes `res`. */
+static void take_rows(luna_conn *conn, PGresult *res)
+{
+    luna_request *request = conn->request;
+    if (!conn->resetting)
+        note_command(conn, PQcmdStatus(res));
+    if (request == NULL) {
+        PQclear(res);
+        return;
+    }
+    if (request->max_bytes > 0 && PQresultMemorySize(res) > request->max_bytes) {
+        too_large(request, &request->w.err);
+        PQclear(res);
+        return;
+    }
+    set_result(request, res);
+}
+
+/* A row of a stream: true when the request has what it wants.  Takes `res`. */
+static bool take_row(luna_conn *conn, PGresult *res)
+{
+    luna_request *request = conn->request;
+    if (request == NULL) {
+        PQclear(res);
+        return false;
+    }
+    if (request->kind == LUNA_REQUEST_FETCH) {
+        request->rows[request->n_rows++] = res;
+        return request->n_rows == request->max_rows;
+    }
+    set_result(request, res);
+    return true;
+}
+
+/* Complete the request while the exchange goes on (rows or COPY data to come). */
+static void request_done_midway(luna_conn *conn, int state)
+{
+    luna_request *request = conn->request;
+    conn->request = NULL;
+    conn->state = state;
+    request->w.conn = NULL;
+    luna_waiter_finish(&request->w, LUNA_OK, NULL);
+    if (!luna_conn_flush(conn))
+        luna_conn_lost(conn, "connection lost");
+}
+
+static void refuse_copy(luna_conn *conn)
+{
+    luna_err err;
+    luna_err_set(&err, LUNA_EINVAL, "COPY with the client needs copy_in");
+    luna_conn_close(conn, &err);
+}
+
+/* One result; false when reading must stop (ended, paused or closed). */
+static bool take_result(luna_conn *conn, PGresult *res)
+{
+    ExecStatusType status = PQresultStatus(res);
+    switch (status) {
+    case PGRES_PIPELINE_SYNC:
+        PQclear(res);
+        luna_request *request = conn->request;
+        if (!conn->resend || request == NULL || request->expired) {
+            exchange_end(conn);
+            return false;
+        }
+        PQexitPipelineMode(conn->pg);
+        luna_request_deinit(request);
+        request->w.err = (luna_err){ 0 };
+        request->resent = true;
+        conn->state = LUNA_CONN_IDLE;
+        if (!luna_conn_send(conn, request)) {
+            if (request->w.op.state == LUNA_OP_PENDING)
+                conn->request = request;
+            luna_conn_lost(conn, "connection lost while sending");
+        }
+        return false;
+    case PGRES_PIPELINE_ABORTED: PQclear(res); return true;
+    case PGRES_COPY_IN:
+        PQclear(res);
+        if (conn->request != NULL && conn->request->kind == LUNA_REQUEST_COPY_IN)
+            request_done_midway(conn, LUNA_CONN_COPYING);
+        else
+            refuse_copy(conn);
+        return false;
+    case PGRES_COPY_OUT:
+    case PGRES_COPY_BOTH:
+        PQclear(res);
+        refuse_copy(conn);
+        return false;
+    case PGRES_SINGLE_TUPLE:
+        if (!take_row(conn, res))
+            return true;
+        request_done_midway(conn, LUNA_CONN_STREAMING);
+        return false;
+    case PGRES_BAD_RESPONSE:
+    case PGRES_FATAL_ERROR: take_error(conn, res); return true;
+    default:
+        if (conn->to_deallocate > 0) {
+            conn->to_deallocate--;
+            PQclear(res);
+        } else if (conn->to_prepare) {
+            conn->to_prepare = false;
+            conn->executing->prepared = true;
+            PQclear(res);
+        } else {
+            take_rows(conn, res);
+        }
+        return true;
+    }
+}
+
+/* Count what arrives, from the second read of an answer on, so that a result
+ * over its limit ends before it has filled the memory. */
+static bool is_too_large(luna_conn *conn)
+{
+    luna_request *request = conn->request;
+    int n = 0;
+    if (conn->bursts++ == 0 || request == NULL || request->max_bytes == 0 ||
+        (request->kind != LUNA_REQUEST_QUERY && request->kind != LUNA_REQUEST_SIMPLE) ||
+        ioctl(PQsocket(conn->pg), FIONREAD, &n) != 0)
+        return false;
+    conn->received += (size_t)n;
+    return conn->received > request->max_bytes;
+}
+
+/* COPY: the request is done when everything has left our buffer. */
+static void copy_flushed(luna_conn *conn)
+{
+    int r = conn->request != NULL ? PQflush(conn->pg) : 1;
+    if (r < 0)
+        luna_conn_lost(conn, "connection lost during COPY");
+    else if (r == 0)
+        request_done_midway(conn, LUNA_CONN_COPYING);
+}
+
+void luna_exchange_read(luna_conn *conn)
+{
+    if (is_too_large(conn)) {
+        luna_err err;
+        too_large(conn->request, &err);
+        luna_conn_close(conn, &err);
+        return;
+    }
+    /* of a stream no more than is wanted: libpq would buffer without limit */
+    bool wanted = conn->state != LUNA_CONN_STREAMING || PQisBusy(conn->pg);
+    bool alive = !wanted || PQconsumeInput(conn->pg);
+    if (conn->state == LUNA_CONN_COPYING) {
+        if (!alive)
+            luna_conn_lost(conn, "connection lost during COPY");
+        else
+            copy_flushed(conn);
+        return;
+    }
+    /* when the connection is lost, what the server said last is still to be read */
+    while (!PQisBusy(conn->pg)) {
+        PGresult *res = PQgetResult(conn->pg);
+        if (res != NULL) {
+            if (!take_result(conn, res))
+                return;
+        } else if (PQstatus(conn->pg) == CONNECTION_BAD) {
+            luna_conn_lost(conn, "connection lost");
+            return;
+        } else if (!conn->pipelined) {
+            exchange_end(conn);
+            return;
+        }
+    }
+    if (!luna_conn_flush(conn))
+        luna_conn_lost(conn, "connection lost");
+}
