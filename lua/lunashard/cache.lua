@@ -138,10 +138,11 @@ local function lead(self, flight, params, opts, ttl)
   self.flights[flight.key] = flight
   self.misses = self.misses + 1
   local ok, result, err = pcall(self.router.execute, self.router, flight.sql, params, opts)
-  flight.result = ok and result or nil
+  -- The caller may change its rows before the others have taken theirs.
+  flight.result = ok and result and copy_of(result) or nil
   flight.err = ok and err or result
   if flight.result and self.flights[flight.key] == flight then
-    keep(self, flight, copy_of(result), ttl)
+    keep(self, flight, flight.result, ttl)
   end
   land(self, flight)
   if not ok then

@@ -184,8 +184,41 @@ describe("cache", function()
       cached:execute(SELECT, { 42 }, key(42))
       assert.equal(4, backend.calls)
     end
+    local uuid = "0e8400e2-9b41-4d4a-8716-446655440000"
+    for read, spellings in pairs({
+      [42] = { "042", " 42", "+42" },
+      [0] = { "-0", -0 },
+      [uuid] = { uuid:upper(), "{" .. uuid .. "}", (uuid:gsub("-", "")) },
+    }) do
+      for _, spelling in ipairs(spellings) do
+        local cached = new_cache()
+        cached:execute(SELECT, { 1 }, key(read))
+        cached:execute(SELECT, { 2 }, key(43))
+        cached:invalidate(spelling)
+        assert.equal(1, cached:get_statistics().size, tostring(spelling))
+      end
+    end
     local cached = new_cache()
     assert.has_error(function() cached:invalidate(nil) end)
+  end)
+
+  it("invalidates a key of several columns, by position or by name", function()
+    local cached = new_cache()
+    cached:execute(SELECT, { 1 }, key({ 7, "acme" }))
+    cached:execute(SELECT, { 1 }, key({ 8, "acme" }))
+    cached:execute("UPDATE t SET a = 1", {}, key({ tenant = "acme", id = 7 }))
+    assert.equal(1, cached:get_statistics().size)
+  end)
+
+  it("runs what it cannot compare: lists without end and tables that hold themselves", function()
+    local cached, backend = new_cache()
+    local own = {}
+    own[1] = own
+    for _, params in ipairs({ { n = 1e9 }, { own } }) do
+      cached:execute(SELECT, params, key(1))
+    end
+    assert.equal(2, backend.calls)
+    assert.equal(0, cached:get_statistics().size)
   end)
 
   it("invalidates results without a key together with any key", function()
@@ -322,6 +355,22 @@ describe("cache under concurrent misses", function()
     assert.is_true(errors.is(err, "TIMEOUT"))
     gate:notify()
     assert.is_true(leader:join(5))
+  end)
+
+  it("gives those who waited rows that the one who ran it has not changed", function()
+    local cached
+    cached = new_cache(nil, function()
+      task.sleep(0.01)
+      return { success = true, rows = { { n = 1 } }, row_count = 1, columns = { "n" } }
+    end)
+    local first = task.spawn(function()
+      cached:execute(SELECT, { 1 }, key(1)).rows[1].n = "spoilt"
+    end)
+    local second = task.spawn(function()
+      return cached:execute(SELECT, { 1 }, key(1)).rows[1].n
+    end)
+    assert(first:join())
+    assert.equal(1, select(2, second:join()))
   end)
 
   it("does not keep a result whose key was invalidated while it was on its way", function()
