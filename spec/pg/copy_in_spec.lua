@@ -135,6 +135,34 @@ describe("router:copy_in", function()
     assert.equal(0, count())
   end)
 
+  it("leaves no row when the iterator gives nil and a reason", function()
+    local i = 0
+    local err = failure("PLUGIN_FAILED", router:copy_in("e_copy.users", COLUMNS, function()
+      i = i + 1
+      if i == 700 then
+        return nil, "the disk is gone"
+      end
+      return { i, "x" }
+    end))
+    assert.is_truthy(err.message:find("the disk is gone", 1, true), err.message)
+    assert.equal(0, count())
+  end)
+
+  it("leaves no row when one has a value too many, or a key of the wrong type, and names it", function()
+    local rows = {}
+    for key = 1, 1500 do
+      rows[key] = { key, "x" }
+    end
+    rows[1200] = { 1200, "x", "lost" }
+    local err = failure("PLUGIN_FAILED", router:copy_in("e_copy.users", COLUMNS, rows))
+    assert.is_truthy(err.message:find("row 1200", 1, true), err.message)
+    rows[1200] = { "no number", "x" }
+    err = failure("INVALID", router:copy_in("e_copy.users", COLUMNS, rows))
+    assert.equal(1200, err.index)
+    assert.is_truthy(err.message:find("^row 1200: "), err.message)
+    assert.equal(0, count())
+  end)
+
   it("leaves no row when a key is NULL, and names the row", function()
     local rows = {}
     for key = 1, 1500 do
@@ -197,6 +225,7 @@ describe("router:copy_in", function()
   it("raises for arguments that make no sense", function()
     for pattern, call in pairs({
       ["table's name"] = function() router:copy_in("", COLUMNS, {}) end,
+      ["with gaps"] = function() router:copy_in("e_copy.users", COLUMNS, { { 1, "a" }, nil, { 3, "c" } }) end,
       ["at least one name"] = function() router:copy_in("t", {}, {}) end,
       ["expected names"] = function() router:copy_in("t", { 1 }, {}) end,
       ["rows: expected"] = function() router:copy_in("t", COLUMNS, "x") end,

@@ -53,6 +53,9 @@ local function normalise(row, columns, n)
     end
     list[i] = value == nil and null or value
   end
+  if not by_name and row[#columns + 1] ~= nil then
+    error(("copy_in: row %d: it has more values than the %d columns"):format(n, #columns), 0)
+  end
   return list
 end
 
@@ -105,6 +108,20 @@ local function key_positions(manager, table_name, columns, opts)
   return positions
 end
 
+-- Keys are counted within a batch, rows from the first one on.
+local function at_row(err, first)
+  if not err.index then
+    return err
+  end
+  local fields = {}
+  for name, value in pairs(err) do
+    fields[name] = value
+  end
+  fields.index = first + err.index - 1
+  fields.message = err.message:gsub("^key %d+:", ("row %d:"):format(fields.index))
+  return errors.new(err.code, fields)
+end
+
 -- How rows find their shards: a function from a list of rows to shard_id -> rows.
 local function router_of_rows(manager, table_name, columns, opts)
   if routing.is_reference(manager, opts.table or table_name) then
@@ -135,7 +152,7 @@ local function router_of_rows(manager, table_name, columns, opts)
     end
     local shard_ids, err = execute_many.route(manager, key_table, keys)
     if not shard_ids then
-      return nil, errors.wrap(err, {})
+      return nil, at_row(err, first)
     end
     local by_shard = {}
     for i, shard_id in ipairs(shard_ids) do
@@ -152,8 +169,11 @@ local function feed(job, next_row, columns, route)
   while more do
     local rows, first = {}, total + 1
     while #rows < BATCH do
-      local row = next_row()
+      local row, failure = next_row()
       if row == nil then
+        if failure ~= nil then
+          error(failure, 0)
+        end
         more = false
         break
       end
@@ -183,8 +203,8 @@ end
 -- @string table_name may carry a schema: `app.users`
 -- @tparam {string,...} columns
 -- @tparam table|func rows a list, or an iterator that gives a row and in the end nil; a row is a list of
---   values in the
---   columns' order (nil is NULL) or a table by column name
+--   values in the columns' order (nil is NULL) or a table by column name. An iterator that gives nil and an
+--   error has failed, as one that raises
 -- @tparam[opt] table opts `key`: the shard key's column or columns [the table's, then the strategy's];
 --   `shard_id` or `routing_key`: all
 --   rows to one shard; `table`: whose declaration counts, when the name differs; `timeout` for everything
@@ -194,7 +214,7 @@ end
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `SHARDS_FAILED` (with `failed`, `committed`), `NULL_KEY`, `INVALID`, `NO_SHARD`
 --   (with `index`, the row's
---   number), `PLUGIN_FAILED` (the iterator raised), `CLOSED`
+--   number), `PLUGIN_FAILED` (the iterator failed), `CLOSED`
 function copy_in.methods:copy_in(table_name, columns, rows, opts)
   local quoted = type(table_name) == "string" and statement.quote_table(table_name)
   if not quoted then
@@ -203,6 +223,8 @@ function copy_in.methods:copy_in(table_name, columns, rows, opts)
     error("copy_in: columns: expected a list of names, got " .. options.describe(columns), 2)
   elseif type(rows) ~= "table" and type(rows) ~= "function" then
     error("copy_in: rows: expected a list or an iterator, got " .. options.describe(rows), 2)
+  elseif type(rows) == "table" and getmetatable(rows) == nil and not options.is_list(rows) then
+    error("copy_in: rows: expected a list or an iterator, got a table with gaps or names", 2)
   end
   opts = options.check(opts, COPY, "copy_in")
   local sql = ("COPY %s (%s) FROM STDIN"):format(quoted, quoted_columns(columns))
