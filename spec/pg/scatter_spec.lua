@@ -144,6 +144,16 @@ describe("router:scatter_gather", function()
     local err = failure("SHARDS_FAILED", router:scatter_gather("SELECT score FROM e_scatter.users", nil,
       { aggregation_func = reducer }))
     assert.equal("PLUGIN_FAILED", err.failed[1].error.code)
+    for said, step in pairs({
+      ["must return the accumulator"] = function() end,
+      ["no such thing"] = function() return nil, "no such thing" end,
+    }) do
+      reducer.step = step
+      err = failure("SHARDS_FAILED", router:scatter_gather("SELECT score FROM e_scatter.users", nil,
+        { aggregation_func = reducer }))
+      assert.equal("PLUGIN_FAILED", err.failed[1].error.code)
+      assert.is_truthy(err.failed[1].error.message:find(said, 1, true), err.failed[1].error.message)
+    end
     cluster.wait_until("the connections are back", function()
       return manager:get_pool_stats("shard1").used == 0
     end)

@@ -40,7 +40,11 @@ local function fold(source, reducer, shard_id)
     types = types or order.types({ columns = source.columns(), column_types = source.column_types() })
     acc, err = reducer:step(acc, row, shard_id, types)
     if acc == nil then
-      return nil, err
+      return nil, errors.is(err) and err or errors.new("PLUGIN_FAILED", {
+        message = err ~= nil and "the reducer failed: " .. tostring(err)
+          or "the reducer's step returned nothing; it must return the accumulator",
+        cause = err,
+      })
     end
   end
 end
