@@ -211,6 +211,35 @@ describe("router:copy_in", function()
     assert.equal(0, count())
   end)
 
+  it("leaves no row and no open transaction when cancelled while shards wait for one another", function()
+    local tx = assert(router:begin({ shard_id = "shard1" }))
+    assert(tx:execute("LOCK TABLE e_copy.users IN ACCESS EXCLUSIVE MODE"))
+    local rows = {}
+    for key = 1, 50 do
+      rows[key] = { key, "x" }
+    end
+    local load_ = task.spawn(function()
+      return router:copy_in("e_copy.users", COLUMNS, rows)
+    end)
+    cluster.wait_until("the others are loaded", function()
+      return assert(router:execute([[
+        SELECT count(*) AS n FROM pg_stat_activity WHERE state = 'idle in transaction' AND query LIKE 'COPY %']], nil,
+        { shard_id = "shard2" })).rows[1].n == 1
+    end)
+    load_:cancel()
+    load_:join()
+    assert.is_true(tx:rollback())
+    cluster.wait_until("all are back", function()
+      for _, info in ipairs(manager.shards) do
+        if manager:get_pool_stats(info.shard_id).used > 0 then
+          return false
+        end
+      end
+      return true
+    end)
+    assert.equal(0, count())
+  end)
+
   it("gives its connections back in every case", function()
     cluster.wait_until("all are back", function()
       for _, info in ipairs(manager.shards) do

@@ -179,11 +179,15 @@ function Job:each(fn)
   end
 end
 
---- End what has not committed; connections go back with their tasks, which rolls back. Yields.
-function Job:abort()
+function Job:cancel()
   self:each(function(load_)
     load_.task:cancel()
   end)
+end
+
+--- End what has not committed; connections go back with their tasks, which rolls back. Yields.
+function Job:abort()
+  self:cancel()
   self:each(function(load_)
     load_.task:join()
   end)
@@ -221,7 +225,11 @@ function Job:finish()
     load_.finished = true
   end)
   self.changed:notify()
-  if not self:wait_for("loaded") then
+  local ok, loaded = pcall(self.wait_for, self, "loaded")
+  if not ok then -- our task is cancelled: none of the loads may wait for it any longer
+    self:cancel()
+    error(loaded, 0)
+  elseif not loaded then
     self:abort()
     return self:failed()
   end
