@@ -25,6 +25,9 @@ local registered = {} -- plug-ins by name, beside the shipped ones
 local Spec = { __name = "lunashard.strategy" }
 Spec.__index = Spec
 
+-- The shards that a strategy was given, by spec: they may hold passwords, which printing it must not show.
+local brought = setmetatable({}, { __mode = "k" })
+
 local shipped = {}
 for _, name in ipairs(SHIPPED) do
   shipped[name] = true
@@ -151,7 +154,13 @@ function new_spec(name, options)
   end
   options = options or {}
   check_options(plugin, options)
-  local spec = setmetatable({ name = name, options = options, plugin = plugin, shipped = shipped[name] }, Spec)
+  local own = {}
+  for option, value in pairs(options) do
+    own[option] = value
+  end
+  own.shards = nil
+  local spec = setmetatable({ name = name, options = own, plugin = plugin, shipped = shipped[name] }, Spec)
+  brought[spec] = options.shards
   return options.shards == nil and spec or bind(spec, options.shards, {})
 end
 
@@ -179,7 +188,7 @@ end
 -- @treturn ?{table,...}
 function strategy.given_shards(given)
   if is_spec(given) or bound_strategy.is(given) then
-    return (given.spec or given).options.shards
+    return brought[given.spec or given]
   end
   return type(given) == "table" and given.shards or nil
 end

@@ -45,6 +45,8 @@ describe("strategy", function()
     list[1].password, list[1].host = "secret", "db1"
     local bound = strategy.bind("hash", list)
     assert.is_nil(bound.shards[1].password)
+    local own = strategy.hash({ shard_key = "user_id", shards = { { shard_id = "a", password = "s3cret" } } })
+    assert.is_nil(require("inspect")(own):find("s3cret", 1, true))
     assert.is_nil(bound.shards[1].host)
   end)
 

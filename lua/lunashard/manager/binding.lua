@@ -28,21 +28,11 @@ local function call(fn, ...)
   return value
 end
 
--- Without the shards that it may have been given: they hold passwords, and the
--- manager has its own.
 local function to_spec(given)
   if given == nil then
     return nil, 'missing; expected a strategy such as { "hash", shard_key = "user_id" }'
   end
-  local spec, message = call(strategy.spec, given)
-  if not spec or spec.options.shards == nil then
-    return spec, message
-  end
-  local options = {}
-  for name, value in pairs(spec.options) do
-    options[name] = name ~= "shards" and value or nil
-  end
-  return strategy.new(spec.name, options)
+  return call(strategy.spec, given)
 end
 
 local function type_of(declared)
