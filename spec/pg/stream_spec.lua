@@ -119,8 +119,36 @@ describe("router:stream", function()
     assert.equal("INVALID", raised(router:stream("COMMIT", nil, { shard_id = "shard1" })).code)
   end)
 
+  it("never gives two tasks the same row: one that comes while the other waits is refused", function()
+    for _, warm in ipairs({ false, true }) do
+      local rows = router:stream("SELECT user_id FROM e_stream.events", nil, { fetch_size = 10 })
+      local seen, refused = {}, 0
+      if warm then
+        seen[rows().user_id] = true
+      end
+      local function read()
+        for row in rows do
+          assert.is_nil(seen[row.user_id])
+          seen[row.user_id] = true
+        end
+      end
+      local readers = { task.spawn(read):watch(), task.spawn(read):watch() }
+      for _, reader in ipairs(readers) do
+        local ok, err = reader:join()
+        if not ok then
+          assert.is_true(errors.is(err, "INVALID"), tostring(err))
+          refused = refused + 1
+        end
+      end
+      assert.is_true(refused > 0)
+      rows:close()
+    end
+    expect_all_back()
+  end)
+
   it("raises at the call for options that make no sense", function()
     assert.has_error(function() router:stream("SELECT 1", nil, { fetch_size = 0 }) end)
+    assert.has_error(function() router:stream("SELECT 1", nil, { fetch_size = 1e9 }) end)
     assert.has_error(function() router:stream("SELECT 1", nil, { oder_by = "a" }) end)
     assert.has_error(function() router:stream("SELECT 1", nil, { order_by = "a sideways" }) end)
   end)

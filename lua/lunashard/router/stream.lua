@@ -21,12 +21,23 @@ local stream = { methods = {} }
 -- @table OPTIONS
 stream.OPTIONS = { fetch_size = "count", timeout = "seconds", decode_json = "boolean" }
 
+local MAX_FETCH_SIZE = 1000000
+
 local STREAM = options.known(routing.OPTIONS, stream.OPTIONS, {
   order_by = "any",
   read_only = "boolean",
   shard_ids = "table",
   all_shards = "boolean",
 })
+
+--- Raise unless so many rows can be fetched at a time.
+-- @string what function name
+-- @tparam ?number size
+function stream.check_fetch_size(what, size)
+  if size and (size < 1 or size > MAX_FETCH_SIZE) then
+    error(("%s: option fetch_size: expected 1 to %d, got %s"):format(what, MAX_FETCH_SIZE, options.describe(size)), 3)
+  end
+end
 
 local Stream = {}
 Stream.__index = Stream
@@ -41,15 +52,20 @@ function Stream:__call()
   if self.closed then
     return nil
   end
+  if self.reading then -- two tasks would get some rows twice
+    error(errors.new("INVALID", { message = "another task is waiting for this stream's next row" }), 0)
+  end
+  self.reading = true
   if not self.pull then
-    local pull, err = self.open(self)
-    if not pull then
+    local ok, pull, err = pcall(self.open, self)
+    if not ok or not pull then
       self:close()
-      error(err, 0)
+      error(ok and err or pull, 0)
     end
     self.pull = pull
   end
   local row, shard_id = self.pull()
+  self.reading = false
   if row ~= nil then
     return row, shard_id
   end
@@ -202,9 +218,7 @@ function stream.methods:stream(sql, params, opts)
   routing.check_arguments("stream", sql, params)
   opts = options.check(opts, STREAM, "stream")
   local items = opts.order_by ~= nil and order.parse(opts.order_by, nil, 2) or nil
-  if opts.fetch_size == 0 then
-    error("stream: option fetch_size: expected 1 or more, got 0", 2)
-  end
+  stream.check_fetch_size("stream", opts.fetch_size)
   return stream.new(function(made)
     local members, err = begin(self, sql, opts)
     if not members then

@@ -247,6 +247,7 @@ end
 function Tx:stream(sql, params, opts)
   routing.check_arguments("tx:stream", sql, params)
   opts = options.check(opts, stream.OPTIONS, "tx:stream")
+  stream.check_fetch_size("tx:stream", opts.fetch_size)
   return transaction_stream.new(self, check_usable, sql, params, opts)
 end
 
