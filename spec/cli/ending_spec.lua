@@ -1,3 +1,4 @@
+local cli = require("spec.support.cli")
 local process = require("lunashard.process")
 local sockets = require("spec.support.sockets")
 
@@ -91,7 +92,9 @@ describe("the end of a script", function()
     local pids = 0
     for pid in result.stdout:gmatch("%d+") do
       pids = pids + 1
-      assert.is_false(runs(pid))
+      cli.wait_until("process " .. pid .. " is gone", function()
+        return not runs(pid)
+      end)
     end
     assert.equal(2, pids)
   end)

@@ -79,6 +79,11 @@ describe("router:execute_on_all_shards", function()
     failure("NO_SHARD", router:execute_on_all_shards("SELECT 1", { canary = "shard9" }))
   end)
 
+  it("refuses a canary that the call leaves out", function()
+    failure("INVALID", router:execute_on_all_shards(create("c2"), { canary = "shard3", shard_ids = { "shard1" } }))
+    assert.same({}, with_table("c2"))
+  end)
+
   it("stops after the first failure when asked, one shard after the other", function()
     local err = failure("SHARDS_FAILED", router:execute_on_all_shards(create("e"), { parallel = false, stop_on_error = true }))
     assert.same({ 1 }, with_table("e"))

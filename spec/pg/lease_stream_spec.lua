@@ -101,6 +101,21 @@ describe("bulk rows", function()
     end)
   end)
 
+  it("wakes a task that waits for rows when another one closes the stream", function()
+    local lease = lease_of(pools.open())
+    local cursor = assert(lease:stream("SELECT repeat('x', 20000), CASE WHEN i > 10 THEN pg_sleep(30) END "
+      .. "FROM generate_series(1, 20) AS i"))
+    local waiting = task.spawn(function()
+      return cursor:fetch(20)
+    end):watch()
+    task.sleep(0.05)
+    cursor:close()
+    local _, rows, err = assert(waiting:join(2))
+    pools.failure("CLOSED", rows, err)
+    assert.equal(1, assert(lease:execute("SELECT 1 AS one")).rows[1].one)
+    lease:release()
+  end)
+
   describe("copy_in", function()
     local lease
 

@@ -300,6 +300,13 @@ describe("router:scatter_gather", function()
       failure("SHARDS_FAILED", router:scatter_gather(BREAKS, nil, { min_shards = 3 }))
     end)
 
+    it("refuses min_shards that can never answer", function()
+      failure("INVALID", router:scatter_gather("SELECT 1", nil, { min_shards = 10 }))
+      assert.has_error(function()
+        router:scatter_gather("SELECT 1", nil, { min_shards = 0 })
+      end)
+    end)
+
     it("fails even so when no shard has answered", function()
       local err = failure("SHARDS_FAILED", router:scatter_gather("SELECT 1 / 0", nil, { on_failure = "partial" }))
       assert.equal(3, #err.failed)

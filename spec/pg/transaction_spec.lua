@@ -466,6 +466,20 @@ describe("router:transaction", function()
     assert.equal(102, balance())
   end)
 
+  it("tells a stream that goes on after it that the rest is lost", function()
+    local stream = assert(router:transaction({ routing_key = 1 }, function(tx)
+      local open = tx:stream("SELECT generate_series(1, 100000) AS i", nil, { fetch_size = 10 })
+      assert.equal(1, open().i)
+      return open
+    end))
+    local ok, err = pcall(function()
+      while stream() do -- luacheck: ignore 542
+      end
+    end)
+    assert.is_false(ok)
+    assert.is_true(errors.is(err, "CLOSED"), tostring(err))
+  end)
+
   it("commits although a stream was left open", function()
     assert(router:transaction({ routing_key = 1 }, function(tx)
       assert(add(tx, 1))

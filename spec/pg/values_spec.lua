@@ -156,6 +156,14 @@ describe("values", function()
       assert.is_true(errors.is(err), tostring(err))
     end)
 
+    it("refuses a length n that is none", function()
+      for _, n in ipairs({ -1, 1.5, 0 / 0, math.huge, 2 ^ 40, "x" }) do
+        local ok, message = pcall(pool.execute, pool, "SELECT $1", { 1, n = n })
+        assert.is_false(ok)
+        assert.is_truthy(tostring(message):find("n, the length of the list", 1, true), tostring(message))
+      end
+    end)
+
     it("gives one-dimensional arrays as tables", function()
       assert.same({ 1, -2, 32767 }, value("SELECT '{1,-2,32767}'::int2[] AS v"))
       assert.same({ 1, 2147483647 }, value("SELECT '{1,2147483647}'::int4[] AS v"))

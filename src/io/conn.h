@@ -102,7 +102,8 @@ void luna_conn_reset(luna_conn *conn);
 /* Has the server closed or said something behind our back?  For idle connections. */
 bool luna_conn_is_stale(const luna_conn *conn);
 
-/* End a stream early: cancel what still runs, read and drop the rest. */
+/* End a stream early: cancel what still runs, read and drop the rest.  A fetch
+ * that waits ends with LUNA_ECLOSED. */
 void luna_conn_abandon(luna_conn *conn);
 
 /* The drain is over: run what waited for it, or tell the owner. */

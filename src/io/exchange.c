@@ -179,7 +179,13 @@ void luna_conn_reset(luna_conn *conn)
 
 void luna_conn_abandon(luna_conn *conn)
 {
+    luna_request *waiting = conn->request; /* another task may be in the middle of a fetch */
     conn->request = NULL;
+    if (waiting != NULL) {
+        waiting->w.conn = NULL;
+        luna_err_set(&waiting->w.err, LUNA_ECLOSED, "the stream was closed");
+        luna_waiter_finish(&waiting->w, LUNA_ECLOSED, NULL);
+    }
     conn->state = LUNA_CONN_BUSY;
     luna_conn_cancel(conn);
     if (!luna_conn_flush(conn))

@@ -116,8 +116,7 @@ static int lease_fetch(lua_State *L)
 static int lease_abandon(lua_State *L)
 {
     luna_lease *lease = check_lease(L);
-    if (lease->w.conn != NULL && lease->w.conn->state == LUNA_CONN_STREAMING &&
-        lease->w.conn->request == NULL)
+    if (lease->w.conn != NULL && lease->w.conn->state == LUNA_CONN_STREAMING)
         luna_conn_abandon(lease->w.conn);
     return 0;
 }

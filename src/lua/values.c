@@ -2,6 +2,7 @@
 #include "values.h"
 
 #include <lauxlib.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -96,7 +97,14 @@ static bool add_scalar(lua_State *L, int idx, const char *where, luna_buf *out)
 static int list_length(lua_State *L, int idx, const char *where)
 {
     lua_getfield(L, idx, "n");
-    int n = lua_isnumber(L, -1) ? (int)lua_tointeger(L, -1) : (int)lua_objlen(L, idx);
+    int n = (int)lua_objlen(L, idx);
+    if (!lua_isnil(L, -1)) {
+        double given = lua_tonumber(L, -1);
+        if (lua_type(L, -1) != LUA_TNUMBER || !(given >= 0 && given <= INT_MAX) ||
+            given != (double)(int)given)
+            bad_value(L, "%s: n, the length of the list, must be a whole number from 0 up", where);
+        n = (int)given;
+    }
     lua_pop(L, 1);
     for (lua_pushnil(L); lua_next(L, idx) != 0; lua_pop(L, 1)) {
         bool is_index =

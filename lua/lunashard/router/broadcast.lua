@@ -4,6 +4,7 @@
 -- @module lunashard.router.broadcast
 
 local attempt = require("lunashard.router.attempt")
+local errors = require("lunashard.errors")
 local options = require("lunashard.options")
 local scatter = require("lunashard.router.scatter")
 local task = require("lunashard.task")
@@ -42,6 +43,15 @@ local function on_lease(endpoint, sql, deadline)
     error(result, 0)
   end
   return result, err
+end
+
+local function is_among(members, wanted)
+  for _, member in ipairs(members) do
+    if member == wanted then
+      return true
+    end
+  end
+  return false
 end
 
 -- The canary first and alone; false when it failed, and then nobody else is asked.
@@ -103,8 +113,14 @@ function broadcast.methods:execute_on_all_shards(sql, opts)
   local members
   members, err = scatter.members(self.manager, opts.shard_ids)
   if members and opts.canary then
-    ok, err = self.manager:member(opts.canary)
-    members = ok and members
+    local canary
+    canary, err = self.manager:member(opts.canary)
+    if canary and not is_among(members, canary) then
+      canary, err = nil, errors.new("INVALID", {
+        message = ("option canary: %s is not among shard_ids"):format(opts.canary),
+      })
+    end
+    members = canary and members
   end
   if not members then
     return nil, err

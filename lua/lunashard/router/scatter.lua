@@ -102,6 +102,8 @@ local function check_options(opts)
   if policy ~= nil and policy ~= "partial" and policy ~= "fail" then
     error(('scatter_gather: option on_failure: expected "fail" or "partial", got %s'):format(
       options.describe(policy)), 3)
+  elseif opts.min_shards == 0 then
+    error("scatter_gather: option min_shards: expected 1 or more, got 0", 3)
   elseif opts.max_parallel_shards == 0 then
     error("scatter_gather: option max_parallel_shards: expected 1 or more, got 0", 3)
   end
@@ -187,6 +189,10 @@ function scatter.methods:scatter_gather(sql, params, opts)
   members, err = scatter.members(self.manager, opts.shard_ids)
   if not members then
     return nil, err
+  elseif opts.min_shards and opts.min_shards > #members then
+    return nil, errors.new("INVALID", {
+      message = ("option min_shards: %d shards are asked, %d of them cannot answer"):format(#members, opts.min_shards),
+    })
   end
   return scatter.gather(self, members, sql, params, opts, kind)
 end

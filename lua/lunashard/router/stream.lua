@@ -49,7 +49,9 @@ end
 
 -- A stream is its own iterator: `for row, shard_id in stream do`.
 function Stream:__call()
-  if self.closed then
+  if self.cut_off then
+    error(self.cut_off, 0)
+  elseif self.closed then
     return nil
   end
   if self.reading then -- two tasks would get some rows twice
@@ -73,6 +75,13 @@ function Stream:__call()
   if shard_id ~= nil then -- the error, then
     error(shard_id, 0)
   end
+end
+
+--- End the stream for a reason of ours. Whoever reads on learns of it: the rest is lost, not read.
+-- @string reason
+function Stream:cut(reason)
+  self.cut_off = errors.new("CLOSED", { message = reason })
+  self:close()
 end
 
 --- End the stream and give its connections back. May be called again; not needed after the last row.

@@ -16,6 +16,8 @@ local transaction = { methods = {} }
 
 local ROLLBACK_TIMEOUT = 5
 
+local CUT_OFF = "the transaction or savepoint has ended before the stream"
+
 local TRANSACTION = options.known(routing.OPTIONS, {
   isolation = "string",
   read_only = "boolean",
@@ -285,7 +287,7 @@ end
 -- Also in a cancelled task, where waiting raises: then the pool rolls back.
 local function roll_back(tx)
   if tx.streaming then
-    pcall(tx.streaming.close, tx.streaming)
+    pcall(tx.streaming.cut, tx.streaming, CUT_OFF)
   end
   if not tx.lost then
     pcall(tx.lease.execute, tx.lease, "ROLLBACK", nil, { deadline = task.now() + ROLLBACK_TIMEOUT })
@@ -316,7 +318,7 @@ local NO_REASON = { code = "SQL", sqlstate = "25P02", message = "the server roll
 
 local function commit(tx)
   if tx.streaming then
-    tx.streaming:close()
+    tx.streaming:cut(CUT_OFF)
   end
   if tx.lost then
     close(tx)
@@ -376,7 +378,7 @@ function Tx:transaction(fn)
   values, err = call(fn, self)
   self.nested = self.nested - 1
   if self.streaming then -- left open by fn, for none was before
-    self.streaming:close()
+    self.streaming:cut(CUT_OFF)
   end
   if values then
     ok, err = run(self, "RELEASE SAVEPOINT " .. name, nil, { deadline = statement_deadline(self, {}) })
