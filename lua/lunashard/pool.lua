@@ -99,7 +99,6 @@ function pool.new(options)
   end
   local endpoint = ("%s:%d"):format(host, port)
   local handle = assert(core.new({
-    name = options.shard_id or endpoint,
     host = host,
     endpoint = endpoint,
     max_size = option("max_size"),

@@ -37,7 +37,6 @@ typedef struct luna_conn_config {
 struct luna_conn {
     luna_list link;        /* the owner's: in one of its lists */
     luna_list *owner_list; /* the list that `link` is in */
-    luna_list lent_link;   /* the owner's, while it is leased */
     void *owner_data;
     luna_waiter *lease; /* who has it for longer than an exchange, or NULL */
     double opened_at, idle_since, expires_at;

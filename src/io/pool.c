@@ -18,7 +18,6 @@ struct luna_pool {
     luna_pool_config cfg;
     luna_loop *loop;
     luna_list connecting, idle, busy; /* of luna_conn.link; idle: least recently used first */
-    luna_list lent;                   /* of luna_conn.lent_link: those with a lease */
     luna_list waiters;                /* of luna_op.link */
     unsigned n_connecting, n_idle, n_busy, n_waiters;
     luna_timer maintenance, retry;
@@ -163,7 +162,6 @@ static void waiter_refuse(luna_waiter *waiter, luna_status code, const char *why
 static void pool_open_conn(luna_pool *pool)
 {
     luna_conn *conn = luna_conn_open(&pool->cfg.conn, &pool_as_owner, pool);
-    luna_list_init(&conn->lent_link);
     conn_move(pool, conn, &pool->connecting);
 }
 
@@ -216,7 +214,6 @@ static void pool_give(luna_pool *pool, luna_conn *conn, luna_waiter *waiter)
     conn_move(pool, conn, &pool->busy);
     if (waiter->is_lease) {
         conn->lease = waiter;
-        luna_list_push(&pool->lent, &conn->lent_link);
         waiter->conn = conn;
         luna_waiter_finish(waiter, LUNA_OK, NULL);
         return;
@@ -327,7 +324,6 @@ static luna_conn *lease_end(luna_lease *lease)
         return NULL;
     lease->w.conn = NULL;
     conn->lease = NULL;
-    luna_list_del(&conn->lent_link);
     conn->state_changed = true; /* functions may have changed the session unseen */
     return conn;
 }
@@ -400,7 +396,6 @@ static void pool_on_closed(luna_conn *conn, const luna_err *why)
     conn_move(pool, conn, NULL);
     if (conn->lease != NULL) {
         luna_lease *lease = LUNA_CONTAINER(conn->lease, luna_lease, w);
-        luna_list_del(&conn->lent_link);
         lease->w.conn = NULL;
         lease->lost = *why;
     }
@@ -465,7 +460,6 @@ luna_pool *luna_pool_new(const luna_pool_config *cfg)
     luna_list_init(&pool->connecting);
     luna_list_init(&pool->idle);
     luna_list_init(&pool->busy);
-    luna_list_init(&pool->lent);
     luna_list_init(&pool->waiters);
     double seed = luna_loop_clock();
     memcpy(&pool->random, &seed, sizeof(seed));
@@ -503,7 +497,6 @@ void luna_pool_free(luna_pool *pool)
     free((void *)(uintptr_t)cfg->conn.values);
     free((void *)(uintptr_t)cfg->conn.host);
     free((void *)(uintptr_t)cfg->conn.endpoint);
-    free(cfg->name);
     free(pool);
 }
 
@@ -517,9 +510,4 @@ void luna_pool_get_stats(const luna_pool *pool, luna_pool_stats *stats)
     stats->waiting = pool->n_waiters;
     stats->max_size = pool->cfg.max_size;
     stats->min_size = pool->cfg.min_size;
-}
-
-const luna_pool_config *luna_pool_get_config(const luna_pool *pool)
-{
-    return &pool->cfg;
 }

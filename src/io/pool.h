@@ -10,7 +10,6 @@
 
 typedef struct luna_pool_config {
     luna_conn_config conn; /* the pool owns keywords, values, host and endpoint */
-    char *name;            /* shard_id, for messages */
     unsigned max_size, min_size, max_waiters;
     double idle_timeout, max_lifetime; /* seconds; 0 is for ever */
 } luna_pool_config;
@@ -59,5 +58,4 @@ void luna_waiter_cancel(luna_op *op);
 void luna_waiter_abandon(luna_waiter *waiter);
 
 void luna_pool_get_stats(const luna_pool *pool, luna_pool_stats *stats);
-const luna_pool_config *luna_pool_get_config(const luna_pool *pool);
 #endif

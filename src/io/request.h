@@ -55,7 +55,6 @@ typedef struct luna_request {
     PGresult *result; /* the result, or the server's error; the caller clears it */
     PGresult **rows;  /* FETCH: one result a row, up to max_rows */
     int n_rows, max_rows;
-    double finished; /* luna_loop_clock when it ended */
 } luna_request;
 
 /* Free what the request received; its inputs belong to the caller. */

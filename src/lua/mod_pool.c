@@ -81,16 +81,16 @@ static luna_status start_services(luna_err *err)
 
 /*** Make a pool. Checked and called by `lunashard.pool`.
 @function new
-@tparam table options `name host endpoint max_size min_size max_waiters connection_timeout
+@tparam table options `host endpoint max_size min_size max_waiters connection_timeout
   idle_timeout max_lifetime statement_cache`, and `conninfo`: libpq parameters as strings
 @treturn[1] userdata
 @treturn[2] nil
 @treturn[2] lunashard.error */
 static int pool_new(lua_State *L)
 {
-    static const char *const strings[] = { "name", "host", "endpoint" };
+    static const char *const strings[] = { "host", "endpoint" };
     luaL_checktype(L, 1, LUA_TTABLE);
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < 2; i++) {
         lua_getfield(L, 1, strings[i]);
         if (!lua_isstring(L, -1))
             return luaL_error(L, "pool: %s is missing", strings[i]);
@@ -123,7 +123,6 @@ static int pool_new(lua_State *L)
         .idle_timeout = number_field(L, 1, "idle_timeout"),
         .max_lifetime = number_field(L, 1, "max_lifetime"),
     };
-    cfg.name = string_field(L, 1, "name");
     cfg.conn.host = string_field(L, 1, "host");
     cfg.conn.endpoint = string_field(L, 1, "endpoint");
     conninfo(L, 2, &cfg.conn);
