@@ -24,6 +24,13 @@ static bucket_map *check_map(lua_State *L)
     return luaL_checkudata(L, 1, MAP_TYPE);
 }
 
+const luna_bucket_map *luna_check_bucket_map(lua_State *L, int arg, luna_key_spec *spec)
+{
+    const bucket_map *m = luaL_checkudata(L, arg, MAP_TYPE);
+    *spec = m->spec;
+    return &m->map;
+}
+
 /* Check the list of shards at `arg` and return them as an array that lives in a userdata, left on
  * the stack below a new list of their ids. */
 static luna_weighted_shard *check_shards(lua_State *L, int arg, size_t *n)

@@ -4,6 +4,7 @@
 
 #include <lua.h>
 
+#include "bucket_map.h"
 #include "err.h"
 #include "key.h"
 
@@ -21,6 +22,10 @@ void luna_check_key_spec(lua_State *L, int arg, luna_key_spec *spec);
  * Texts are borrowed from the value, which must stay reachable.  Never raises. */
 LUNA_MUSTCHECK luna_status luna_read_key(lua_State *L, int idx, const luna_key_spec *spec,
                                          luna_key keys[LUNA_KEY_MAX_COLUMNS], luna_err *err);
+
+/* The bucket map at argument `arg`, which lives as long as that value, and the types of its keys.
+ * Raises for any other value. */
+const luna_bucket_map *luna_check_bucket_map(lua_State *L, int arg, luna_key_spec *spec);
 
 /* Push nil and `err` as the failure of item number `index` of a list: its message says so, and
  * the error object has an `index`.  Returns 2. */
