@@ -20,8 +20,10 @@ static void int8_hashes(void)
         { INT64_MAX, INT64_C(4938542303000433043) },
         { INT64_MIN, INT64_C(-6050265599104649060) },
     };
-    for (size_t i = 0; i < sizeof(GOLDEN) / sizeof(GOLDEN[0]); i++)
+    for (size_t i = 0; i < sizeof(GOLDEN) / sizeof(GOLDEN[0]); i++) {
         CHECK_INT(GOLDEN[i].hash, luna_hash_int8(GOLDEN[i].value, LUNA_PARTITION_SEED));
+        CHECK_INT(GOLDEN[i].hash, luna_hash_partition_int8(GOLDEN[i].value));
+    }
     CHECK_INT(INT64_C(8010225493015854792), luna_hash_int8(42, 0));
 }
 

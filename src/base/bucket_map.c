@@ -36,6 +36,7 @@ static void map_alloc(luna_bucket_map *map, size_t buckets, size_t shards)
         abort();
     map->buckets = (uint32_t)buckets;
     map->shards = (uint32_t)shards;
+    map->reciprocal = UINT64_MAX / buckets;
 }
 
 luna_status luna_bucket_map_hash(luna_bucket_map *map, size_t shards, luna_err *err)

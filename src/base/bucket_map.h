@@ -19,6 +19,7 @@ typedef struct luna_bucket_map {
     uint16_t *owner; /* 0-based shard number of each bucket */
     uint32_t buckets;
     uint32_t shards;
+    uint64_t reciprocal; /* (2^64 - 1) / buckets */
 } luna_bucket_map;
 
 void luna_bucket_map_deinit(luna_bucket_map *map);
@@ -38,8 +39,12 @@ LUNA_MUSTCHECK luna_status luna_bucket_map_rendezvous(luna_bucket_map *map,
                                                       const luna_weighted_shard *shards, size_t n,
                                                       luna_err *err);
 
+/* row_hash mod buckets by two multiplications, which take half the time of a division: the quotient
+ * from the reciprocal is the true one or one less. */
 static inline uint32_t luna_bucket_of(const luna_bucket_map *map, uint64_t row_hash)
 {
-    return (uint32_t)(row_hash % map->buckets);
+    uint64_t quotient = (uint64_t)((unsigned __int128)row_hash * map->reciprocal >> 64);
+    uint64_t rest = row_hash - quotient * map->buckets;
+    return (uint32_t)(rest >= map->buckets ? rest - map->buckets : rest);
 }
 #endif

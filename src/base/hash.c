@@ -1,20 +1,17 @@
 /* hash.c - lookup3 with PostgreSQL's seed and width. */
 #include "hash.h"
 
+#include <string.h>
+
 typedef struct state {
     uint32_t a, b, c;
 } state;
-
-static uint32_t rotate(uint32_t x, int n)
-{
-    return (x << n) | (x >> (32 - n));
-}
 
 /* One step of lookup3's reversible mix of three words. */
 static void step(uint32_t *x, uint32_t *y, uint32_t z, int n)
 {
     *x -= *y;
-    *x ^= rotate(*y, n);
+    *x ^= luna_hash_rotate(*y, n);
     *y += z;
 }
 
@@ -28,22 +25,9 @@ static void mix(state *s)
     step(&s->c, &s->b, s->a, 4);
 }
 
-static void fold(uint32_t *x, uint32_t y, int n)
+static uint64_t finish(const state *s)
 {
-    *x ^= y;
-    *x -= rotate(y, n);
-}
-
-static uint64_t finish(state *s)
-{
-    fold(&s->c, s->b, 14);
-    fold(&s->a, s->c, 11);
-    fold(&s->b, s->a, 25);
-    fold(&s->c, s->b, 16);
-    fold(&s->a, s->c, 4);
-    fold(&s->b, s->a, 14);
-    fold(&s->c, s->b, 24);
-    return (uint64_t)s->b << 32 | s->c;
+    return luna_hash_finish(s->a, s->b, s->c);
 }
 
 static state start(size_t len, uint64_t seed)
@@ -58,7 +42,19 @@ static state start(size_t len, uint64_t seed)
     return s;
 }
 
-/* Up to four bytes, little end first whatever the machine's order. */
+/* Four bytes, little end first whatever the machine's order. */
+static inline uint32_t word_at(const unsigned char *p)
+{
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    uint32_t word;
+    memcpy(&word, p, sizeof(word));
+    return word;
+#else
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+#endif
+}
+
+/* Up to four bytes. */
 static uint32_t word_of(const unsigned char *p, size_t n)
 {
     uint32_t word = 0;
@@ -72,9 +68,9 @@ uint64_t luna_hash_bytes(const void *bytes, size_t len, uint64_t seed)
     const unsigned char *p = bytes;
     state s = start(len, seed);
     for (; len >= 12; len -= 12, p += 12) {
-        s.a += word_of(p, 4);
-        s.b += word_of(p + 4, 4);
-        s.c += word_of(p + 8, 4);
+        s.a += word_at(p);
+        s.b += word_at(p + 4);
+        s.c += word_at(p + 8);
         mix(&s);
     }
     s.a += word_of(p, len < 4 ? len : 4);
@@ -88,11 +84,7 @@ uint64_t luna_hash_bytes(const void *bytes, size_t len, uint64_t seed)
 
 uint64_t luna_hash_int8(int64_t value, uint64_t seed)
 {
-    uint32_t low = (uint32_t)value;
-    uint32_t high = (uint32_t)((uint64_t)value >> 32);
-    /* A value that fits four bytes hashes as those: the other half is 0 or ~0. */
-    low ^= value >= 0 ? high : ~high;
-    state s = start(sizeof(low), seed);
-    s.a += low;
+    state s = start(sizeof(uint32_t), seed);
+    s.a += luna_hash_half(value);
     return finish(&s);
 }

@@ -100,6 +100,8 @@ luna_status luna_key_from_text(luna_key *key, luna_key_type type, const char *te
     case LUNA_KEY_ANY:
         key->text = text;
         key->len = len;
+        if (luna_key_is_ascii(text, len))
+            break;
         if (memchr(text, '\0', len) != NULL)
             return luna_err_set(err, LUNA_EINVAL, "routing key %s contains a NUL byte",
                                 luna_key_quote(shown, text, len));
@@ -129,20 +131,20 @@ int luna_key_compare(const luna_key *a, const luna_key *b)
     return order != 0 ? order : (a->len > b->len) - (a->len < b->len);
 }
 
-static uint64_t key_hash(const luna_key *key)
+uint64_t luna_key_hash(const luna_key *key)
 {
     if (key->type == LUNA_KEY_TEXT)
         return luna_hash_bytes(key->text, key->len, LUNA_PARTITION_SEED);
     if (key->type == LUNA_KEY_UUID)
         return luna_hash_bytes(key->uuid, sizeof(key->uuid), LUNA_PARTITION_SEED);
-    return luna_hash_int8(key->number, LUNA_PARTITION_SEED);
+    return luna_hash_partition_int8(key->number);
 }
 
 uint64_t luna_key_row_hash(const luna_key *keys, size_t n)
 {
     uint64_t hash = 0;
     for (size_t i = 0; i < n; i++)
-        hash = luna_hash_combine(hash, key_hash(&keys[i]));
+        hash = luna_hash_combine(hash, luna_key_hash(&keys[i]));
     return hash;
 }
 

@@ -51,6 +51,9 @@ LUNA_MUSTCHECK luna_status luna_key_from_text(luna_key *key, luna_key_type type,
 /* Order of two keys of one type: numbers by value, text and uuid by bytes. */
 int luna_key_compare(const luna_key *a, const luna_key *b);
 
+/* The hash of one column's key, as PARTITION BY HASH computes it. */
+uint64_t luna_key_hash(const luna_key *key);
+
 /* The hash of a row with these 1 to 32 key columns, as PARTITION BY HASH computes it. */
 uint64_t luna_key_row_hash(const luna_key *keys, size_t n);
 

@@ -150,6 +150,19 @@ size_t luna_key_write_date(int64_t days, char *buf, size_t cap)
                             (int)(days - days_of(year, month, 1) + 1));
 }
 
+bool luna_key_is_ascii(const char *text, size_t len)
+{
+    const uint64_t ones = UINT64_C(0x0101010101010101), tops = ones << 7;
+    uint64_t word, bad = 0;
+    for (; len >= sizeof(word); text += sizeof(word), len -= sizeof(word)) {
+        memcpy(&word, text, sizeof(word));
+        bad |= word | (word - ones); /* a borrow sets the top bit of a zero byte */
+    }
+    for (; len > 0; text++, len--)
+        bad |= (unsigned char)*text | ((uint64_t)(unsigned char)*text - 1);
+    return (bad & tops) == 0;
+}
+
 bool luna_key_is_utf8(const char *text, size_t len)
 {
     const unsigned char *p = (const unsigned char *)text, *end = p + len;

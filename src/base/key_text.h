@@ -25,6 +25,9 @@ LUNA_MUSTCHECK luna_status luna_key_read_date(const char *text, size_t len, int6
 size_t luna_key_write_uuid(const unsigned char uuid[16], char *buf, size_t cap);
 size_t luna_key_write_date(int64_t days, char *buf, size_t cap);
 
+/* Is it ASCII without a NUL?  Quick, for what most keys are. */
+bool luna_key_is_ascii(const char *text, size_t len);
+
 bool luna_key_is_utf8(const char *text, size_t len);
 
 /* A key as messages show it: quoted, other than printable ASCII as '?', cut after 40 bytes. */

@@ -8,14 +8,14 @@
 #include <string.h>
 
 #include "bind.h"
-#include "bucket_map.h"
 #include "placement.h"
+#include "route.h"
 
 #define MAP_TYPE "lunashard.bucket_map"
 #define MAX_VIRTUAL_NODES 100000
 
 typedef struct bucket_map {
-    luna_bucket_map map;
+    luna_route route; /* first: FFI passes the userdata as a luna_route */
     luna_key_spec spec;
 } bucket_map;
 
@@ -60,7 +60,9 @@ static luna_weighted_shard *check_shards(lua_State *L, int arg, size_t *n)
 static bucket_map *map_new(lua_State *L, const luna_key_spec *spec)
 {
     bucket_map *m = lua_newuserdata(L, sizeof(*m));
-    memset(&m->map, 0, sizeof(m->map));
+    memset(&m->route, 0, sizeof(m->route));
+    m->route.type = spec->types[0];
+    m->route.columns = (uint32_t)spec->columns;
     m->spec = *spec;
     luaL_getmetatable(L, MAP_TYPE);
     lua_setmetatable(L, -2);
@@ -82,7 +84,7 @@ static int placement_hash_map(lua_State *L)
     luna_check_key_spec(L, 1, &spec);
     check_shards(L, 2, &n);
     bucket_map *m = map_new(L, &spec);
-    if (luna_bucket_map_hash(&m->map, n, &err) != LUNA_OK)
+    if (luna_bucket_map_hash(&m->route.map, n, &err) != LUNA_OK)
         return luna_push_err(L, &err);
     return 1;
 }
@@ -105,7 +107,7 @@ static int placement_ring_map(lua_State *L)
     luaL_argcheck(L, nodes >= 1 && nodes <= MAX_VIRTUAL_NODES, 3, "must be 1 to 100000");
     const luna_weighted_shard *shards = check_shards(L, 2, &n);
     bucket_map *m = map_new(L, &spec);
-    if (luna_bucket_map_ring(&m->map, shards, n, (unsigned)nodes, &err) != LUNA_OK)
+    if (luna_bucket_map_ring(&m->route.map, shards, n, (unsigned)nodes, &err) != LUNA_OK)
         return luna_push_err(L, &err);
     return 1;
 }
@@ -125,18 +127,36 @@ static int placement_rendezvous_map(lua_State *L)
     luna_check_key_spec(L, 1, &spec);
     const luna_weighted_shard *shards = check_shards(L, 2, &n);
     bucket_map *m = map_new(L, &spec);
-    if (luna_bucket_map_rendezvous(&m->map, shards, n, &err) != LUNA_OK)
+    if (luna_bucket_map_rendezvous(&m->route.map, shards, n, &err) != LUNA_OK)
         return luna_push_err(L, &err);
     return 1;
+}
+
+static int32_t plain_route(lua_State *L, int idx, const bucket_map *m)
+{
+    size_t len;
+    const char *text;
+    switch (lua_type(L, idx)) {
+    case LUA_TNUMBER: return luna_route_number(&m->route, lua_tonumber(L, idx));
+    case LUA_TSTRING:
+        text = lua_tolstring(L, idx, &len);
+        return luna_route_text(&m->route, text, len);
+    default: return LUNA_ROUTE_UNKNOWN;
+    }
 }
 
 static luna_status read_bucket(lua_State *L, int idx, const bucket_map *m, uint32_t *bucket,
                                luna_err *err)
 {
+    int32_t found = plain_route(L, idx, m);
+    if (found != LUNA_ROUTE_UNKNOWN) {
+        *bucket = (uint32_t)found & LUNA_ROUTE_BUCKET;
+        return LUNA_OK;
+    }
     luna_key keys[LUNA_KEY_MAX_COLUMNS];
     luna_status st = luna_read_key(L, idx, &m->spec, keys, err);
     if (st == LUNA_OK)
-        *bucket = luna_bucket_of(&m->map, luna_key_row_hash(keys, m->spec.columns));
+        *bucket = luna_bucket_of(&m->route.map, luna_key_row_hash(keys, m->spec.columns));
     return st;
 }
 
@@ -155,7 +175,7 @@ static int map_route(lua_State *L)
     if (read_bucket(L, 2, m, &bucket, &err) != LUNA_OK)
         return luna_push_err(L, &err);
     lua_getfenv(L, 1);
-    lua_rawgeti(L, -1, m->map.owner[bucket] + 1);
+    lua_rawgeti(L, -1, m->route.map.owner[bucket] + 1);
     lua_pushinteger(L, (lua_Integer)bucket);
     return 2;
 }
@@ -184,10 +204,10 @@ static int map_owner(lua_State *L)
 {
     const bucket_map *m = check_map(L);
     lua_Number bucket = luaL_checknumber(L, 2);
-    if (!(bucket >= 0 && bucket < m->map.buckets) || bucket != (uint32_t)bucket)
+    if (!(bucket >= 0 && bucket < m->route.map.buckets) || bucket != (uint32_t)bucket)
         return 0;
     lua_getfenv(L, 1);
-    lua_rawgeti(L, -1, m->map.owner[(uint32_t)bucket] + 1);
+    lua_rawgeti(L, -1, m->route.map.owner[(uint32_t)bucket] + 1);
     return 1;
 }
 
@@ -196,7 +216,7 @@ static int map_owner(lua_State *L)
 @treturn number */
 static int map_buckets(lua_State *L)
 {
-    lua_pushinteger(L, (lua_Integer)check_map(L)->map.buckets);
+    lua_pushinteger(L, (lua_Integer)check_map(L)->route.map.buckets);
     return 1;
 }
 
@@ -220,7 +240,7 @@ static int map_route_many(lua_State *L)
         lua_rawgeti(L, 2, (int)i);
         if (read_bucket(L, 5, m, &bucket, &err) != LUNA_OK)
             return luna_push_item_err(L, &err, i);
-        lua_rawgeti(L, 3, m->map.owner[bucket] + 1);
+        lua_rawgeti(L, 3, m->route.map.owner[bucket] + 1);
         lua_rawseti(L, 4, (int)i);
         lua_settop(L, 4);
     }
@@ -231,8 +251,8 @@ static int map_route_many(lua_State *L)
 static void push_counts(lua_State *L, const bucket_map *m, const double *counts)
 {
     lua_getfenv(L, 1);
-    lua_createtable(L, 0, (int)m->map.shards);
-    for (uint32_t i = 0; i < m->map.shards; i++) {
+    lua_createtable(L, 0, (int)m->route.map.shards);
+    for (uint32_t i = 0; i < m->route.map.shards; i++) {
         lua_rawgeti(L, -2, (int)i + 1);
         lua_pushnumber(L, counts[i]);
         lua_rawset(L, -3);
@@ -241,8 +261,8 @@ static void push_counts(lua_State *L, const bucket_map *m, const double *counts)
 
 static double *new_counts(lua_State *L, const bucket_map *m)
 {
-    double *counts = lua_newuserdata(L, m->map.shards * sizeof(*counts));
-    for (uint32_t i = 0; i < m->map.shards; i++)
+    double *counts = lua_newuserdata(L, m->route.map.shards * sizeof(*counts));
+    for (uint32_t i = 0; i < m->route.map.shards; i++)
         counts[i] = 0;
     return counts;
 }
@@ -266,7 +286,7 @@ static int map_count(lua_State *L)
         lua_rawgeti(L, 2, (int)i);
         if (read_bucket(L, 4, m, &bucket, &err) != LUNA_OK)
             return luna_push_item_err(L, &err, i);
-        counts[m->map.owner[bucket]]++;
+        counts[m->route.map.owner[bucket]]++;
         lua_settop(L, 3);
     }
     push_counts(L, m, counts);
@@ -280,15 +300,15 @@ static int map_shares(lua_State *L)
 {
     const bucket_map *m = check_map(L);
     double *counts = new_counts(L, m);
-    for (uint32_t b = 0; b < m->map.buckets; b++)
-        counts[m->map.owner[b]]++;
+    for (uint32_t b = 0; b < m->route.map.buckets; b++)
+        counts[m->route.map.owner[b]]++;
     push_counts(L, m, counts);
     return 1;
 }
 
 static int map_gc(lua_State *L)
 {
-    luna_bucket_map_deinit(&check_map(L)->map);
+    luna_bucket_map_deinit(&check_map(L)->route.map);
     return 0;
 }
 

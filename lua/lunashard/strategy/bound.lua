@@ -6,6 +6,7 @@
 local core = require("lunashard.core.placement")
 local errors = require("lunashard.errors")
 local movement = require("lunashard.strategy.movement")
+local find_route = require("lunashard.strategy.route").find
 
 local MAX_BUCKET_NAME = 255
 
@@ -174,7 +175,7 @@ function Bound:route(key)
     end
   end
   if self.map then
-    return self.map:route(key)
+    return find_route(self.map, self.shard_ids, key)
   elseif self.shipped and self.plugin.route then
     return self.plugin.route(self.state, key)
   elseif self.plugin.bucket == nil then
@@ -366,8 +367,10 @@ function bound_strategy.new(spec, state, shards, options)
     state = state,
     map = spec.shipped and state.map or nil,
     has_shard = {},
+    shard_ids = {},
   }
-  for _, shard in ipairs(shards) do
+  for i, shard in ipairs(shards) do
+    self.shard_ids[i] = shard.shard_id
     self.has_shard[shard.shard_id] = true
   end
   if type(options.shard_key) == "table" then
