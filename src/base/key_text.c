@@ -150,17 +150,26 @@ size_t luna_key_write_date(int64_t days, char *buf, size_t cap)
                             (int)(days - days_of(year, month, 1) + 1));
 }
 
+/* The borrow of taking 1 from each byte sets the top bit of a zero byte. */
+static inline uint64_t not_ascii(const char *text)
+{
+    const uint64_t ones = UINT64_C(0x0101010101010101);
+    uint64_t word;
+    memcpy(&word, text, sizeof(word));
+    return (word | (word - ones)) & ones << 7;
+}
+
 bool luna_key_is_ascii(const char *text, size_t len)
 {
-    const uint64_t ones = UINT64_C(0x0101010101010101), tops = ones << 7;
-    uint64_t word, bad = 0;
-    for (; len >= sizeof(word); text += sizeof(word), len -= sizeof(word)) {
-        memcpy(&word, text, sizeof(word));
-        bad |= word | (word - ones); /* a borrow sets the top bit of a zero byte */
+    uint64_t bad = 0;
+    if (len >= 8) {
+        for (size_t i = 0; i + 8 < len; i += 8)
+            bad |= not_ascii(text + i);
+        return (bad | not_ascii(text + len - 8)) == 0; /* the last may overlap the one before */
     }
-    for (; len > 0; text++, len--)
-        bad |= (unsigned char)*text | ((uint64_t)(unsigned char)*text - 1);
-    return (bad & tops) == 0;
+    for (size_t i = 0; i < len; i++)
+        bad |= (unsigned char)(text[i] - 1) >= 0x7f;
+    return bad == 0;
 }
 
 bool luna_key_is_utf8(const char *text, size_t len)

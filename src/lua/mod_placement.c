@@ -28,7 +28,7 @@ const luna_bucket_map *luna_check_bucket_map(lua_State *L, int arg, luna_key_spe
 {
     const bucket_map *m = luaL_checkudata(L, arg, MAP_TYPE);
     *spec = m->spec;
-    return &m->map;
+    return &m->route.map;
 }
 
 /* Check the list of shards at `arg` and return them as an array that lives in a userdata, left on
@@ -220,33 +220,6 @@ static int map_buckets(lua_State *L)
     return 1;
 }
 
-/*** Where many keys live.
-@function bucket_map:route_many
-@tparam table keys a list
-@treturn[1] {string,...} shard_id of each key
-@treturn[2] nil
-@treturn[2] lunashard.error of the first bad key, with its `index` */
-static int map_route_many(lua_State *L)
-{
-    const bucket_map *m = check_map(L);
-    luna_err err;
-    luaL_checktype(L, 2, LUA_TTABLE);
-    lua_settop(L, 2);
-    size_t n = lua_objlen(L, 2);
-    lua_getfenv(L, 1);
-    lua_createtable(L, (int)n, 0);
-    for (size_t i = 1; i <= n; i++) {
-        uint32_t bucket;
-        lua_rawgeti(L, 2, (int)i);
-        if (read_bucket(L, 5, m, &bucket, &err) != LUNA_OK)
-            return luna_push_item_err(L, &err, i);
-        lua_rawgeti(L, 3, m->route.map.owner[bucket] + 1);
-        lua_rawseti(L, 4, (int)i);
-        lua_settop(L, 4);
-    }
-    return 1;
-}
-
 /* Push a table shard_id -> counts[i], for the ids in the map's environment. */
 static void push_counts(lua_State *L, const bucket_map *m, const double *counts)
 {
@@ -376,10 +349,10 @@ static int placement_row_hash(lua_State *L)
 int luaopen_lunashard_core_placement(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        { "route", map_route },           { "bucket", map_bucket },
-        { "owner", map_owner },           { "buckets", map_buckets },
-        { "route_many", map_route_many }, { "count", map_count },
-        { "shares", map_shares },         { NULL, NULL },
+        { "route", map_route }, { "bucket", map_bucket },
+        { "owner", map_owner }, { "buckets", map_buckets },
+        { "count", map_count }, { "shares", map_shares },
+        { NULL, NULL },
     };
     static const luaL_Reg meta[] = {
         { "__gc", map_gc },

@@ -218,16 +218,7 @@ local function positional_list(self, keys)
   return list
 end
 
--- `method` of the bucket map over a list of keys, in one C call.
-local function ask_map(self, method, keys)
-  local list, err = positional_list(self, keys)
-  if not list then
-    return nil, err
-  end
-  return self.map[method](self.map, list)
-end
-
---- Where many keys live; for strategies with a bucket map in one C call.
+--- Where many keys live.
 -- Yields when a directory has to be asked.
 -- @tparam table keys a list; a NULL in it is `lunashard.null`
 -- @treturn[1] {string,...} the shard_id of each key
@@ -236,9 +227,6 @@ end
 function Bound:route_many(keys)
   if type(keys) ~= "table" then
     error("route_many: keys must be a list, not a " .. type(keys), 2)
-  end
-  if self.map then
-    return ask_map(self, "route_many", keys)
   end
   local shard_ids = {}
   for i = 1, #keys do
@@ -262,7 +250,11 @@ function Bound:get_distribution(keys)
     error("get_distribution: keys must be a list, not a " .. type(keys), 2)
   end
   if self.map then
-    return ask_map(self, "count", keys)
+    local list, err = positional_list(self, keys)
+    if not list then
+      return nil, err
+    end
+    return self.map:count(list)
   end
   local shard_ids, err = self:route_many(keys)
   if not shard_ids then

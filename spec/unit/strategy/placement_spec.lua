@@ -119,34 +119,31 @@ describe("core.placement: keys", function()
 end)
 
 describe("core.placement: bucket maps", function()
-  it("route many keys as they route each one", function()
+  it("count keys where they route each one", function()
     local seed = os.time()
     math.randomseed(seed)
     local map, keys = core.ring_map("int8", shards(5), 150), {}
     for i = 1, 5000 do
       keys[i] = math.random(-2 ^ 40, 2 ^ 40)
     end
-    local many = assert(map:route_many(keys))
     local counts = assert(map:count(keys))
     local naive = { shard1 = 0, shard2 = 0, shard3 = 0, shard4 = 0, shard5 = 0 }
-    for i, key in ipairs(keys) do
+    for _, key in ipairs(keys) do
       local shard_id, bucket = map:route(key)
-      assert.equal(shard_id, many[i], "seed " .. seed)
-      assert.equal(shard_id, map:owner(bucket))
+      assert.equal(shard_id, map:owner(bucket), "seed " .. seed)
       assert.equal(bucket, map:bucket(key))
       naive[shard_id] = naive[shard_id] + 1
     end
-    assert.equal(#keys, #many)
     assert.same(naive, counts)
   end)
 
   it("say which of many keys is bad", function()
     local map = core.hash_map("int8", shards(2))
-    local list, err = map:route_many({ 1, 2, "x", 4 })
-    refused("INVALID", 'key 3: routing key "x" is not an int8', list, err)
+    local counts, err = map:count({ 1, 2, "x", 4 })
+    refused("INVALID", 'key 3: routing key "x" is not an int8', counts, err)
     assert.equal(3, err.index)
-    list, err = map:count({ 1, null })
-    refused("NULL_KEY", "key 2", list, err)
+    counts, err = map:count({ 1, null })
+    refused("NULL_KEY", "key 2", counts, err)
     assert.equal(2, err.index)
   end)
 

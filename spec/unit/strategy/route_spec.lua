@@ -1,6 +1,7 @@
 local core = require("lunashard.core.placement")
 local errors = require("lunashard.errors")
 local ffi = require("ffi")
+local lunashard = require("lunashard")
 local strategy = require("lunashard.strategy")
 
 local function shards(n)
@@ -67,6 +68,20 @@ describe("strategy:route", function()
       assert.is_true(errors.is(bad[i][1], i == 1 and "NULL_KEY" or "INVALID"), tostring(bad[i][1]))
     end
     assert.is_true(errors.is(select(2, bound:route(nil)), "NULL_KEY"))
+  end)
+
+  it("says which of many keys it refuses", function()
+    local bound = strategy.bind("hash", shards(2), { key_type = "int8" })
+    assert.same({ (bound:route(1)), (bound:route("2")) }, bound:route_many({ 1, "2" }))
+    local list, err = bound:route_many({ 1, 2, "x", 4 })
+    assert.is_nil(list)
+    assert.is_true(errors.is(err, "INVALID"))
+    assert.equal('key 3: routing key "x" is not an int8', err.message)
+    assert.equal(3, err.index)
+    list, err = bound:route_many({ 1, lunashard.null })
+    assert.is_nil(list)
+    assert.is_true(errors.is(err, "NULL_KEY"))
+    assert.equal(2, err.index)
   end)
 
   it("stays inside a compiled loop", function()
