@@ -36,7 +36,7 @@ Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-7s %s\n' $(1) $(2))
 
 .PHONY: all quickstart test test-unit test-pg test-cli test-fault test-c asan valgrind gcstress \
-	lint format format-check docs examples check install clean help deps deps-dev
+	lint format format-check docs bench examples check install clean help deps deps-dev
 
 all: $(BIN) ## build the program, VARIANT=release (default), debug or asan
 
@@ -121,6 +121,11 @@ gcstress: ## the whole suite with the garbage collector always on
 
 soak: all ## MINUTES (10) of mixed work on a sandbox; fails when memory or descriptors grow
 	@scripts/dev/soak.sh $(BIN) $(or $(MINUTES),10)
+
+bench: all ## ours beside its peers, in one table; ONLY=reads32,idle ROUNDS=5 SECONDS=2 LIST=1 MARKDOWN=1
+	@$(if $(LIST)$(SHOW),,scripts/dev/deps.sh bench)
+	@scripts/dev/bench.sh $(BIN) $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(LIST),--list) $(if $(SHOW),--show) $(if $(MARKDOWN),--markdown)
 
 examples: all ## run every example against a sandbox and check its output
 	@scripts/dev/check_examples.sh $(BIN)

@@ -1,0 +1,49 @@
+--- Bulk loading.
+local psql = require("psql")
+local servers = require("servers")
+local target = require("target")
+local worker = require("worker")
+
+local function empty(ctx)
+  psql.everywhere(ctx, "TRUNCATE loads; CHECKPOINT;", psql.as_superuser)
+end
+
+local function ours(ctx)
+  empty(ctx)
+  return worker.ours(ctx, "load", { rows = servers.LOADS })
+end
+
+local function by_psql(ctx)
+  empty(ctx)
+  local seconds, reason = psql.time(ctx, ctx.servers[1], ("\\copy loads FROM '%s'"):format(ctx.loads))
+  if not seconds then
+    return nil, reason
+  end
+  return { rate = servers.LOADS / seconds, seconds = seconds }
+end
+
+local function by_asyncpg(ctx)
+  empty(ctx)
+  return worker.python(ctx, "load", { rows = servers.LOADS, routes = ctx.routes })
+end
+
+local WORK = ("bulk load of %d rows of 4 columns by key into 3 shards, copy_in of Lua rows"):format(servers.LOADS)
+
+return {
+  {
+    name = "load",
+    needs = { "users", "routes", "loads" },
+    measures = { { "ours", ours }, { "psql", by_psql, "psql" }, { "asyncpg", by_asyncpg, "asyncpg" } },
+    rows = {
+      {
+        name = "load_psql", work = WORK, against = "one psql \\copy of a file into one shard", unit = "per_second",
+        ours = { "ours", "rate" }, peer = { "psql", "rate" }, target = target.at_least(0.9),
+      },
+      {
+        name = "load_asyncpg", work = WORK, unit = "per_second",
+        against = "asyncpg copy_records_to_table for each shard, rows made and routed in Python, uvloop",
+        ours = { "ours", "rate" }, peer = { "asyncpg", "rate" }, target = target.at_least(1.3),
+      },
+    },
+  },
+}

@@ -1,0 +1,57 @@
+local cjson = require("cjson")
+local cli = require("spec.support.cli")
+
+local MAIN = "scripts/dev/bench/main.lua"
+
+-- Every line of the table that was promised: what is measured against whom.
+local ROWS = {
+  "reads32", "reads32_asyncpg", "cpu32", "p99_32", "reads128", "reads128_syncs", "inserts128", "scatter3", "scatter16",
+  "count_plproxy", "count_fdw", "stream_fdw", "stream_asyncpg", "stream_memory", "load_psql", "load_asyncpg", "idle",
+}
+
+local function bench(...)
+  return cli.run({ "run", MAIN, ... })
+end
+
+describe("the benchmarks", function()
+  after_each(cli.remove_all)
+
+  it("name every row, in the list and in the help", function()
+    for _, flag in ipairs({ "--list", "--help" }) do
+      local result = bench(flag)
+      assert.equal(0, result.code, result.stderr)
+      for _, name in ipairs(ROWS) do
+        assert.truthy((" " .. result.stdout:gsub("%s", " ")):find(" " .. name .. " ", 1, true), flag .. ": " .. name)
+      end
+    end
+  end)
+
+  it("run only what is asked for, print a table, write all figures as JSON, and show them again", function()
+    local path = cli.directory() .. "/figures.json"
+    local result = bench("--only", "idle", "--rounds", "3", "--seconds", "1", "--json", path)
+    assert.equal(0, result.code, result.stderr)
+    assert.truthy(result.stdout:find("holds", 1, true))
+    assert.truthy(result.stdout:find("of a task that waits", 1, true))
+    assert.falsy(result.stdout:find("point reads", 1, true))
+    local file = assert(io.open(path))
+    local run = cjson.decode(file:read("*a"))
+    file:close()
+    assert.equal(1, #run.rows)
+    local row = run.rows[1]
+    assert.equal("idle", row.name)
+    assert.equal(3, #run.figures.idle.ours)
+    assert.is_true(row.ours.min <= row.ours.median and row.ours.median <= row.ours.max)
+    assert.is_boolean(row.holds)
+    local shown = bench("--show", "--json", path)
+    assert.equal(result.stdout, shown.stdout)
+    local markdown = bench("--show", "--markdown", "--json", path)
+    assert.truthy(markdown.stdout:find("\n|---|", 1, true))
+  end)
+
+  it("refuse a name that is none, with the nearest, before anything is started", function()
+    local result = bench("--only", "idel")
+    assert.equal(2, result.code)
+    assert.equal('bench: there is no benchmark "idel"; did you mean idle?\n', result.stderr)
+    assert.equal("", result.stdout)
+  end)
+end)
