@@ -1,0 +1,245 @@
+--- Whether a statement may share a connection with those of other tasks.
+--
+-- `batch`: a read that cannot do anything but read, so that several can share one transaction. `share`: it may run on a
+-- shared session in a transaction of its own: it leaves nothing behind there but what it commits. `alone`: all else, and
+-- whatever is not known for certain.
+--
+-- A function is believed to be what it is declared as. The functions of triggers are judged by their source: those not
+-- in PL/pgSQL, and those whose source hints at session state (see `lunashard.sql.catalog`), keep a write alone; what
+-- functions called by them do is not seen. What a write sets off beyond its table is followed along partitions,
+-- inheritance and foreign keys.
+-- @module lunashard.sql.sharing
+
+local statement = require("lunashard.sql.statement")
+
+local sharing = {}
+
+local BATCH, SHARE, ALONE = 1, 2, 3
+local CLASSES = { "batch", "share", "alone" }
+
+local MAX_TEXT = 8192
+local MAX_VERDICTS = 4096
+
+local function set(words)
+  local members = {}
+  for word in words:gmatch("%S+") do
+    members[word] = true
+  end
+  return members
+end
+
+-- Volatile functions of the server itself that leave nothing in the session.
+local HARMLESS = set([[
+  clock_timestamp current_query gen_random_uuid nextval setval pg_notify random timeofday
+  pg_blocking_pids pg_current_wal_flush_lsn pg_current_wal_insert_lsn pg_current_wal_lsn pg_is_in_recovery
+  pg_is_wal_replay_paused pg_last_wal_receive_lsn pg_last_wal_replay_lsn pg_last_xact_replay_timestamp pg_lock_status
+  pg_partition_ancestors pg_partition_tree pg_sequence_last_value pg_xact_commit_timestamp pg_xact_status txid_status
+  pg_database_size pg_indexes_size pg_relation_size pg_table_size pg_tablespace_size pg_total_relation_size
+]])
+
+-- Extensions none of whose functions touches the session.
+local HARMLESS_EXTENSIONS = { pgcrypto = true, ["uuid-ossp"] = true }
+
+-- Not volatile by their declaration, but they run what views or texts say.
+local EXECUTORS = set([[
+  connectby crosstab crosstab2 crosstab3 crosstab4 crosstabn database_to_xml database_to_xml_and_xmlschema
+  schema_to_xml schema_to_xml_and_xmlschema table_to_xml table_to_xml_and_xmlschema xpath_table
+]])
+
+-- One judgement: `class` so far with its `reason`, the names that are `missing` from the facts, the relations `seen`.
+local function rate(verdict, class, reason, ...)
+  if class > verdict.class then
+    verdict.class, verdict.reason = class, reason:format(...)
+  end
+end
+
+-- The facts about a name that its schema allows; nil when they are still to be asked for.
+local function look_up(verdict, kind, entry)
+  local facts = verdict.facts[kind][entry.name]
+  if not facts then
+    verdict.missing[kind] = verdict.missing[kind] or {}
+    verdict.missing[kind][entry.name] = true
+    verdict.is_missing = true
+  elseif entry.schema and facts[1] then
+    local matching = {}
+    for _, fact in ipairs(facts) do
+      if fact.schema == entry.schema then
+        matching[#matching + 1] = fact
+      end
+    end
+    return matching
+  end
+  return facts
+end
+
+local function is_temporary(schema)
+  return schema ~= nil and schema:find("^pg_temp") ~= nil
+end
+
+local function rate_volatile(verdict, what, fact)
+  local harmless = what == "function"
+    and (fact.schema == "pg_catalog" and HARMLESS[fact.name] or HARMLESS_EXTENSIONS[fact.detail])
+  rate(verdict, harmless and SHARE or ALONE, "%s %s is volatile", what, fact.name)
+end
+
+local function rate_calls(verdict, kind, what, entries)
+  for _, entry in ipairs(entries) do
+    local facts = look_up(verdict, kind, entry)
+    if facts and not facts[1] then
+      rate(verdict, ALONE, "%s %s is not known", what, entry.name)
+    end
+    for _, fact in ipairs(facts or {}) do
+      if kind == "functions" and EXECUTORS[fact.name] then
+        rate(verdict, ALONE, "function %s runs other queries", fact.name)
+      elseif is_temporary(fact.schema) then
+        rate(verdict, ALONE, "%s %s is temporary", what, fact.name)
+      elseif fact.volatile then
+        rate_volatile(verdict, what, fact)
+      end
+    end
+  end
+end
+
+local function rate_attributes(verdict, entries)
+  for _, entry in ipairs(entries) do
+    for _, fact in ipairs(look_up(verdict, "functions", entry) or {}) do
+      if fact.takes_row and fact.volatile then
+        rate_volatile(verdict, "function", fact)
+      end
+    end
+  end
+end
+
+local visit
+
+local function visit_texts(verdict, texts)
+  for _, text in ipairs(texts or {}) do
+    local found = statement.parse(text)
+    if found and found.statements == 1 then
+      visit(verdict, found)
+    else -- a newer server's syntax, more than 32 KiB, or dropped while it was read
+      rate(verdict, ALONE, "a view, policy, default or check cannot be parsed")
+    end
+  end
+end
+
+local function visit_relations(verdict, entries, written)
+  for _, entry in ipairs(entries) do
+    local facts = look_up(verdict, "relations", entry)
+    if facts and not facts[1] then
+      rate(verdict, ALONE, "relation %s is not known", entry.name)
+    end
+    for _, fact in ipairs(facts or {}) do
+      if fact.detail ~= "table" and (written or fact.detail ~= "view") then
+        rate(verdict, ALONE, "%s is a %s", entry.name, fact.detail)
+      elseif written and fact.obstacle then
+        rate(verdict, ALONE, "%s has %s", entry.name, fact.obstacle)
+      end
+      local texts = written and fact.writes or fact.reads
+      if texts and not verdict.seen[texts] then
+        verdict.seen[texts] = true
+        visit_texts(verdict, texts)
+      end
+    end
+  end
+end
+
+function visit(verdict, found)
+  if found.locking or found.modifies then
+    rate(verdict, SHARE, found.modifies and "it modifies rows" or "it locks rows")
+  end
+  if found.sample then
+    rate(verdict, SHARE, "TABLESAMPLE gives other rows each time")
+  end
+  for _, entry in ipairs(found.types) do
+    if is_temporary(entry.schema) then
+      rate(verdict, ALONE, "type %s is temporary", entry.name)
+    end
+  end
+  rate_calls(verdict, "functions", "function", found.functions)
+  rate_calls(verdict, "operators", "operator", found.operators)
+  rate_attributes(verdict, found.attributes)
+  visit_relations(verdict, found.tables)
+  visit_relations(verdict, found.targets, true)
+end
+
+-- Casts, input and output of types, comparisons by an index and checks of domains run without being named.
+local IMPLICIT = { name = "" }
+
+local function visit_implicit(verdict)
+  local facts = look_up(verdict, "implicit", IMPLICIT)
+  if facts then
+    if facts[1].detail then
+      rate(verdict, SHARE, "the database has a cast, type or index over volatile function %s", facts[1].detail)
+    end
+    visit_texts(verdict, facts[1].reads)
+  end
+end
+
+local function why_alone(found)
+  if found.statements ~= 1 then
+    return found.statements == 0 and "no statement" or "several statements"
+  elseif found.kind == "utility" then
+    return found.utility .. " may change the session"
+  elseif found.into then
+    return "SELECT INTO makes a table"
+  elseif found.cursor then
+    return "a cursor lives in one session"
+  end
+end
+
+-- Judge by what is known. Once something keeps the statement alone, what is missing does not matter any more.
+local function judge(facts, found)
+  local verdict = { class = BATCH, reason = "it only reads", facts = facts, missing = {}, seen = {}, is_missing = false }
+  visit_implicit(verdict)
+  visit(verdict, found)
+  return verdict
+end
+
+local function keep(catalog, text, class, reason)
+  if catalog.n_verdicts >= MAX_VERDICTS then
+    catalog.verdicts, catalog.n_verdicts = {}, 0
+  end
+  catalog.verdicts[text] = { class = class, reason = reason }
+  catalog.n_verdicts = catalog.n_verdicts + 1
+  return class, reason
+end
+
+--- What a statement may do on a connection that others use too. Yields, when the database must be asked.
+-- @string text
+-- @tparam Catalog catalog from `lunashard.sql.catalog`
+-- @treturn string `batch`, `share` or `alone`
+-- @treturn string why, for people; a name in it stands as in the catalog
+function sharing.classify(text, catalog)
+  if catalog:is_old() then
+    catalog:refresh()
+  end
+  local known = catalog.verdicts[text]
+  if known then
+    return known.class, known.reason
+  elseif #text > MAX_TEXT then
+    return "alone", "a text of more than 8 KiB is not looked at"
+  end
+  local found, err = statement.parse(text)
+  if not found then
+    return keep(catalog, text, "alone", "it cannot be parsed: " .. err.message)
+  end
+  local reason = why_alone(found)
+  if reason then
+    return keep(catalog, text, "alone", reason)
+  end
+  while true do
+    local verdict = judge(catalog.facts, found)
+    if verdict.class == ALONE or not verdict.is_missing then
+      return keep(catalog, text, CLASSES[verdict.class], verdict.reason)
+    elseif catalog.busy then
+      return "alone", "not known yet"
+    end
+    local learned, problem = catalog:learn(verdict.missing)
+    if not learned then
+      return "alone", "the catalog cannot be read: " .. problem.message
+    end
+  end
+end
+
+return sharing
