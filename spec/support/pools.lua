@@ -67,9 +67,8 @@ function pools.close_all()
   opened = {}
 end
 
---- Run a statement as superuser, beside the pool under test.
--- @treturn table rows
-function pools.admin(sql, params)
+--- The superuser's pool, beside the one under test.
+function pools.as_admin()
   local server = pools.server
   admin_pool = admin_pool
     or pool.new({
@@ -81,7 +80,13 @@ function pools.admin(sql, params)
       password = server.superuser_password,
       application_name = "spec-admin",
     })
-  return assert(admin_pool:execute(sql, params)).rows
+  return admin_pool
+end
+
+--- Run a statement as superuser.
+-- @treturn table rows
+function pools.admin(sql, params)
+  return assert(pools.as_admin():execute(sql, params)).rows
 end
 
 --- How many of the application's sessions the server has that meet a condition.
