@@ -206,10 +206,12 @@ describe("a statement with an effect", function()
     sharing.all(32, function(i)
       for _ = 1, 40 do
         if i % 4 == 0 then
-          latest = math.max(latest, assert(pool:execute(write, { 1 })).rows[1].at)
+          local at = assert(pool:execute(write, { 1 })).rows[1].at
+          latest = math.max(latest, at)
         else
           local floor = latest
-          early = early + (assert(pool:execute(read)).rows[1].at < floor and 1 or 0)
+          local at = assert(pool:execute(read)).rows[1].at
+          early = early + (at < floor and 1 or 0)
         end
       end
     end)
