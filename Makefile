@@ -122,7 +122,15 @@ gcstress: ## the whole suite with the garbage collector always on
 soak: all ## MINUTES (10) of mixed work on a sandbox; fails when memory or descriptors grow
 	@scripts/dev/soak.sh $(BIN) $(or $(MINUTES),10)
 
-bench: all ## ours beside its peers, in one table; ONLY=reads32,idle ROUNDS=5 SECONDS=2 LIST=1 MARKDOWN=1
+# The peer of routing in C is C too.
+$(BUILD)/bench/%: scripts/dev/bench/%.c Makefile $(filter $(BUILD)/base/%,$(C_OBJ))
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CFLAGS) $(INC_base) -MMD -MP $(LDFLAGS) -o $@ $< $(filter %.o,$^) -lm
+
+-include $(BUILD)/bench/route_c.d
+
+bench: all $(BUILD)/bench/route_c ## ours beside its peers, in one table; ONLY=reads32,idle ROUNDS=5 SECONDS=2 LIST=1 MARKDOWN=1
 	@$(if $(LIST)$(SHOW),,scripts/dev/deps.sh bench)
 	@scripts/dev/bench.sh $(BIN) $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
 		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(LIST),--list) $(if $(SHOW),--show) $(if $(MARKDOWN),--markdown)
@@ -136,7 +144,7 @@ check: ## all of it: lint, tests, sanitizers, examples
 
 # ---- the code itself ----
 
-C_FILES := $(wildcard src/*/*.[ch] spec/c/*.[ch])
+C_FILES := $(wildcard src/*/*.[ch] spec/c/*.[ch] scripts/dev/bench/*.c)
 
 lint: deps-dev format-check ## luacheck, layout, layers, cppcheck
 	@luacheck -q .

@@ -27,7 +27,7 @@ servers.SETTINGS = "PostgreSQL servers on the same machine, TCP on 127.0.0.1, fs
 
 local function adopt(ctx, description)
   ctx.cluster_file, ctx.passfile = description.cluster_file, description.passfile
-  ctx.work_dir = description.dir .. "/bench"
+  ctx.sandbox_dir, ctx.work_dir = description.dir, description.dir .. "/bench"
   ctx.servers = {}
   for i, one in ipairs(description.servers) do
     ctx.servers[i] = { host = one.host, port = one.port, database = one.database }
@@ -139,9 +139,7 @@ CREATE TABLE users (user_id bigint, name text, email text, is_active boolean, cr
 --- A database beside the first shard, whose foreign tables are the partitions of one table. Yields.
 function servers.data.coordinator(ctx)
   local first = ctx.servers[1]
-  assert(psql.as_superuser(ctx, first, [[
-    CREATE DATABASE coordinator OWNER app;
-    ALTER DATABASE coordinator SET enable_partitionwise_aggregate = on;]]))
+  assert(psql.as_superuser(ctx, first, "CREATE DATABASE coordinator OWNER app"))
   ctx.coordinator = { host = first.host, port = first.port, database = "coordinator" }
   if not ctx.peers.postgres_fdw then
     return

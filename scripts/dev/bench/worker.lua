@@ -6,7 +6,8 @@ local system = require("lunashard.core.system")
 
 local worker = {}
 
-local BINARY = assert(system.realpath("/proc/self/exe"))
+--- The path of the program.
+worker.BINARY = assert(system.realpath("/proc/self/exe"))
 local TIMEOUT = 120
 
 --- Run a program to its end. Yields.
@@ -49,7 +50,7 @@ function worker.ours(ctx, name, options)
   options.cluster = ctx.cluster_file
   options.seconds = ctx.seconds
   options.warm_up = ctx.warm_up
-  return figures_of({ BINARY, "run", ctx.dir .. "/ours.lua", name, cjson.encode(options) })
+  return figures_of({ worker.BINARY, "run", ctx.dir .. "/ours.lua", name, cjson.encode(options) })
 end
 
 --- Measure a peer that is a Python program. Yields.

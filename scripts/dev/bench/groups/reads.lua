@@ -1,5 +1,6 @@
 --- Point reads by primary key.
 local pgbench = require("pgbench")
+local pgbouncer = require("pgbouncer")
 local servers = require("servers")
 local target = require("target")
 local worker = require("worker")
@@ -28,6 +29,15 @@ local function by_pgbench(clients, more)
       options[name] = value
     end
     return pgbench.run(ctx, options)
+  end
+end
+
+-- Its version 1.18 cannot keep prepared statements in transaction pooling.
+local function through_pgbouncer(clients)
+  return function(ctx)
+    return pgbouncer.with(ctx, POOL, function(seen)
+      return by_pgbench(clients, { servers = seen, protocol = "extended" })(ctx)
+    end)
   end
 end
 
@@ -82,6 +92,7 @@ return {
       { "ours", ours(128) },
       { "pgbench", by_pgbench(128), "pgbench" },
       { "unbatched", ours(128, { manager = { connection_pool_size = POOL, read_batches = false } }) },
+      { "pgbouncer", through_pgbouncer(128), "pgbouncer" },
     },
     rows = {
       {
@@ -92,6 +103,11 @@ return {
         name = "reads128_syncs", work = WORK:format(128) .. ", each with its own Sync (read_batches = false)",
         against = PGBENCH_128, unit = "per_second",
         ours = { "unbatched", "rate" }, peer = { "pgbench", "rate" }, target = target.at_least(1.8),
+      },
+      {
+        name = "reads128_pgbouncer", work = WORK:format(128), unit = "per_second",
+        against = "pgbench -M extended, 3 processes, 128 clients through one pgbouncer, pools of 20",
+        ours = { "ours", "rate" }, peer = { "pgbouncer", "rate" },
       },
     },
   },
