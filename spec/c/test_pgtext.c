@@ -115,6 +115,35 @@ static void test_double(void)
     CHECK_INT(0, wasteful);
 }
 
+/* Short decimals and integers take a way of their own, to the very text of printf. */
+static void test_short_numbers(void)
+{
+    CHECK_STR("12.34", formatted(12.34));
+    CHECK_STR("-0.001", formatted(-0.001));
+    CHECK_STR("999999999.999999", formatted(999999999.999999));
+    CHECK_STR("1.05", formatted(1.05));
+    CHECK_STR("9223372036854775808", formatted(0x1p63));
+    CHECK_STR("-9223372036854775808", formatted(-0x1p63));
+    int wrong = 0;
+    for (int i = 0; i < 50000; i++) {
+        static const double powers[] = { 1, 10, 100, 1000, 1e4, 1e5, 1e6, 1e7 };
+        int64_t digits = (int64_t)(test_random(&seed) >> (14 + test_random(&seed) % 40));
+        double v = (double)(i % 2 ? digits : -digits) / powers[test_random(&seed) % 8];
+        char text[LUNA_PG_DOUBLE_MAX], expected[LUNA_PG_DOUBLE_MAX];
+        luna_pg_format_double(v, text);
+        snprintf(expected, sizeof(expected), "%.15g", v);
+        if (v == trunc(v))
+            snprintf(expected, sizeof(expected), "%.0f", v);
+        wrong += strtod(expected, NULL) == v && !(v == 0 && i % 2 == 0) && strcmp(text, expected) != 0;
+    }
+    CHECK_INT(0, wrong);
+    char text[LUNA_PG_INT8_MAX];
+    CHECK_INT(20, luna_pg_format_int8(INT64_MIN, text));
+    CHECK_STR("-9223372036854775808", text);
+    CHECK_INT(1, luna_pg_format_int8(0, text));
+    CHECK_STR("0", text);
+}
+
 /* ---- bytea ---- */
 
 static void test_bytea(void)
@@ -411,6 +440,7 @@ int main(void)
     seed = test_seed();
     test_int8();
     test_double();
+    test_short_numbers();
     test_bytea();
     test_array_reader();
     test_array_writer();

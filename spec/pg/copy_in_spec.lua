@@ -92,6 +92,54 @@ describe("router:copy_in", function()
     assert.equal("n7", stored()[7].name)
   end)
 
+  it("takes rows that show their values through a metatable", function()
+    local by_position = setmetatable({}, { __index = function(_, i) return i == 1 and 1 or i == 2 and "one" or nil end })
+    local by_name = setmetatable({ user_id = 2 }, { __index = { name = "two" } })
+    for _, rows in ipairs({ { by_position, by_name }, coroutine.wrap(function()
+      coroutine.yield(by_position)
+      coroutine.yield(by_name)
+    end) }) do
+      assert(router:execute_on_all_shards("TRUNCATE e_copy.users"))
+      assert(router:copy_in("e_copy.users", COLUMNS, rows))
+      assert.same({ { user_id = 1, name = "one" }, { user_id = 2, name = "two" } }, stored())
+    end
+  end)
+
+  it("refuses a name in a row that is no column, and names the nearest", function()
+    local rows = {}
+    for key = 1, 1500 do
+      rows[key] = { user_id = key, name = "x" }
+    end
+    rows[1200] = { user_id = 1200, nmae = "lost" }
+    for _, given in ipairs({ rows, coroutine.wrap(function()
+      for _, row in ipairs(rows) do
+        coroutine.yield(row)
+      end
+    end) }) do
+      local err = failure("PLUGIN_FAILED", router:copy_in("e_copy.users", COLUMNS, given))
+      assert.is_truthy(err.message:find('row 1200: it has a value for "nmae"', 1, true), err.message)
+      assert.is_truthy(err.message:find('did you mean "name"?', 1, true), err.message)
+    end
+    assert.equal(0, count())
+  end)
+
+  it("leaves no row when one is no table, or has a value without an SQL form, and names it", function()
+    for pattern, bad in pairs({
+      ["row 1200: expected a table, got a number"] = 17,
+      ["row 1200: value 2: a function has no SQL form"] = { 1200, print },
+      ["row 1200: value 2: text cannot hold a NUL byte"] = { 1200, "a\0b" },
+    }) do
+      local rows = {}
+      for key = 1, 1500 do
+        rows[key] = { key, "x" }
+      end
+      rows[1200] = bad
+      local err = failure("PLUGIN_FAILED", router:copy_in("e_copy.users", COLUMNS, rows))
+      assert.is_truthy(err.message:find(pattern, 1, true), err.message)
+    end
+    assert.equal(0, count())
+  end)
+
   it("takes an iterator that waits", function()
     local i = 0
     assert(router:copy_in("e_copy.users", COLUMNS, function()
@@ -186,6 +234,21 @@ describe("router:copy_in", function()
     assert.equal(2, result.row_count)
   end)
 
+  it("knows a declared table with or without its schema", function()
+    local declared = cluster.connect({ tables = { copy_countries = { reference = true },
+      ["public.copy_users"] = { shard_key = "user_id", type = "int8" } } })
+    assert(declared:execute_on_all_shards([[
+      DROP TABLE IF EXISTS copy_countries, copy_users;
+      CREATE TABLE copy_countries (code text); CREATE TABLE copy_users (user_id int8)]]))
+    for _, name in ipairs({ "copy_countries", "public.copy_countries", 'public."copy_countries"' }) do
+      local result = assert(declared:copy_in(name, { "code" }, { { "at" } }))
+      assert.same({ shard1 = 1, shard2 = 1, shard3 = 1 }, result.rows_by_shard)
+    end
+    local result = assert(declared:copy_in("copy_users", { "user_id" }, "1\n2\n3\n", { format = "text" }))
+    assert.equal(3, result.row_count)
+    assert(declared:execute_on_all_shards("DROP TABLE copy_countries, copy_users"))
+  end)
+
   it("loads all rows on one shard when told", function()
     local rows = { { 1, "a" }, { 2, "b" }, { 3, "c" } }
     local result = assert(router:copy_in("e_copy.users", COLUMNS, rows, { shard_id = "shard2" }))
@@ -260,6 +323,9 @@ describe("router:copy_in", function()
       ["rows: expected"] = function() router:copy_in("t", COLUMNS, "x") end,
       ['"user_id"'] = function() router:copy_in("e_copy.users", { "userid", "name" }, {}) end,
       ["unknown option"] = function() router:copy_in("e_copy.users", COLUMNS, {}, { keys = "x" }) end,
+      ['did you mean "text"'] = function() router:copy_in("e_copy.users", COLUMNS, {}, { format = "txt" }) end,
+      ["goes with option format"] = function() router:copy_in("e_copy.users", COLUMNS, {}, { header = true }) end,
+      ["say which with option format"] = function() router:copy_in("e_copy.users", COLUMNS, io.stdin) end,
     }) do
       local ok, message = pcall(call)
       assert.is_false(ok)

@@ -22,14 +22,62 @@ bool luna_pg_parse_int8(const char *text, size_t n, int64_t *value)
     return true;
 }
 
+size_t luna_pg_format_int8(int64_t value, char text[LUNA_PG_INT8_MAX])
+{
+    char digits[LUNA_PG_INT8_MAX], *at = digits + sizeof(digits);
+    uint64_t rest = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
+    *--at = '\0';
+    do
+        *--at = (char)('0' + rest % 10);
+    while ((rest /= 10) > 0);
+    if (value < 0)
+        *--at = '-';
+    size_t len = (size_t)(digits + sizeof(digits) - at);
+    memcpy(text, at, len);
+    return len - 1;
+}
+
+/* A double that is the nearest one to a decimal of up to 6 places and 15 digits, which is what
+ * prices and measurements are: that decimal.  0 for others.  The quotient of two integers that are
+ * exact is rounded as the decimal itself would be, so that an equal one proves it. */
+static size_t format_decimal(double value, char *text)
+{
+    static const int64_t powers[] = { 10, 100, 1000, 10000, 100000, 1000000 };
+    double magnitude = fabs(value);
+    if (!(magnitude >= 0.001 && magnitude < 1e9))
+        return 0;
+    for (size_t places = 1; places <= 6; places++) {
+        int64_t power = powers[places - 1];
+        int64_t scaled = (int64_t)(magnitude * (double)power + 0.5);
+        if ((double)scaled / (double)power != magnitude)
+            continue;
+        size_t len = 0, dot;
+        if (value < 0)
+            text[len++] = '-';
+        len += luna_pg_format_int8(scaled / power, text + len);
+        dot = len;
+        /* the power in front keeps the leading zeros; its 1 makes room for the dot */
+        len += luna_pg_format_int8(power + scaled % power, text + len);
+        text[dot] = '.';
+        return len;
+    }
+    return 0;
+}
+
 size_t luna_pg_format_double(double value, char text[LUNA_PG_DOUBLE_MAX])
 {
     if (isnan(value))
         return (size_t)snprintf(text, LUNA_PG_DOUBLE_MAX, "NaN");
     if (isinf(value))
         return (size_t)snprintf(text, LUNA_PG_DOUBLE_MAX, value < 0 ? "-Infinity" : "Infinity");
-    if (value == trunc(value))
+    if (value == trunc(value)) {
+        if (fabs(value) < 0x1p63 && !(value == 0 && signbit(value)))
+            return luna_pg_format_int8((int64_t)value, text);
         return (size_t)snprintf(text, LUNA_PG_DOUBLE_MAX, "%.0f", value);
+    }
+    size_t len = format_decimal(value, text);
+    if (len > 0)
+        return len;
     /* 15 digits always survive in a normal double; a denormal holds fewer. */
     int n = 0;
     for (int digits = isnormal(value) ? 15 : 1; digits <= 17; digits++) {
@@ -253,6 +301,10 @@ void luna_pg_add_copy_field(luna_buf *out, const char *bytes, size_t n)
     char *start = luna_buf_reserve(out, 2 * n + 1), *to = start;
     for (size_t i = 0; i < n; i++) {
         char c = bytes[i];
+        if ((unsigned char)c > '\r' && c != '\\') { /* nearly all */
+            *to++ = c;
+            continue;
+        }
         switch (c) {
         case '\\': break;
         case '\t': c = 't'; break;

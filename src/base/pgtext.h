@@ -16,6 +16,10 @@
  * alone, for anything but an optional minus and digits within int64's range. */
 bool luna_pg_parse_int8(const char *text, size_t n, int64_t *value);
 
+/* Decimal digits; returns the length, `text` ends with NUL. */
+#define LUNA_PG_INT8_MAX 24
+size_t luna_pg_format_int8(int64_t value, char text[LUNA_PG_INT8_MAX]);
+
 /* Room for any double as text, the 309 digits of the largest one included. */
 #define LUNA_PG_DOUBLE_MAX 320
 

@@ -30,6 +30,7 @@ int luaopen_lunashard_core_task(lua_State *L);
 int luaopen_lunashard_core_pool(lua_State *L);
 int luaopen_lunashard_core_placement(lua_State *L);
 int luaopen_lunashard_core_decimal(lua_State *L);
+int luaopen_lunashard_core_copy(lua_State *L);
 int luaopen_lunashard_core_process(lua_State *L);
 int luaopen_lunashard_core_sql(lua_State *L);
 int luaopen_lunashard_core_system(lua_State *L);

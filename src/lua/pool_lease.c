@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "bind.h"
+#include "copy.h"
 #include "handles.h"
 #include "runtime.h"
 
@@ -140,7 +141,7 @@ static int lease_copy_in(lua_State *L)
 
 /*** Send COPY data: bytes, or rows to be written in the text format. Yields.
 @function lease:copy_write
-@tparam string|table data
+@tparam string|table|buffer data a buffer of `lunashard.core.copy` is empty afterwards
 @tparam ?int n_columns for rows
 @tparam ?number deadline
 @treturn userdata request */
@@ -149,12 +150,18 @@ static int lease_copy_write(lua_State *L)
     luna_lease *lease = check_lease(L);
     double deadline = luna_opt_deadline(L, 4);
     int n_columns = luaL_optint(L, 3, 0);
-    if (lua_type(L, 2) != LUA_TSTRING)
+    luna_buf *ready = luna_to_copy_buffer(L, 2);
+    if (ready == NULL && lua_type(L, 2) != LUA_TSTRING)
         luaL_checktype(L, 2, LUA_TTABLE);
     luna_task_check(L, "copy_write");
     luna_request_handle *handle = luna_request_push(L, LUNA_REQUEST_COPY_WRITE);
     luna_request *request = &handle->request;
-    if (lua_type(L, 2) == LUA_TSTRING) {
+    if (ready != NULL) {
+        luna_buf empty = handle->bytes;
+        handle->bytes = *ready;
+        luna_buf_clear(&empty);
+        *ready = empty;
+    } else if (lua_type(L, 2) == LUA_TSTRING) {
         size_t len;
         const char *bytes = lua_tolstring(L, 2, &len);
         luna_buf_add(&handle->bytes, bytes, len);

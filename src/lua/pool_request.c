@@ -112,6 +112,8 @@ static int request_take(lua_State *L)
         lua_pushboolean(L, 1);
     }
     luna_request_deinit(request);
+    if (request->kind == LUNA_REQUEST_COPY_WRITE) /* large, and not counted by the collector */
+        luna_buf_deinit(&handle->bytes);
     return n;
 }
 

@@ -15,6 +15,7 @@ static const luaL_Reg bindings[] = {
     { "lunashard.core.pool", luaopen_lunashard_core_pool },
     { "lunashard.core.placement", luaopen_lunashard_core_placement },
     { "lunashard.core.decimal", luaopen_lunashard_core_decimal },
+    { "lunashard.core.copy", luaopen_lunashard_core_copy },
     { "lunashard.core.process", luaopen_lunashard_core_process },
     { "lunashard.core.sql", luaopen_lunashard_core_sql },
     { "lunashard.core.system", luaopen_lunashard_core_system },

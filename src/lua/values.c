@@ -145,8 +145,7 @@ static void add_array(lua_State *L, int idx, const char *where, int depth,
     luna_pg_array_end(writer);
 }
 
-/* Any value but NULL as SQL text; raises when it has none. */
-static void add_value(lua_State *L, int idx, const char *where, luna_buf *out, luna_buf *scratch)
+void luna_value_encode(lua_State *L, int idx, const char *where, luna_buf *out, luna_buf *scratch)
 {
     if (add_scalar(L, idx, where, out))
         return;
@@ -190,7 +189,7 @@ luna_status luna_params_encode(lua_State *L, int idx, luna_params *params, luna_
                 luna_buf_add(&params->bytes, bytes, len);
                 params->formats[i] = 1;
             } else {
-                add_value(L, at, where, &params->bytes, &params->scratch);
+                luna_value_encode(L, at, where, &params->bytes, &params->scratch);
             }
             params->lengths[i] = (int)(params->bytes.len - start);
             luna_buf_add_char(&params->bytes, '\0');
@@ -226,7 +225,7 @@ void luna_copy_encode(lua_State *L, int idx, int n_columns, luna_buf *out, luna_
             } else {
                 snprintf(where, sizeof(where), "rows[%d][%d]", r, c);
                 luna_buf_clear(field);
-                add_value(L, at, where, field, scratch);
+                luna_value_encode(L, at, where, field, scratch);
                 luna_pg_add_copy_field(out, field->data, field->len);
             }
             lua_pop(L, 1);

@@ -27,6 +27,10 @@ void luna_params_deinit(luna_params *params);
  * LUNA_EINVAL when there are more than the protocol can carry. */
 luna_status luna_params_encode(lua_State *L, int idx, luna_params *params, luna_err *err);
 
+/* Append any value but NULL as SQL text.  Raises when it has none, beginning with `where`.
+ * `scratch` is the caller's, so that a raise leaks nothing. */
+void luna_value_encode(lua_State *L, int idx, const char *where, luna_buf *out, luna_buf *scratch);
+
 /* Append rows (a list of lists) at `idx` in COPY's text format.  Raises like
  * luna_params_encode.  `field` and `scratch` are the caller's, so that a raise leaks nothing. */
 void luna_copy_encode(lua_State *L, int idx, int n_columns, luna_buf *out, luna_buf *field,

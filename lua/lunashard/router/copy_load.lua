@@ -9,7 +9,7 @@ local task = require("lunashard.task")
 
 local copy_load = {}
 
-local MAX_QUEUED = 2 -- batches that may wait for a shard that is slow
+local MAX_QUEUED = 2 -- buffers that may wait for a shard that is slow
 
 -- ---- one shard's load: a task ----------------------------------------------------
 
@@ -27,13 +27,13 @@ function Load:work()
   ok, err = lease:execute("BEGIN", nil, timing)
   local copy
   if ok then
-    copy, err = lease:copy_in(self.sql, { deadline = self.deadline, columns = self.n_columns })
+    copy, err = lease:copy_in(self.sql, { deadline = self.deadline })
   end
   while copy do
-    local batch = table.remove(self.queue, 1)
-    if batch then
+    local bytes = table.remove(self.queue, 1)
+    if bytes then
       self.changed:notify()
-      ok, err = copy:write_rows(batch)
+      ok, err = copy:write(bytes)
       if not ok then
         break
       end
@@ -86,7 +86,6 @@ local function start(job, member)
     shard_id = member.shard_id,
     pool = member.primary.pool,
     sql = job.sql,
-    n_columns = job.n_columns,
     queue = {},
     changed = job.changed,
     deadline = job.deadline,
@@ -111,15 +110,13 @@ Job.__index = Job
 --- A job without loads.
 -- @tparam Router router
 -- @string sql the COPY command
--- @number n_columns how many values a row has
 -- @tparam ?number deadline for all of it
 -- @treturn Job
-function copy_load.new(router, sql, n_columns, deadline)
+function copy_load.new(router, sql, deadline)
   return setmetatable({
     router = router,
     manager = router.manager,
     sql = sql,
-    n_columns = n_columns,
     deadline = deadline,
     loads = {},
     changed = task.event(),
@@ -135,6 +132,8 @@ function Job:load_of(shard_id)
   return found
 end
 
+--- A load that has failed.
+-- @treturn ?table
 function Job:failure()
   for _, load_ in pairs(self.loads) do
     if load_.err then
@@ -143,11 +142,18 @@ function Job:failure()
   end
 end
 
+--- Has this shard nothing to do? Starts its load, if need be.
+-- @string shard_id
+-- @treturn boolean
+function Job:is_idle(shard_id)
+  return self:load_of(shard_id).queue[1] == nil
+end
+
 --- Hand rows to a shard. Yields while the shard has enough to do.
 -- @string shard_id
--- @tparam {table,...} rows
+-- @tparam string|buffer bytes rows as COPY takes them
 -- @treturn boolean false once any shard has failed
-function Job:push(shard_id, rows)
+function Job:push(shard_id, bytes)
   local load_ = self:load_of(shard_id)
   while #load_.queue >= MAX_QUEUED and not self:failure() do
     self.changed:wait(self.deadline)
@@ -155,7 +161,7 @@ function Job:push(shard_id, rows)
   if self:failure() then
     return false
   end
-  load_.queue[#load_.queue + 1] = rows
+  load_.queue[#load_.queue + 1] = bytes
   self.changed:notify()
   return true
 end
