@@ -134,7 +134,8 @@ static void test_short_numbers(void)
         snprintf(expected, sizeof(expected), "%.15g", v);
         if (v == trunc(v))
             snprintf(expected, sizeof(expected), "%.0f", v);
-        wrong += strtod(expected, NULL) == v && !(v == 0 && i % 2 == 0) && strcmp(text, expected) != 0;
+        wrong +=
+            strtod(expected, NULL) == v && !(v == 0 && i % 2 == 0) && strcmp(text, expected) != 0;
     }
     CHECK_INT(0, wrong);
     char text[LUNA_PG_INT8_MAX];
