@@ -1,20 +1,27 @@
---- Bulk load by copy_in of rows that are made meanwhile.
+--- Bulk load by copy_in: of `file`, in COPY's text format, or of rows that are made meanwhile.
 local harness = require("ours.harness")
 local lunashard = require("lunashard")
 
 local COLUMNS = { "user_id", "name", "email", "is_active" }
 
-return function(options)
-  local router, manager = harness.open(options)
+local function rows_up_to(last)
   local key = 0
-  local function next_row()
-    if key < options.rows then
+  return function()
+    if key < last then
       key = key + 1
       return { key, "user " .. key, "user" .. key .. "@example.com", key % 3 ~= 0 }
     end
   end
+end
+
+return function(options)
+  local router, manager = harness.open(options)
+  local rows, how = rows_up_to(options.rows), nil
+  if options.file then
+    rows, how = assert(io.open(options.file, "rb")), { format = "text" }
+  end
   local started = lunashard.now()
-  local answer = assert(router:copy_in("loads", COLUMNS, next_row))
+  local answer = assert(router:copy_in("loads", COLUMNS, rows, how))
   local seconds = lunashard.now() - started
   assert(answer.row_count == options.rows)
   manager:shutdown()
