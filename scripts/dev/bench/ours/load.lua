@@ -1,6 +1,7 @@
 --- Bulk load by copy_in: of `file`, in COPY's text format, or of rows that are made meanwhile.
 local harness = require("ours.harness")
 local lunashard = require("lunashard")
+local rusage = require("rusage")
 
 local COLUMNS = { "user_id", "name", "email", "is_active" }
 
@@ -20,10 +21,11 @@ return function(options)
   if options.file then
     rows, how = assert(io.open(options.file, "rb")), { format = "text" }
   end
-  local started = lunashard.now()
+  local started, cpu = lunashard.now(), rusage.own_cpu()
   local answer = assert(router:copy_in("loads", COLUMNS, rows, how))
   local seconds = lunashard.now() - started
+  cpu = rusage.own_cpu() - cpu
   assert(answer.row_count == options.rows)
   manager:shutdown()
-  return { rate = options.rows / seconds, seconds = seconds }
+  return { rate = options.rows / seconds, seconds = seconds, cpu = cpu / options.rows }
 end

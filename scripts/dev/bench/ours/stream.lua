@@ -17,11 +17,12 @@ return function(options)
   local router, manager = harness.open(options)
   read(router, options.sql .. " LIMIT 1000") -- connects, and compiles
   collectgarbage()
-  local memory, started = rusage.memory("VmRSS"), lunashard.now()
+  local memory, started, cpu = rusage.memory("VmRSS"), lunashard.now(), rusage.own_cpu()
   local n = read(router, options.sql)
   local seconds = lunashard.now() - started
+  cpu = rusage.own_cpu() - cpu
   assert(n == options.rows, "not all rows")
   local growth = rusage.memory("VmHWM") - memory
   manager:shutdown()
-  return { rate = n / seconds, seconds = seconds, growth = growth }
+  return { rate = n / seconds, seconds = seconds, cpu = cpu / n, growth = growth }
 end
