@@ -6,7 +6,7 @@ local peers = {}
 
 local function output(...)
   local result = process.run({ argv = { ... }, timeout = 20 })
-  return result and result.code == 0 and result.stdout:match("%S.*%S") or nil
+  return result and result.code == 0 and result.stdout:match("^%s*(%S.-)%s*$") or nil
 end
 
 -- The first Python that has asyncpg: the one in PATH may not be Debian's.

@@ -115,6 +115,9 @@ local function versions_text(versions)
   return table.concat(list, ", ")
 end
 
+local FOOT = "%s: %s, %d cores, %d MiB, %s. Medians of %d round%s, %d s each where that is a choice, ours and the "
+  .. "peer's in turn. %s. %s.\n"
+
 --- The table with what it was measured on.
 -- @tparam table run as in build/bench.json
 -- @tparam boolean as_markdown
@@ -125,8 +128,8 @@ function report.text(run, as_markdown)
     all[#all + 1] = cells(row)
   end
   local m = run.machine
-  local foot = ("%s: %s, %d cores, %d MiB, %s. Medians of %d rounds of %d s each, ours and the peer's in turn. %s. %s.\n"):format(
-    run.date, m.cpu, m.cores, m.memory_mib, m.system, run.rounds, run.seconds, run.settings, versions_text(run.versions))
+  local foot = FOOT:format(run.date, m.cpu, m.cores, m.memory_mib, m.system, run.rounds,
+    run.rounds == 1 and "" or "s", run.seconds, run.settings, versions_text(run.versions))
   return (as_markdown and markdown or plain)(all) .. "\n" .. foot
 end
 

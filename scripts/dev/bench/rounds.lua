@@ -77,7 +77,7 @@ local function row_of(row, figures, problems)
   made.ours = spread.of(ours)
   problem = row.peer and problems[row.peer[1]]
   if problem then
-    made.peer_missing, made.peer_failed = problem.missing and problem.reason, not problem.missing and problem.reason
+    made[problem.missing and "peer_missing" or "peer_failed"] = problem.reason
     return made
   elseif row.peer then
     local peer, ratios = list(figures, row.peer), {}

@@ -33,27 +33,28 @@ end
 
 --- Let tasks call a function over and over, and count the calls of a stretch of time. Yields.
 -- @tparam table options `tasks`, `warm_up` and `seconds`
--- @tparam func work
--- @treturn table `count`, `rate` (a second), `cpu` (seconds for each), `begin` and `finish` by `lunashard.now`
+-- @tparam func work gets a table whose field `counts` is true during that stretch
+-- @treturn table `count`, `rate` (a second), `cpu` (seconds for each)
 function harness.window(options, work)
-  local done, stop, tasks = 0, false, {}
+  local done, stop, tasks, state = 0, false, {}, { counts = false }
   for i = 1, options.tasks do
     tasks[i] = lunashard.spawn(function()
       while not stop do
-        work()
+        work(state)
         done = done + 1
       end
     end)
   end
   lunashard.sleep(options.warm_up)
+  state.counts = true
   local done_before, cpu_before, begin = done, rusage.own_cpu(), lunashard.now()
   lunashard.sleep(options.seconds)
   local count, cpu, finish = done - done_before, rusage.own_cpu() - cpu_before, lunashard.now()
-  stop = true
+  stop, state.counts = true, false
   for _, task in ipairs(tasks) do
     assert(task:join())
   end
-  return { count = count, rate = count / (finish - begin), cpu = cpu / count, begin = begin, finish = finish }
+  return { count = count, rate = count / (finish - begin), cpu = cpu / count }
 end
 
 return harness
