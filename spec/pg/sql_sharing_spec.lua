@@ -42,6 +42,7 @@ describe("sharing a connection", function()
       CREATE FUNCTION calm(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1';
       CREATE FUNCTION steady(int) RETURNS int STABLE LANGUAGE sql AS 'SELECT 1';
       CREATE FUNCTION wild(int) RETURNS int VOLATILE LANGUAGE sql AS 'SELECT 1';
+      CREATE VIEW clean AS SELECT p.id, calm(1) AS c FROM plain p JOIN parted USING (id);
     ]])
   end)
 
@@ -191,7 +192,6 @@ describe("sharing a connection", function()
   describe("of relations", function()
     it("looks through views, however deep", function()
       admin([[
-        CREATE VIEW clean AS SELECT p.id, calm(1) AS c FROM plain p JOIN parted USING (id);
         CREATE VIEW clean_2 AS WITH plain AS (SELECT 1 AS id) SELECT * FROM clean JOIN plain USING (id);
         CREATE VIEW lottery AS SELECT *, random() AS r FROM clean_2;
         CREATE VIEW lottery_2 AS SELECT * FROM lottery;
@@ -402,9 +402,10 @@ describe("sharing a connection", function()
       for i = 1, 5 do
         classes[i], reasons[i] = sql.sharing("SELECT * FROM plain", catalog)
       end
-      assert.same({ "alone", "alone", "alone", "alone", "alone" }, classes)
-      assert.equal("not known yet", reasons[5])
-      assert.equal("alone", class_of("SELECT calm(1)"))
+      assert.same({}, classes)
+      assert.equal("the catalog is being asked for something else", reasons[5])
+      assert.is_nil(class_of("SELECT calm(1)"))
+      assert.equal("alone", class_of("BEGIN"))
       gate.open()
       assert.equal("batch", select(2, assert(first:join(5))))
       assert.equal("batch", class_of("SELECT * FROM plain"))
@@ -420,7 +421,7 @@ describe("sharing a connection", function()
         return nil, errors.new("SHARD_DOWN", { message = "gone" })
       end)
       local class, reason = sql.sharing("SELECT 1", catalog)
-      assert.equal("alone", class)
+      assert.is_nil(class)
       assert.matches("gone", reason, 1, true)
       working = true
       assert.equal("batch", class_of("SELECT 1"))
@@ -445,25 +446,36 @@ describe("sharing a connection", function()
     end)
 
     it("is believed for a minute, and then asked for everything in one query", function()
+      local changes = 0
+      catalog.changed = function()
+        changes = changes + 1
+      end
       admin("CREATE FUNCTION turning(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1'")
-      expect("batch", { "SELECT turning(1)", "SELECT * FROM plain", "SELECT calm(1)" })
+      local others = { "SELECT * FROM clean", "SELECT count(*) FROM plain", "SELECT calm(1)" }
+      expect("batch", others)
+      expect("batch", { "SELECT turning(1)" })
+      queries, clock = 0, clock + 61
+      expect("batch", { "SELECT turning(1)" })
+      assert.equal(1, queries)
+      assert.equal(0, changes)
+
       admin("ALTER FUNCTION turning(int) VOLATILE")
       clock = clock + 59
       expect("batch", { "SELECT turning(1)" })
-      queries = 0
+      assert.equal(1, queries)
       clock = clock + 2
       expect("alone", { "SELECT turning(1)" })
-      expect("batch", { "SELECT * FROM plain", "SELECT calm(1)" })
-      assert.equal(1, queries)
+      expect("batch", others)
+      assert.equal(2, queries)
+      assert.equal(1, changes)
       admin("DROP FUNCTION turning(int)")
     end)
 
-    it("goes by the old facts while they are asked for anew, and by none when that fails", function()
+    it("goes by the old facts while they are asked for anew", function()
       local gate, asked = door(), false
       catalog = sql.catalog(function(text, params)
         if asked then
           gate.pass()
-          return nil, errors.new("SHARD_DOWN", { message = "gone" })
         end
         return run(text, params)
       end, {
@@ -472,15 +484,44 @@ describe("sharing a connection", function()
         end,
       })
       expect("batch", { "SELECT * FROM plain" })
-      asked, clock = true, clock + 61
+      asked, clock, queries = true, clock + 61, 0
       local refreshing = task.spawn(function()
         return class_of("SELECT * FROM plain")
       end)
       task.sleep(0)
       expect("batch", { "SELECT * FROM plain" })
+      assert.equal(0, queries)
       gate.open()
-      assert.equal("alone", select(2, assert(refreshing:join(5))))
-      expect("alone", { "SELECT * FROM plain" })
+      assert.equal("batch", select(2, assert(refreshing:join(5))))
+      assert.equal(1, queries)
+    end)
+
+    it("goes by the old facts when it cannot be asked, but not for ever", function()
+      local working, changes = true, 0
+      catalog = sql.catalog(function(text, params)
+        if working then
+          return run(text, params)
+        end
+        return nil, errors.new("SHARD_DOWN", { message = "gone" })
+      end, {
+        clock = function()
+          return clock
+        end,
+        changed = function()
+          changes = changes + 1
+        end,
+      })
+      expect("batch", { "SELECT * FROM plain" })
+      working, clock = false, clock + 61
+      expect("batch", { "SELECT * FROM plain" })
+      clock = clock + 7
+      expect("batch", { "SELECT * FROM plain" })
+      assert.equal(0, changes)
+      clock = clock + 7
+      assert.is_nil(class_of("SELECT * FROM plain"))
+      assert.equal(1, changes)
+      working = true
+      expect("batch", { "SELECT * FROM plain" })
     end)
 
     it("can be forgotten, what is being asked included", function()
@@ -505,7 +546,7 @@ describe("sharing a connection", function()
       end)
       catalog:forget()
       gate.open()
-      assert.equal("alone", select(2, assert(first:join(5))))
+      assert.is_nil(select(2, assert(first:join(5))))
       assert.equal("batch", class_of("SELECT * FROM plain"))
     end)
   end)

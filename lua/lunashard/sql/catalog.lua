@@ -1,6 +1,6 @@
 --- What one database says about the functions, operators and relations that statements name.
 -- Facts are learned when they are first asked for, all unknown names in one query, and asked for anew, again in one
--- query, when they are old. One query runs at a time: who comes meanwhile is told that nothing is known.
+-- query, when they are old. One query runs at a time.
 -- @module lunashard.sql.catalog
 
 local errors = require("lunashard.errors")
@@ -10,6 +10,7 @@ local catalog = {}
 
 local TTL = 60
 local MAX_NAMES = 20000
+local MAX_REFUSALS = 3
 
 -- What hints at a change of session state in the source of a trigger: set_config, SET in its forms that are not
 -- UPDATE's, advisory locks, temporary tables, LISTEN, cursors that stay, and SQL put together at run time.
@@ -113,9 +114,23 @@ WHERE $4]]
 local Catalog = {}
 Catalog.__index = Catalog
 
+local function no_facts()
+  return { functions = {}, operators = {}, relations = {}, implicit = {} }
+end
+
+local function drop(self)
+  self.generation = self.generation + 1
+  self.facts = no_facts()
+  self.n_names = 0
+  self.refusals = 0
+  self.expires = math.huge
+end
+
 --- What is known of one database: nothing yet.
+-- Its field `expires` is the time, on its clock, from which on a `refresh` is due.
 -- @tparam function run `run(sql, params)` runs a read on that database, and gives its rows or `nil, err`
--- @tparam[opt] table options `clock` [`lunashard.now`], a function; `ttl` [60], seconds that a fact is believed
+-- @tparam[opt] table options `clock` [`lunashard.now`], a function; `ttl` [60], seconds that a fact is believed;
+--   `changed`, called when what was concluded from facts may be wrong from now on
 -- @treturn Catalog
 function catalog.new(run, options)
   options = options or {}
@@ -123,25 +138,18 @@ function catalog.new(run, options)
     run = run,
     clock = options.clock or task.now,
     ttl = options.ttl or TTL,
+    changed = options.changed or function() end,
     busy = false,
     generation = 0,
   }, Catalog)
-  self:forget()
+  drop(self)
   return self
-end
-
-local function no_facts()
-  return { functions = {}, operators = {}, relations = {}, implicit = {} }
 end
 
 --- Forget everything, what is being asked right now included: for after a change of the schema.
 function Catalog:forget()
-  self.generation = self.generation + 1
-  self.facts = no_facts()
-  self.names = 0
-  self.expires = nil
-  -- Kept for `lunashard.sql.sharing`, which gains and loses with the facts.
-  self.verdicts, self.n_verdicts = {}, 0
+  drop(self)
+  self.changed()
 end
 
 local function keys(names)
@@ -152,7 +160,7 @@ local function keys(names)
   return list
 end
 
--- Ask for names: kind -> set of names. Yields. Gives facts, none of them nil.
+-- Ask for names: kind -> set of names. Yields. Gives facts: for each name a list, perhaps an empty one.
 local function ask(self, wanted)
   local generation = self.generation
   self.busy = true
@@ -181,29 +189,67 @@ local function ask(self, wanted)
   return facts
 end
 
---- Are the facts to be asked for anew? Never while a query runs: until it has ended the old ones will do.
--- @treturn boolean
-function Catalog:is_old()
-  return self.expires ~= nil and not self.busy and self.clock() >= self.expires
+local function as_text(fact)
+  return table.concat({
+    fact.schema or "", fact.detail or "", tostring(fact.volatile), tostring(fact.takes_row), fact.obstacle or "",
+    table.concat(fact.reads or {}, "\1"), table.concat(fact.writes or {}, "\1"),
+  }, "\0")
 end
 
---- Ask anew for all that is known. Yields. When that fails, everything is forgotten.
--- @treturn[1] boolean true
--- @treturn[2] nil
--- @treturn[2] lunashard.error
-function Catalog:refresh()
-  local facts, err
-  if self.names <= MAX_NAMES then
-    facts, err = ask(self, self.facts)
+local function same_list(one, other)
+  if #one ~= #other then
+    return false
   end
-  local names = self.names
-  self:forget()
-  if err then
-    return nil, err
-  elseif facts then
-    self.facts, self.names, self.expires = facts, names, self.clock() + self.ttl
+  local texts = {}
+  for _, fact in ipairs(one) do
+    texts[as_text(fact)] = true
+  end
+  for _, fact in ipairs(other) do
+    if not texts[as_text(fact)] then
+      return false
+    end
   end
   return true
+end
+
+local function same_facts(old, new)
+  for kind, names in pairs(old) do
+    for name, list in pairs(names) do
+      if not same_list(list, new[kind][name]) then
+        return false
+      end
+    end
+  end
+  return true
+end
+
+--- Ask anew for all that is known, when `expires` has come. Yields. The old facts serve until the new ones are
+-- there; when these cannot be had several times in a row, everything is forgotten.
+function Catalog:refresh()
+  if self.busy or self.clock() < self.expires then
+    return
+  elseif self.n_names > MAX_NAMES then
+    self:forget()
+    return
+  end
+  local ok, facts = pcall(ask, self, self.facts)
+  if ok and facts then
+    local same = same_facts(self.facts, facts)
+    self.facts, self.refusals, self.expires = facts, 0, self.clock() + self.ttl
+    if not same then
+      self.changed()
+    end
+    return
+  end
+  self.refusals = self.refusals + 1
+  if self.refusals == MAX_REFUSALS then
+    self:forget()
+  else
+    self.expires = self.clock() + self.ttl / 10
+  end
+  if not ok then
+    error(facts, 0)
+  end
 end
 
 --- Learn names. Yields.
@@ -219,10 +265,10 @@ function Catalog:learn(wanted)
   for kind, names in pairs(facts) do
     for name, list in pairs(names) do
       self.facts[kind][name] = list
-      self.names = self.names + 1
+      self.n_names = self.n_names + 1
     end
   end
-  self.expires = self.expires or self.clock() + self.ttl
+  self.expires = math.min(self.expires, self.clock() + self.ttl)
   return true
 end
 

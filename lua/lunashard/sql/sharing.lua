@@ -18,7 +18,6 @@ local BATCH, SHARE, ALONE = 1, 2, 3
 local CLASSES = { "batch", "share", "alone" }
 
 local MAX_TEXT = 8192
-local MAX_VERDICTS = 4096
 
 local function set(words)
   local members = {}
@@ -196,48 +195,37 @@ local function judge(facts, found)
   return verdict
 end
 
-local function keep(catalog, text, class, reason)
-  if catalog.n_verdicts >= MAX_VERDICTS then
-    catalog.verdicts, catalog.n_verdicts = {}, 0
-  end
-  catalog.verdicts[text] = { class = class, reason = reason }
-  catalog.n_verdicts = catalog.n_verdicts + 1
-  return class, reason
-end
-
 --- What a statement may do on a connection that others use too. Yields, when the database must be asked.
+-- What is returned holds until the catalog calls `changed`.
 -- @string text
 -- @tparam Catalog catalog from `lunashard.sql.catalog`
--- @treturn string `batch`, `share` or `alone`
--- @treturn string why, for people; a name in it stands as in the catalog
+-- @treturn[1] string `batch`, `share` or `alone`
+-- @treturn[1] string why, for people
+-- @treturn[2] nil it is not known yet: the database could not be asked, or is being asked for something else
+-- @treturn[2] string why
 function sharing.classify(text, catalog)
-  if catalog:is_old() then
-    catalog:refresh()
-  end
-  local known = catalog.verdicts[text]
-  if known then
-    return known.class, known.reason
-  elseif #text > MAX_TEXT then
+  catalog:refresh()
+  if #text > MAX_TEXT then
     return "alone", "a text of more than 8 KiB is not looked at"
   end
   local found, err = statement.parse(text)
   if not found then
-    return keep(catalog, text, "alone", "it cannot be parsed: " .. err.message)
+    return "alone", "it cannot be parsed: " .. err.message
   end
   local reason = why_alone(found)
   if reason then
-    return keep(catalog, text, "alone", reason)
+    return "alone", reason
   end
   while true do
     local verdict = judge(catalog.facts, found)
     if verdict.class == ALONE or not verdict.is_missing then
-      return keep(catalog, text, CLASSES[verdict.class], verdict.reason)
+      return CLASSES[verdict.class], verdict.reason
     elseif catalog.busy then
-      return "alone", "not known yet"
+      return nil, "the catalog is being asked for something else"
     end
     local learned, problem = catalog:learn(verdict.missing)
     if not learned then
-      return "alone", "the catalog cannot be read: " .. problem.message
+      return nil, "the catalog cannot be read: " .. problem.message
     end
   end
 end
