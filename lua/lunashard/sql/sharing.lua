@@ -5,7 +5,7 @@
 -- whatever is not known for certain.
 --
 -- A function is believed to be what it is declared as. The functions of triggers are judged by their source: those not
--- in PL/pgSQL, and those whose source hints at session state (see `lunashard.sql.catalog`), keep a write alone; what
+-- in PL/pgSQL, and those whose source hints at session state (see `lunashard.sql.question`), keep a write alone; what
 -- functions called by them do is not seen. What a write sets off beyond its table is followed along partitions,
 -- inheritance and foreign keys.
 -- @module lunashard.sql.sharing
@@ -122,23 +122,38 @@ local function visit_texts(verdict, texts)
   end
 end
 
-local function visit_relations(verdict, entries, written)
+local function visit_definitions(verdict, fact)
+  if not verdict.seen[fact] then
+    verdict.seen[fact] = true
+    visit_texts(verdict, fact.texts)
+  end
+end
+
+local function visit_tables(verdict, entries, allowed)
   for _, entry in ipairs(entries) do
     local facts = look_up(verdict, "relations", entry)
     if facts and not facts[1] then
       rate(verdict, ALONE, "relation %s is not known", entry.name)
     end
     for _, fact in ipairs(facts or {}) do
-      if fact.detail ~= "table" and (written or fact.detail ~= "view") then
+      if not allowed[fact.detail] then
         rate(verdict, ALONE, "%s is a %s", entry.name, fact.detail)
-      elseif written and fact.obstacle then
-        rate(verdict, ALONE, "%s has %s", entry.name, fact.obstacle)
       end
-      local texts = written and fact.writes or fact.reads
-      if texts and not verdict.seen[texts] then
-        verdict.seen[texts] = true
-        visit_texts(verdict, texts)
+      visit_definitions(verdict, fact)
+    end
+  end
+end
+
+local READABLE, WRITABLE = set("table view"), set("table")
+
+local function visit_targets(verdict, entries)
+  visit_tables(verdict, entries, WRITABLE)
+  for _, entry in ipairs(entries) do
+    for _, fact in ipairs(look_up(verdict, "targets", entry) or {}) do
+      if fact.detail then
+        rate(verdict, ALONE, "%s has %s", entry.name, fact.detail)
       end
+      visit_definitions(verdict, fact)
     end
   end
 end
@@ -158,8 +173,8 @@ function visit(verdict, found)
   rate_calls(verdict, "functions", "function", found.functions)
   rate_calls(verdict, "operators", "operator", found.operators)
   rate_attributes(verdict, found.attributes)
-  visit_relations(verdict, found.tables)
-  visit_relations(verdict, found.targets, true)
+  visit_tables(verdict, found.tables, READABLE)
+  visit_targets(verdict, found.targets)
 end
 
 -- Casts, input and output of types, comparisons by an index and checks of domains run without being named.
@@ -171,7 +186,7 @@ local function visit_implicit(verdict)
     if facts[1].detail then
       rate(verdict, SHARE, "the database has a cast, type or index over volatile function %s", facts[1].detail)
     end
-    visit_texts(verdict, facts[1].reads)
+    visit_texts(verdict, facts[1].texts)
   end
 end
 
