@@ -167,11 +167,19 @@ function order.bind(items, types, shard_id)
   return setmetatable(bound, Bound)
 end
 
-local function misplaced(column, value, family)
+--- The error for a value that is not of its column's type.
+-- @tparam Bound bound
+-- @int i the item
+-- @param value
+-- @treturn lunashard.error `NOT_MERGEABLE`
+function order.misplaced(bound, i, value)
+  local column, family = bound.items[i].column, bound.family[i]
+  local message = ("column %q: %s has no place in the order of its type (%s)"):format(column, options.describe(value),
+    family)
   if family == "untyped" and type(value) == "string" then
-    return ("column %q holds text, and its type is not known: give collate = \"C\""):format(column)
+    message = ("column %q holds text, and its type is not known: give collate = \"C\""):format(column)
   end
-  return ("column %q: %s has no place in the order of its type (%s)"):format(column, options.describe(value), family)
+  return errors.new("NOT_MERGEABLE", { message = message, shard_id = bound.shard_id })
 end
 
 --- The sort keys of a row, to be compared with those of another.
@@ -186,7 +194,7 @@ function Bound:keys(row)
     if value ~= nil then
       local key = self.key_of[i](value)
       if key == nil then
-        return not_mergeable({ message = misplaced(item.column, value, self.family[i]), shard_id = self.shard_id })
+        return nil, order.misplaced(self, i, value)
       end
       keys[i] = key
     end

@@ -4,6 +4,7 @@
 -- @module lunashard.pool
 
 local core = require("lunashard.core.pool")
+local core_rows = require("lunashard.core.rows")
 local checks = require("lunashard.options")
 local task = require("lunashard.task")
 local values = require("lunashard.values")
@@ -245,76 +246,136 @@ function Lease:execute(sql, params, opts)
     opts.read_only, opts.max_result_bytes or self.max_result_bytes, opts.simple)))
 end
 
+-- Did the server say that more rows may come? Called with what `task.waits` gave.
+local function more_rows(cursor, request, err)
+  local more
+  if request then
+    more, err = request:take()
+  end
+  if more == nil then
+    return fail(cursor.lease, err)
+  end
+  cursor.done = not more
+  return true
+end
+
 --- Start a query whose rows are fetched piece by piece; memory stays flat. Yields.
 -- @string sql
 -- @tparam ?table params
 -- @tparam ?table opts `deadline`, `decode_json`
--- @treturn[1] Cursor with `columns`, `column_types`
+-- @treturn[1] Cursor with `columns`, `column_types`, `rows` (those received, see `lunashard.core.rows`)
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
 function Lease:stream(sql, params, opts)
   opts = opts or NONE
-  local result, err = finish(self, now(), opts.decode_json,
-    settled(raw.stream(self.handle, sql, params, opts.deadline)))
-  if not result then
+  local rows = core_rows.new()
+  local cursor = setmetatable({ lease = self, rows = rows, deadline = opts.deadline, decode = opts.decode_json }, Cursor)
+  local ok, err = more_rows(cursor, settled(raw.stream(self.handle, rows, sql, params, opts.deadline)))
+  if not ok then
     return nil, err
   end
-  return setmetatable({
-    lease = self,
-    first = result.rows,
-    columns = result.columns,
-    column_types = result.column_types,
-    done = #result.rows == 0,
-    deadline = opts.deadline,
-    decode = opts.decode_json,
-  }, Cursor)
+  cursor.columns, cursor.column_types = rows:columns()
+  cursor.columns, cursor.column_types = cursor.columns or {}, cursor.column_types or {}
+  return cursor
 end
 
---- The next rows. Yields.
+--- Wait for rows after those that were received. Yields.
+-- @treturn[1] boolean false when there are none
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function Cursor:receive()
+  if self.done then
+    return false
+  end
+  return more_rows(self, settled(raw.fetch(self.lease.handle, self.rows, self.deadline)))
+end
+
+--- Is there time left? Rows that have arrived may outlast their deadline.
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `TIMEOUT`
+function Cursor:in_time()
+  if self.done or not self.deadline or now() < self.deadline then
+    return true
+  end
+  return self:receive()
+end
+
+-- Up to `max_rows` in all into `list`, which has `n`; waits only when there are none. The new number.
+local function take(self, list, n, max_rows)
+  local in_time, late = self:in_time()
+  if not in_time then
+    return nil, late
+  end
+  while not self.closed do
+    local now_n, err = self.rows:take(list, n, max_rows - n)
+    if not now_n or now_n > n then
+      return now_n, err
+    end
+    local ok
+    ok, err = self:receive()
+    if not ok then
+      return ok == false and n or nil, err
+    end
+  end
+  return n
+end
+
+local function decoded(self, list)
+  local ok, err = true, nil
+  if self.decode then
+    ok, err = values.decode_json({ columns = self.columns, column_types = self.column_types, rows = list })
+  end
+  if not ok then
+    self:close()
+    return fail(self.lease, err)
+  end
+  return list
+end
+
+--- The next rows, as many as have arrived. Yields when there are none.
+-- @int max_rows at least 1
+-- @treturn[1] {table,...} rows; an empty list is the end
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function Cursor:next_rows(max_rows)
+  local list = {}
+  local n, err = take(self, list, 0, max_rows)
+  if not n then
+    self:close()
+    return nil, err
+  end
+  return decoded(self, list)
+end
+
+--- The next rows, fewer only before the end. Yields.
 -- @int max_rows at least 1
 -- @treturn[1] {table,...} rows; an empty list is the end
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
 function Cursor:fetch(max_rows)
-  if self.done then
-    return {}
-  end
-  local rows = self.first
-  self.first = nil
-  if not rows or #rows < max_rows then
-    local request, err = settled(raw.fetch(self.lease.handle, max_rows - (rows and #rows or 0), self.deadline))
-    local more, last
-    if request then
-      more, last = request:take()
-    else
-      last = err
-    end
+  local list, n = {}, 0
+  repeat
+    local more, err = take(self, list, n, max_rows)
     if not more then
       self:close()
-      return fail(self.lease, last)
+      return nil, err
     end
-    self.done = last
-    if self.decode then
-      local ok, problem = values.decode_json({ columns = self.columns, column_types = self.column_types, rows = more })
-      if not ok then
-        self:close()
-        return fail(self.lease, problem)
-      end
-    end
-    if rows then
-      table.move(more, 1, #more, #rows + 1, rows)
-    else
-      rows = more
-    end
-  end
-  return rows
+    local is_end = more == n
+    n = more
+  until is_end or n == max_rows
+  return decoded(self, list)
 end
 
---- End before the last row: what still runs is cancelled on the server.
+--- End, and drop the rows that were not taken: what still runs is cancelled on the server.
 function Cursor:close()
   if not self.done then
     self.done = true
     self.lease.handle:abandon()
+  end
+  if not self.closed then
+    self.closed = true
+    self.rows:close()
   end
 end
 

@@ -152,20 +152,21 @@ static void take_rows(luna_conn *conn, PGresult *res)
     set_result(request, res);
 }
 
-/* A row of a stream: true when the request has what it wants.  Takes `res`. */
-static bool take_row(luna_conn *conn, PGresult *res)
+/* A row of a stream that libpq has read (see wire.h).  Takes `res`. */
+static void take_row(const luna_conn *conn, PGresult *res)
 {
-    luna_request *request = conn->request;
-    if (request == NULL) {
-        PQclear(res);
-        return false;
+    luna_rows *rows = conn->request != NULL ? conn->request->rows : NULL;
+    int n_columns = PQnfields(res);
+    for (int c = 0; rows != NULL && !rows->described && c < n_columns; c++)
+        luna_rows_column(rows, PQfname(res, c), PQftype(res, c));
+    if (rows != NULL) {
+        luna_rows_begin(rows);
+        for (int c = 0; c < n_columns; c++)
+            luna_rows_field(rows, PQgetvalue(res, 0, c),
+                            PQgetisnull(res, 0, c) ? -1 : PQgetlength(res, 0, c));
+        luna_rows_end(rows);
     }
-    if (request->kind == LUNA_REQUEST_FETCH) {
-        request->rows[request->n_rows++] = res;
-        return request->n_rows == request->max_rows;
-    }
-    set_result(request, res);
-    return true;
+    PQclear(res);
 }
 
 /* Complete the request while the exchange goes on (rows or COPY data to come). */
@@ -175,6 +176,7 @@ static void request_done_midway(luna_conn *conn, int state)
     conn->request = NULL;
     conn->state = state;
     request->w.conn = NULL;
+    request->more = true;
     luna_waiter_finish(&request->w, LUNA_OK, NULL);
     if (!luna_conn_flush(conn))
         luna_conn_lost(conn, "connection lost");
@@ -223,11 +225,7 @@ static bool take_result(luna_conn *conn, PGresult *res)
         PQclear(res);
         refuse_copy(conn);
         return false;
-    case PGRES_SINGLE_TUPLE:
-        if (!take_row(conn, res))
-            return true;
-        request_done_midway(conn, LUNA_CONN_STREAMING);
-        return false;
+    case PGRES_SINGLE_TUPLE: take_row(conn, res); return true;
     case PGRES_BAD_RESPONSE:
     case PGRES_FATAL_ERROR: take_error(conn, res); return true;
     default:
@@ -269,8 +267,30 @@ static void copy_flushed(luna_conn *conn)
         request_done_midway(conn, LUNA_CONN_COPYING);
 }
 
+/* Are there rows for the task that waits for some? */
+static bool has_rows(const luna_conn *conn)
+{
+    return conn->request != NULL && conn->request->rows != NULL && conn->request->rows->ready > 0;
+}
+
+/* Read rows past libpq; false when there is something for libpq to read. */
+static bool read_wire(luna_conn *conn)
+{
+    luna_wire_state state =
+        luna_wire_read(&conn->wire, conn->pg, conn->request != NULL ? conn->request->rows : NULL);
+    if (state == LUNA_WIRE_BROKEN)
+        luna_conn_lost(conn, "out of step with the server");
+    else if (has_rows(conn))
+        request_done_midway(conn, LUNA_CONN_STREAMING);
+    else if (state == LUNA_WIRE_LIBPQ)
+        return false;
+    return true;
+}
+
 void luna_exchange_read(luna_conn *conn)
 {
+    if (conn->wire.on && read_wire(conn))
+        return;
     if (is_too_large(conn)) {
         luna_err err;
         too_large(conn->request, &err);
@@ -301,6 +321,8 @@ void luna_exchange_read(luna_conn *conn)
             return;
         }
     }
-    if (!luna_conn_flush(conn))
+    if (has_rows(conn))
+        request_done_midway(conn, LUNA_CONN_STREAMING);
+    else if (!luna_conn_flush(conn))
         luna_conn_lost(conn, "connection lost");
 }

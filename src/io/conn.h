@@ -15,6 +15,7 @@
 #include "resolve.h"
 #include "statements.h"
 #include "timer.h"
+#include "wire.h"
 
 typedef struct luna_conn_owner {
     void (*opened)(luna_conn *conn);                      /* ready for its first exchange */
@@ -52,6 +53,7 @@ struct luna_conn {
     luna_request *request; /* the one that runs; NULL when nobody waits for it any more */
     luna_request *next;    /* of the lease; waits for an abandoned exchange to drain */
     luna_statement *executing;
+    luna_wire wire; /* reads the rows of a stream */
     enum {
         LUNA_CONN_RESOLVING,
         LUNA_CONN_CONNECTING,

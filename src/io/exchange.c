@@ -7,7 +7,7 @@
  * server says CommandComplete before it commits, and a deferred constraint may
  * still fail after it.
  *
- * What comes back is read in answer.c.
+ * What comes back is read in answer.c, the rows of a stream in wire.c.
  *
  * An exchange that nobody waits for any more (a timeout, a cancelled task) goes
  * on without its request until the answer is complete, the cancel request has
@@ -84,9 +84,12 @@ static bool send_request(luna_conn *conn, luna_request *request)
         return PQsendQuery(conn->pg, request->sql);
     case LUNA_REQUEST_COPY_IN: return PQsendQuery(conn->pg, request->sql);
     case LUNA_REQUEST_STREAM:
-        return PQsendQueryParams(conn->pg, request->sql, request->n_params, NULL, request->values,
+        luna_wire_start(&conn->wire, conn->pg);
+        conn->pipelined = true; /* for without a sync libpq stays in single-row mode */
+        return PQenterPipelineMode(conn->pg) &&
+               PQsendQueryParams(conn->pg, request->sql, request->n_params, NULL, request->values,
                                  request->lengths, request->formats, 0) &&
-               PQsetSingleRowMode(conn->pg);
+               PQsetSingleRowMode(conn->pg) && PQpipelineSync(conn->pg);
     case LUNA_REQUEST_COPY_WRITE: return send_copy_data(conn, request);
     case LUNA_REQUEST_COPY_END: return PQputCopyEnd(conn->pg, request->bytes) == 1;
     case LUNA_REQUEST_FETCH: return true;
@@ -119,7 +122,9 @@ bool luna_conn_send(luna_conn *conn, luna_request *request)
         return true;
     }
     conn->request = request;
-    conn->pipelined = conn->to_prepare = false;
+    if (request->kind != LUNA_REQUEST_FETCH) /* which goes on with the exchange of its stream */
+        conn->pipelined = conn->wire.on = false;
+    conn->to_prepare = false;
     conn->to_deallocate = conn->bursts = 0;
     conn->received = 0;
     conn->executing = NULL;

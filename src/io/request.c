@@ -1,16 +1,9 @@
 #include "request.h"
 
-#include <stdlib.h>
-
 void luna_request_deinit(luna_request *request)
 {
     PQclear(request->result);
     request->result = NULL;
-    for (int i = 0; i < request->n_rows; i++)
-        PQclear(request->rows[i]);
-    free(request->rows);
-    request->rows = NULL;
-    request->n_rows = 0;
 }
 
 void luna_waiter_finish(luna_waiter *waiter, luna_status status, const luna_err *err)

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "loop.h"
+#include "rows.h"
 #include "timer.h"
 
 typedef struct luna_conn luna_conn;
@@ -53,8 +54,8 @@ typedef struct luna_request {
     bool resent;      /* a stale prepared statement was replaced once */
     bool expired;     /* the deadline passed; waiting for the server's last word */
     PGresult *result; /* the result, or the server's error; the caller clears it */
-    PGresult **rows;  /* FETCH: one result a row, up to max_rows */
-    int n_rows, max_rows;
+    luna_rows *rows;  /* STREAM, FETCH: where rows go; the caller's */
+    bool more;        /* STREAM, FETCH: those were not the last */
 } luna_request;
 
 /* Free what the request received; its inputs belong to the caller. */

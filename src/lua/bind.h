@@ -28,6 +28,7 @@ int luna_to_int64(lua_State *L, int idx, int64_t *v, int *is_unsigned);
 /* Every binding; called through package.preload. */
 int luaopen_lunashard_core_task(lua_State *L);
 int luaopen_lunashard_core_pool(lua_State *L);
+int luaopen_lunashard_core_rows(lua_State *L);
 int luaopen_lunashard_core_placement(lua_State *L);
 int luaopen_lunashard_core_decimal(lua_State *L);
 int luaopen_lunashard_core_copy(lua_State *L);

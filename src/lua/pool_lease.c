@@ -2,12 +2,12 @@
 /*** Leases.
 @classmod lunashard.core.pool.lease */
 #include <lauxlib.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "bind.h"
 #include "copy.h"
 #include "handles.h"
+#include "row_source.h"
 #include "runtime.h"
 
 #define LEASE_TYPE "lunashard.lease"
@@ -74,39 +74,51 @@ static int lease_execute(lua_State *L)
     return luna_request_park_on_lease(L, &handle->request, lease);
 }
 
+/* Rows go to the userdata at `rows_idx`, which lives as long as the request on top of L. */
+static void request_into(lua_State *L, luna_request *request, int rows_idx)
+{
+    request->rows = luna_rows_check(L, rows_idx);
+    luna_rows_compact(request->rows);
+    lua_createtable(L, 1, 0);
+    lua_pushvalue(L, rows_idx);
+    lua_rawseti(L, -2, 1);
+    lua_setfenv(L, -2);
+}
+
 /*** Start a query whose rows are fetched piece by piece. Yields.
+The request is done with the first rows, whether there are any or not; its result says whether more
+may come.
 @function lease:stream
+@tparam lunashard.core.rows rows
 @string sql
 @tparam ?table params
 @tparam ?number deadline
-@treturn userdata request; its result holds the first row, if there is any */
+@treturn userdata request */
 static int lease_stream(lua_State *L)
 {
     luna_err err;
     luna_lease *lease = check_lease(L);
-    luna_request_handle *handle = luna_request_make(L, 2, LUNA_REQUEST_STREAM, &err);
+    luna_rows_check(L, 2);
+    luna_request_handle *handle = luna_request_make(L, 3, LUNA_REQUEST_STREAM, &err);
     if (handle == NULL)
         return luna_push_err(L, &err);
+    request_into(L, &handle->request, 2);
     return luna_request_park_on_lease(L, &handle->request, lease);
 }
 
-/*** The next rows of a stream. Yields.
+/*** Wait for more rows of a stream. Yields.
 @function lease:fetch
-@int max_rows at least 1
+@tparam lunashard.core.rows rows
 @tparam ?number deadline
 @treturn userdata request */
 static int lease_fetch(lua_State *L)
 {
     luna_lease *lease = check_lease(L);
-    int max_rows = luaL_checkint(L, 2);
+    luna_rows_check(L, 2);
     double deadline = luna_opt_deadline(L, 3);
-    luaL_argcheck(L, max_rows >= 1 && max_rows <= 1000000, 2, "max_rows must be from 1 to 1000000");
     luna_task_check(L, "fetch");
     luna_request *request = &luna_request_push(L, LUNA_REQUEST_FETCH)->request;
-    request->rows = calloc((size_t)max_rows, sizeof(PGresult *));
-    if (request->rows == NULL)
-        abort();
-    request->max_rows = max_rows;
+    request_into(L, request, 2);
     request->read_only = true;
     request->w.deadline = deadline;
     return luna_request_park_on_lease(L, request, lease);

@@ -90,7 +90,7 @@ static int push_failure(lua_State *L, luna_request *request)
 
 /*** What a request received. Once; frees it.
 @function request:take
-@treturn[1] table result, or for `fetch` rows and whether those were the last
+@treturn[1] table|boolean result, or for `stream` and `fetch` whether more rows may come
 @treturn[2] nil
 @treturn[2] lunashard.error */
 static int request_take(lua_State *L)
@@ -102,10 +102,8 @@ static int request_take(lua_State *L)
         return luaL_error(L, "the request is under way");
     if (request->w.err.code != LUNA_OK) {
         n = push_failure(L, request);
-    } else if (request->kind == LUNA_REQUEST_FETCH) {
-        luna_push_rows(L, request->rows, request->n_rows);
-        lua_pushboolean(L, request->n_rows < request->max_rows);
-        n = 2;
+    } else if (request->rows != NULL) {
+        lua_pushboolean(L, request->more);
     } else if (request->result != NULL) {
         luna_push_result(L, request->result);
     } else {

@@ -13,6 +13,7 @@ luna_runtime luna_rt;
 static const luaL_Reg bindings[] = {
     { "lunashard.core.task", luaopen_lunashard_core_task },
     { "lunashard.core.pool", luaopen_lunashard_core_pool },
+    { "lunashard.core.rows", luaopen_lunashard_core_rows },
     { "lunashard.core.placement", luaopen_lunashard_core_placement },
     { "lunashard.core.decimal", luaopen_lunashard_core_decimal },
     { "lunashard.core.copy", luaopen_lunashard_core_copy },

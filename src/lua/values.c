@@ -333,6 +333,38 @@ static void push_array(lua_State *L, decoder decode, const char *text, size_t le
     luna_pg_array_close(&array);
 }
 
+luna_decoder luna_decoder_of(Oid type)
+{
+    luna_decoder made;
+    const type_info *info = find_type(type, &made.is_array);
+    made.how = info != NULL ? (int)info->decode : AS_TEXT;
+    return made;
+}
+
+void luna_push_value(lua_State *L, luna_decoder made, const char *text, size_t len)
+{
+    char copy[64];
+    if (made.is_array) {
+        push_array(L, (decoder)made.how, text, len);
+    } else if (made.how == AS_FLOAT && len < sizeof(copy)) {
+        memcpy(copy, text, len); /* strtod wants the NUL */
+        copy[len] = '\0';
+        push_scalar(L, AS_FLOAT, copy, len);
+    } else {
+        push_scalar(L, (decoder)made.how, text, len);
+    }
+}
+
+void luna_push_type_name(lua_State *L, Oid type)
+{
+    bool is_array;
+    const type_info *info = find_type(type, &is_array);
+    if (info == NULL)
+        lua_pushfstring(L, "oid:%d", (int)type);
+    else
+        lua_pushfstring(L, is_array ? "%s[]" : "%s", info->name);
+}
+
 typedef struct column {
     decoder decode;
     bool is_array;
@@ -404,15 +436,9 @@ void luna_push_result(lua_State *L, PGresult *res)
     lua_createtable(L, n_columns, 0);
     lua_createtable(L, n_columns, 0);
     for (int c = 0; c < n_columns; c++) {
-        bool is_array;
-        Oid oid = PQftype(res, c);
-        const type_info *type = find_type(oid, &is_array);
         lua_pushstring(L, PQfname(res, c));
         lua_rawseti(L, -3, c + 1);
-        if (type == NULL)
-            lua_pushfstring(L, "oid:%d", (int)oid);
-        else
-            lua_pushfstring(L, is_array ? "%s[]" : "%s", type->name);
+        luna_push_type_name(L, PQftype(res, c));
         lua_rawseti(L, -2, c + 1);
     }
     lua_setfield(L, -3, "column_types");

@@ -7,6 +7,7 @@
 
 #include <libpq-fe.h>
 #include <lua.h>
+#include <stdbool.h>
 
 #include "buf.h"
 
@@ -35,6 +36,20 @@ void luna_value_encode(lua_State *L, int idx, const char *where, luna_buf *out, 
  * luna_params_encode.  `field` and `scratch` are the caller's, so that a raise leaks nothing. */
 void luna_copy_encode(lua_State *L, int idx, int n_columns, luna_buf *out, luna_buf *field,
                       luna_buf *scratch);
+
+/* How the values of a column become Lua values. */
+typedef struct luna_decoder {
+    int how;
+    bool is_array;
+} luna_decoder;
+
+luna_decoder luna_decoder_of(Oid type);
+
+/* Push a value that is not NULL; the text needs no NUL at its end. */
+void luna_push_value(lua_State *L, luna_decoder decoder, const char *text, size_t len);
+
+/* Push the name of a type as `column_types` has it. */
+void luna_push_type_name(lua_State *L, Oid type);
 
 /* Push the list of row tables of `n` results of the same columns. */
 void luna_push_rows(lua_State *L, PGresult *const *results, int n);

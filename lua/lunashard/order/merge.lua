@@ -31,12 +31,16 @@ local function sift_down(items, heap, at)
   heap[at] = moving
 end
 
-local function out_of_order(head)
+--- The error for a row that comes before the one above it.
+-- @tparam ?string shard_id
+-- @int row_number
+-- @treturn lunashard.error `NOT_MERGEABLE`
+function merge.out_of_order(shard_id, row_number)
   return errors.new("NOT_MERGEABLE", {
     message = ("row %d of shard %s comes before the row above it in the order asked for: "
-      .. "the statement's ORDER BY must say the same"):format(head.row_number, tostring(head.source.shard_id)),
-    shard_id = head.source.shard_id,
-    row_number = head.row_number,
+      .. "the statement's ORDER BY must say the same"):format(row_number, tostring(shard_id)),
+    shard_id = shard_id,
+    row_number = row_number,
   })
 end
 
@@ -73,7 +77,7 @@ local function advance(items, head, first)
     return nil, err
   end
   if head.keys and order.compare(items, keys, head.keys) < 0 then
-    return nil, out_of_order(head)
+    return nil, merge.out_of_order(source.shard_id, head.row_number)
   end
   head.row, head.keys = row, keys
   return true

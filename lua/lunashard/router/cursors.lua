@@ -1,4 +1,4 @@
---- Rows of one statement on one shard, one at a time.
+--- Rows of one statement on one shard, as they come.
 -- A source holds a connection until it is closed or its task ends.
 -- @module lunashard.router.cursors
 
@@ -6,15 +6,18 @@ local task = require("lunashard.task")
 
 local cursors = {}
 
-local FETCH_SIZE = 500
+--- How many rows become tables at a time.
+cursors.FETCH_SIZE = 500
 
 --- Start a statement on a lease. Yields.
 -- @tparam table lease
 -- @string sql
 -- @tparam ?table params
 -- @tparam table how `deadline`, `read_only`, `decode_json`, `fetch_size`
--- @treturn[1] table source: `next()` gives a row, nil at the end, or nil and an error; `columns()`,
---   `column_types()`, `elapsed()` seconds, `close()`; the lease stays the caller's
+-- @treturn[1] table source: `next_rows()` gives a list of rows, nil at the end, or nil and an error; `rows`, those
+--   that nobody has taken yet (see `lunashard.core.rows`), and `receive()`, which waits for more (false at the end, or
+--   nil and an error), `in_time()` (true, or nil and an error); `columns()`, `column_types()`, `elapsed()` seconds,
+--   `close()`; the lease stays the caller's
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
 function cursors.on_lease(lease, sql, params, how)
@@ -27,23 +30,23 @@ function cursors.on_lease(lease, sql, params, how)
   if not cursor then
     return nil, err
   end
-  local rows, at, size, ended = {}, 0, how.fetch_size or FETCH_SIZE, false
-  local source = {}
+  local size = how.fetch_size or cursors.FETCH_SIZE
+  local source = { rows = cursor.rows }
 
-  function source.next()
-    at = at + 1
-    local row = rows[at]
-    if row ~= nil or ended then
-      return row
-    end
-    local problem
-    rows, problem = cursor:fetch(size)
-    at = 1
+  function source.next_rows()
+    local rows, problem = cursor:next_rows(size)
     if not rows or rows[1] == nil then
-      rows, ended = {}, true
       return nil, problem
     end
-    return rows[1]
+    return rows
+  end
+
+  function source.receive()
+    return cursor:receive()
+  end
+
+  function source.in_time()
+    return cursor:in_time()
   end
 
   function source.columns()
@@ -59,7 +62,6 @@ function cursors.on_lease(lease, sql, params, how)
   end
 
   function source.close()
-    ended, rows = true, {}
     cursor:close()
   end
 

@@ -26,26 +26,32 @@ end
 
 local traced = errors.tracer("the reducer")
 
+local function step_failed(err)
+  return nil, errors.is(err) and err or errors.new("PLUGIN_FAILED", {
+    message = err ~= nil and "the reducer failed: " .. tostring(err)
+      or "the reducer's step returned nothing; it must return the accumulator",
+    cause = err,
+  })
+end
+
 local function fold(source, reducer, shard_id)
-  local acc, n, types = reducer:init(), 0, nil
+  local acc, n = reducer:init(), 0
+  local types = order.types({ columns = source.columns(), column_types = source.column_types() })
   while true do
-    local row, err = source.next()
-    if row == nil then
+    local rows, err = source.next_rows()
+    if rows == nil then
       if err then
         return nil, err
       end
       return { acc = acc, row_count = n, rows = {}, columns = source.columns(), column_types = source.column_types() }
     end
-    n = n + 1
-    types = types or order.types({ columns = source.columns(), column_types = source.column_types() })
-    acc, err = reducer:step(acc, row, shard_id, types)
-    if acc == nil then
-      return nil, errors.is(err) and err or errors.new("PLUGIN_FAILED", {
-        message = err ~= nil and "the reducer failed: " .. tostring(err)
-          or "the reducer's step returned nothing; it must return the accumulator",
-        cause = err,
-      })
+    for i = 1, #rows do
+      acc, err = reducer:step(acc, rows[i], shard_id, types)
+      if acc == nil then
+        return step_failed(err)
+      end
     end
+    n = n + #rows
   end
 end
 

@@ -7,7 +7,7 @@
 local cursors = require("lunashard.router.cursors")
 local errors = require("lunashard.errors")
 local health = require("lunashard.manager.health")
-local merge = require("lunashard.order.merge")
+local merged = require("lunashard.router.merged")
 local options = require("lunashard.options")
 local order = require("lunashard.order")
 local parallel = require("lunashard.parallel")
@@ -47,8 +47,10 @@ function Stream:__tostring()
   return ("lunashard.stream(%s)"):format(self.closed and "closed" or "open")
 end
 
--- A stream is its own iterator: `for row, shard_id in stream do`.
-function Stream:__call()
+local NOTHING = {}
+
+-- The next rows have to be waited for: the first of them, or the end.
+local function refill(self)
   if self.cut_off then
     error(self.cut_off, 0)
   elseif self.closed then
@@ -66,15 +68,29 @@ function Stream:__call()
     end
     self.pull = pull
   end
-  local row, shard_id = self.pull()
+  local rows, from = self.pull()
   self.reading = false
-  if row ~= nil then
-    return row, shard_id
+  if rows ~= nil and not self.closed then
+    self.rows, self.from, self.at = rows, from, 1
+    return rows[1], from[1]
   end
   self:close()
-  if shard_id ~= nil then -- the error, then
-    error(shard_id, 0)
+  if self.cut_off then
+    error(self.cut_off, 0)
+  elseif rows == nil and from ~= nil then -- the error, then
+    error(from, 0)
   end
+end
+
+-- A stream is its own iterator: `for row, shard_id in stream do`.
+function Stream:__call()
+  local at = self.at + 1
+  local row = self.rows[at]
+  if row == nil then
+    return refill(self)
+  end
+  self.at = at
+  return row, self.from[at]
 end
 
 --- End the stream for a reason of ours. Whoever reads on learns of it: the rest is lost, not read.
@@ -89,7 +105,7 @@ function Stream:close()
   if self.closed then
     return
   end
-  self.closed = true
+  self.closed, self.rows = true, NOTHING
   for _, source in ipairs(self.sources) do
     source.close()
   end
@@ -97,39 +113,40 @@ end
 
 --- A stream that is opened when its first row is asked for.
 -- @tparam func open given the stream, fills its `sources` (what is to be closed) and returns a function that
---   gives a row and its shard_id, nil at the end, or nil and an error; or returns nil and an error itself
+--   gives a list of rows and that of their shard_ids, nil at the end, or nil and an error; or returns nil and an error
+--   itself
 -- @treturn Stream
 function stream.new(open)
-  return setmetatable({ open = open, sources = {}, closed = false }, Stream)
+  return setmetatable({ open = open, sources = {}, closed = false, rows = NOTHING, from = NOTHING, at = 0 }, Stream)
+end
+
+-- The shard_ids of rows that are all from one shard.
+local function all_from(shard_id)
+  return setmetatable({}, {
+    __index = function()
+      return shard_id
+    end,
+  })
 end
 
 --- Read sources one after the other.
 -- @tparam {table,...} sources see `lunashard.router.cursors`, with `shard_id`
 -- @treturn func
 function stream.in_turn(sources)
-  local at = 1
+  local at, from = 1, sources[1] and all_from(sources[1].shard_id)
   return function()
     while sources[at] do
-      local source = sources[at]
-      local row, err = source.next()
-      if row ~= nil then
-        return row, source.shard_id
+      local rows, err = sources[at].next_rows()
+      if rows ~= nil then
+        return rows, from
       elseif err then
         return nil, err
       end
-      source.close()
+      sources[at].close()
       at = at + 1
+      from = sources[at] and all_from(sources[at].shard_id)
     end
   end
-end
-
-local function in_order(sources, items)
-  for _, source in ipairs(sources) do
-    source.types = function()
-      return order.types({ columns = source.columns(), column_types = source.column_types() })
-    end
-  end
-  return merge.rows(items, sources)
 end
 
 -- Connections are taken by this task, which thereby owns them, one shard after the other; then
@@ -245,7 +262,10 @@ function stream.methods:stream(sql, params, opts)
     if not ok then
       return nil, err
     end
-    return items and in_order(made.sources, items) or stream.in_turn(made.sources)
+    if items then
+      return merged.pull(items, made.sources, opts.fetch_size or cursors.FETCH_SIZE, opts.decode_json)
+    end
+    return stream.in_turn(made.sources)
   end)
 end
 

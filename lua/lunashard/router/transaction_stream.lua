@@ -19,17 +19,17 @@ end
 
 -- Give the source an end that looks after the savepoint, and an eye on errors.
 local function guard(tx, source)
-  local read, end_cursor, state = source.next, source.close, "open"
+  local read, end_cursor, state = source.next_rows, source.close, "open"
 
-  function source.next()
-    local row, err = read()
-    if row == nil and state == "open" then
+  function source.next_rows()
+    local rows, err = read()
+    if rows == nil and state == "open" then
       state = err and "failed" or "read"
       if err then
         tx:note_failure(err)
       end
     end
-    return row, err
+    return rows, err
   end
 
   function source.close()
