@@ -1,5 +1,6 @@
 local cjson = require("cjson")
 local cli = require("spec.support.cli")
+local process = require("lunashard.process")
 
 local MAIN = "scripts/dev/bench/main.lua"
 
@@ -47,6 +48,28 @@ describe("the benchmarks", function()
     assert.equal(result.stdout, shown.stdout)
     local markdown = bench("--show", "--markdown", "--json", path)
     assert.truthy(markdown.stdout:find("\n|---|", 1, true))
+  end)
+
+  it("stop their servers and remove them when they are interrupted", function()
+    local run = assert(process.spawn({
+      argv = { "scripts/dev/bench.sh", cli.binary, "--only", "scatter3", "--rounds", "100" },
+      env = { LUNASHARD_CLUSTER = false },
+    }))
+    cli.wait_until("it measures", function()
+      local _, stderr = run:output()
+      return stderr:find("round 2 of", 1, true)
+    end, 60)
+    local name = ("bench-%d"):format(run.pid)
+    local status = cli.run({ "sandbox", "status", "--json", "--name", name })
+    assert.equal(3, #cjson.decode(status.stdout).servers)
+    run:signal("TERM")
+    local result = assert(run:wait(60))
+    assert.equal(143, result.code)
+    assert.truthy(result.stderr:find("interrupted", 1, true), result.stderr)
+    for _, server in ipairs(cjson.decode(status.stdout).servers) do
+      assert.is_false(process.is_alive(server.pid))
+    end
+    assert.equal(1, cli.run({ "sandbox", "status", "--name", name }).code)
   end)
 
   it("refuse a name that is none, with the nearest, before anything is started", function()

@@ -88,8 +88,8 @@ end
 
 --- Run it. Yields.
 -- @tparam table ctx
--- @tparam table options `servers`, `clients` in all, `file` (the script), `protocol` [prepared], `latencies`
--- @treturn[1] table `rate`, `cpu` (seconds a transaction), and `p50`, `p99` when asked
+-- @tparam table options `servers`, `clients` in all, `file` (the script), `protocol` [prepared], `cpu`, `latencies`
+-- @treturn[1] table `rate`, and when asked for, `cpu` (seconds a transaction), `p50` and `p99`
 -- @treturn[2] nil
 -- @treturn[2] string reason
 function pgbench.run(ctx, options)
@@ -116,7 +116,7 @@ function pgbench.run(ctx, options)
     rate = rate + one
     transactions = transactions + tonumber(output:match("actually processed: (%d+)"))
   end
-  local figures = { rate = rate, cpu = (cpu - starting) / transactions }
+  local figures = { rate = rate, cpu = options.cpu and (cpu - starting) / transactions or nil }
   if options.latencies then
     local sorted = read_logs(prefix)
     figures.p50, figures.p99 = spread.quantile(sorted, 0.5), spread.quantile(sorted, 0.99)
