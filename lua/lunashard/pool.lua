@@ -55,6 +55,8 @@ local Cursor = {}
 Cursor.__index = Cursor
 local Copy = {}
 Copy.__index = Copy
+local CopyOut = {}
+CopyOut.__index = CopyOut
 
 local function check(options)
   checks.check(options, TYPES, "pool.new")
@@ -193,7 +195,8 @@ function Pool:acquire(deadline)
     return fail(self, err, started)
   end
   if not raw.stream then
-    bind_methods(handle, { "execute", "stream", "fetch", "copy_in", "copy_write", "copy_end" })
+    bind_methods(handle, { "execute", "stream", "fetch", "copy_in", "copy_write", "copy_end", "copy_out",
+      "copy_read" })
   end
   local _, pid = handle:transaction_status()
   return setmetatable({
@@ -440,6 +443,55 @@ function Copy:abort(reason)
   local deadline = self.deadline and math.max(self.deadline, now() + 1)
   return finish(self.lease, now(), false,
     settled(raw.copy_end(self.lease.handle, reason or "aborted by the client", deadline)))
+end
+
+--- Start `COPY ... TO STDOUT`. Yields.
+-- @string sql the COPY command
+-- @tparam ?table opts `deadline`
+-- @treturn[1] CopyOut
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function Lease:copy_out(sql, opts)
+  opts = opts or NONE
+  local request, err = settled(raw.copy_out(self.handle, sql, opts.deadline))
+  local started
+  if request then
+    started, err = request:take()
+  end
+  if not started then
+    return fail(self, err)
+  end
+  return setmetatable({ lease = self, deadline = opts.deadline }, CopyOut)
+end
+
+--- The next rows. Yields.
+-- @treturn[1] string whole rows in the format that the COPY command names, 64 KiB and a row at the most;
+--   empty at the end, when `row_count` is set
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function CopyOut:read()
+  if self.row_count then
+    return ""
+  end
+  local request, err = settled(raw.copy_read(self.lease.handle, self.deadline))
+  local bytes, result
+  if request then
+    bytes, result = request:take()
+    err = bytes == nil and result or nil
+  end
+  if bytes == nil then
+    return fail(self.lease, err)
+  end
+  self.row_count = result and result.row_count
+  return bytes
+end
+
+--- End before the last row: what still runs is cancelled on the server.
+function CopyOut:close()
+  if not self.row_count then
+    self.row_count = 0
+    self.lease.handle:abandon()
+  end
 end
 
 --- Where the session stands.

@@ -5,6 +5,10 @@
 
 #include "conn.h"
 
+#define COPY_READS 8 /* of the socket in one go */
+#define COPY_CHUNK                                                                                 \
+    ((size_t)64 * 1024) /* rows of COPY TO are handed on when they are this many bytes */
+
 /* ---- the end of an exchange ------------------------------------------------------ */
 
 void luna_conn_idle_again(luna_conn *conn)
@@ -185,7 +189,7 @@ static void request_done_midway(luna_conn *conn, int state)
 static void refuse_copy(luna_conn *conn)
 {
     luna_err err;
-    luna_err_set(&err, LUNA_EINVAL, "COPY with the client needs copy_in");
+    luna_err_set(&err, LUNA_EINVAL, "COPY with the client needs copy_in or copy_out");
     luna_conn_close(conn, &err);
 }
 
@@ -221,6 +225,15 @@ static bool take_result(luna_conn *conn, PGresult *res)
             refuse_copy(conn);
         return false;
     case PGRES_COPY_OUT:
+        PQclear(res);
+        conn->copying_out = true;
+        if (conn->request == NULL) /* abandoned: what comes is dropped */
+            return true;
+        if (conn->request->kind == LUNA_REQUEST_COPY_OUT)
+            request_done_midway(conn, LUNA_CONN_STREAMING);
+        else
+            refuse_copy(conn);
+        return false;
     case PGRES_COPY_BOTH:
         PQclear(res);
         refuse_copy(conn);
@@ -287,9 +300,40 @@ static bool read_wire(luna_conn *conn)
     return true;
 }
 
+/* The rows of COPY TO that have arrived; true while there is nothing for PQgetResult.  The socket
+ * is read a few times at most, for when nobody wants the rows any more there is no other end to it.
+ */
+static bool read_copy(luna_conn *conn)
+{
+    for (int reads = 0;;) {
+        luna_request *request = conn->request;
+        char *row;
+        if (request != NULL && request->received->len >= COPY_CHUNK) {
+            request_done_midway(conn, LUNA_CONN_STREAMING);
+            return true;
+        }
+        int n = PQgetCopyData(conn->pg, &row, 1);
+        if (n > 0) {
+            if (request != NULL)
+                luna_buf_add(request->received, row, (size_t)n);
+            PQfreemem(row);
+        } else if (n < 0) {
+            conn->copying_out = false;
+            return false;
+        } else if (reads++ == COPY_READS) {
+            return true;
+        } else if (!PQconsumeInput(conn->pg)) {
+            luna_conn_lost(conn, "connection lost during COPY");
+            return true;
+        }
+    }
+}
+
 void luna_exchange_read(luna_conn *conn)
 {
     if (conn->wire.on && read_wire(conn))
+        return;
+    if (conn->copying_out && read_copy(conn))
         return;
     if (is_too_large(conn)) {
         luna_err err;

@@ -78,6 +78,8 @@ static bool outcome_is_unknown(const luna_conn *conn, const luna_request *reques
     switch (request->kind) {
     case LUNA_REQUEST_STREAM:
     case LUNA_REQUEST_FETCH:
+    case LUNA_REQUEST_COPY_OUT:
+    case LUNA_REQUEST_COPY_READ:
     case LUNA_REQUEST_COPY_IN: return false;
     case LUNA_REQUEST_COPY_WRITE:
     case LUNA_REQUEST_COPY_END: return !conn->in_transaction && request->bytes == NULL;

@@ -66,6 +66,7 @@ struct luna_conn {
     unsigned to_deallocate; /* results of DEALLOCATE to skip in this exchange */
     bool to_prepare;        /* the next result belongs to the preparation */
     bool pipelined;         /* this exchange ends with a sync */
+    bool copying_out;       /* what streams is COPY data */
     bool state_changed;     /* the session is not as it was: reset before others use it */
     bool plans_changed;     /* somebody prepared or deallocated by SQL */
     bool resetting;         /* runs the reset; no request */

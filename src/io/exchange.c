@@ -92,9 +92,18 @@ static bool send_request(luna_conn *conn, luna_request *request)
                PQsetSingleRowMode(conn->pg) && PQpipelineSync(conn->pg);
     case LUNA_REQUEST_COPY_WRITE: return send_copy_data(conn, request);
     case LUNA_REQUEST_COPY_END: return PQputCopyEnd(conn->pg, request->bytes) == 1;
+    case LUNA_REQUEST_COPY_OUT: /* in the extended protocol, which takes no second statement */
+        return PQsendQueryParams(conn->pg, request->sql, 0, NULL, NULL, NULL, NULL, 0);
+    case LUNA_REQUEST_COPY_READ:
     case LUNA_REQUEST_FETCH: return true;
     }
     return false;
+}
+
+/* Does it go on with what is open? */
+static bool is_fetch(const luna_request *request)
+{
+    return request->kind == LUNA_REQUEST_FETCH || request->kind == LUNA_REQUEST_COPY_READ;
 }
 
 const char *luna_conn_obstacle(const luna_conn *conn, const luna_request *request)
@@ -107,9 +116,11 @@ const char *luna_conn_obstacle(const luna_conn *conn, const luna_request *reques
         return copies ? NULL : "a COPY is under way on this connection: finish or abort it first";
     if (copies)
         return "no COPY is under way on this connection";
-    if (conn->state == LUNA_CONN_STREAMING && request->kind != LUNA_REQUEST_FETCH)
+    bool fetches = is_fetch(request);
+    if (conn->state == LUNA_CONN_STREAMING &&
+        request->kind != (conn->copying_out ? LUNA_REQUEST_COPY_READ : LUNA_REQUEST_FETCH))
         return "a stream is open on this connection: read it to its end or close it first";
-    if (conn->state != LUNA_CONN_STREAMING && request->kind == LUNA_REQUEST_FETCH)
+    if (conn->state != LUNA_CONN_STREAMING && fetches)
         return "no stream is open on this connection";
     return NULL;
 }
@@ -131,14 +142,14 @@ bool luna_conn_send(luna_conn *conn, luna_request *request)
     conn->resend = conn->fatal = false;
     if (conn->state == LUNA_CONN_IDLE) /* otherwise it is that of the stream or COPY */
         conn->in_transaction = PQtransactionStatus(conn->pg) != PQTRANS_IDLE;
-    conn->state = request->kind == LUNA_REQUEST_FETCH        ? LUNA_CONN_STREAMING
+    conn->state = is_fetch(request)                          ? LUNA_CONN_STREAMING
                   : request->kind == LUNA_REQUEST_COPY_WRITE ? LUNA_CONN_COPYING
                                                              : LUNA_CONN_BUSY;
     bool sent = send_request(conn, request);
     if (sent && luna_conn_flush(conn)) {
         /* what these wait for may have been read from the socket before: rows, room in the
          * buffer, the error that the server answered to COPY data */
-        if (request->kind == LUNA_REQUEST_FETCH || request->kind == LUNA_REQUEST_COPY_WRITE ||
+        if (is_fetch(request) || request->kind == LUNA_REQUEST_COPY_WRITE ||
             request->kind == LUNA_REQUEST_COPY_END)
             ev_feed_event(conn->cfg->loop->ev, &conn->io, EV_READ);
         return true;

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "buf.h"
 #include "loop.h"
 #include "rows.h"
 #include "timer.h"
@@ -37,6 +38,8 @@ typedef enum luna_request_kind {
     LUNA_REQUEST_COPY_IN,    /* start COPY ... FROM STDIN */
     LUNA_REQUEST_COPY_WRITE, /* send `bytes` */
     LUNA_REQUEST_COPY_END,   /* end it; with `bytes` as the reason, abort it */
+    LUNA_REQUEST_COPY_OUT,   /* start COPY ... TO STDOUT */
+    LUNA_REQUEST_COPY_READ,  /* read whole rows of it into `received`, some 64 KiB of them */
 } luna_request_kind;
 
 typedef struct luna_request {
@@ -49,13 +52,14 @@ typedef struct luna_request {
     const int *formats;
     const char *bytes; /* COPY data */
     size_t n_bytes;
-    size_t max_bytes; /* of a buffered result */
-    bool read_only;   /* losing it midway leaves no doubt about an outcome */
-    bool resent;      /* a stale prepared statement was replaced once */
-    bool expired;     /* the deadline passed; waiting for the server's last word */
-    PGresult *result; /* the result, or the server's error; the caller clears it */
-    luna_rows *rows;  /* STREAM, FETCH: where rows go; the caller's */
-    bool more;        /* STREAM, FETCH: those were not the last */
+    size_t max_bytes;   /* of a buffered result */
+    bool read_only;     /* losing it midway leaves no doubt about an outcome */
+    bool resent;        /* a stale prepared statement was replaced once */
+    bool expired;       /* the deadline passed; waiting for the server's last word */
+    PGresult *result;   /* the result, or the server's error; the caller clears it */
+    luna_rows *rows;    /* STREAM, FETCH: where rows go; the caller's */
+    luna_buf *received; /* COPY_READ: the same */
+    bool more;          /* STREAM, FETCH, COPY_READ: those were not the last */
 } luna_request;
 
 /* Free what the request received; its inputs belong to the caller. */

@@ -134,12 +134,7 @@ static int lease_abandon(lua_State *L)
     return 0;
 }
 
-/*** Start COPY ... FROM STDIN. Yields.
-@function lease:copy_in
-@string sql
-@tparam ?number deadline
-@treturn userdata request */
-static int lease_copy_in(lua_State *L)
+static int start_copy(lua_State *L, luna_request_kind kind)
 {
     luna_err err;
     luna_lease *lease = check_lease(L);
@@ -147,7 +142,43 @@ static int lease_copy_in(lua_State *L)
     lua_settop(L, 2);
     lua_pushnil(L);
     lua_pushnumber(L, deadline);
-    luna_request_handle *handle = luna_request_make(L, 2, LUNA_REQUEST_COPY_IN, &err);
+    luna_request_handle *handle = luna_request_make(L, 2, kind, &err);
+    return luna_request_park_on_lease(L, &handle->request, lease);
+}
+
+/*** Start COPY ... FROM STDIN. Yields.
+@function lease:copy_in
+@string sql
+@tparam ?number deadline
+@treturn userdata request */
+static int lease_copy_in(lua_State *L)
+{
+    return start_copy(L, LUNA_REQUEST_COPY_IN);
+}
+
+/*** Start COPY ... TO STDOUT. Yields.
+@function lease:copy_out
+@string sql
+@tparam ?number deadline
+@treturn userdata request */
+static int lease_copy_out(lua_State *L)
+{
+    return start_copy(L, LUNA_REQUEST_COPY_OUT);
+}
+
+/*** Read whole rows of COPY data. Yields.
+@function lease:copy_read
+@tparam ?number deadline
+@treturn userdata request; it gives bytes, and with the last ones the result */
+static int lease_copy_read(lua_State *L)
+{
+    luna_lease *lease = check_lease(L);
+    double deadline = luna_opt_deadline(L, 2);
+    luna_task_check(L, "copy_read");
+    luna_request_handle *handle = luna_request_push(L, LUNA_REQUEST_COPY_READ);
+    handle->request.received = &handle->bytes;
+    handle->request.read_only = true;
+    handle->request.w.deadline = deadline;
     return luna_request_park_on_lease(L, &handle->request, lease);
 }
 
@@ -272,6 +303,8 @@ void luna_lease_register(lua_State *L)
         { "copy_in", lease_copy_in },
         { "copy_write", lease_copy_write },
         { "copy_end", lease_copy_end },
+        { "copy_out", lease_copy_out },
+        { "copy_read", lease_copy_read },
         { "release", lease_release },
         { "discard", lease_discard },
         { "attach", lease_attach },

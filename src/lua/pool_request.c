@@ -104,13 +104,20 @@ static int request_take(lua_State *L)
         n = push_failure(L, request);
     } else if (request->rows != NULL) {
         lua_pushboolean(L, request->more);
+    } else if (request->kind == LUNA_REQUEST_COPY_READ) {
+        lua_pushlstring(L, handle->bytes.data, handle->bytes.len);
+        if (!request->more) {
+            luna_push_result(L, request->result);
+            n = 2;
+        }
     } else if (request->result != NULL) {
         luna_push_result(L, request->result);
     } else {
         lua_pushboolean(L, 1);
     }
     luna_request_deinit(request);
-    if (request->kind == LUNA_REQUEST_COPY_WRITE) /* large, and not counted by the collector */
+    if (request->kind == LUNA_REQUEST_COPY_WRITE || request->kind == LUNA_REQUEST_COPY_READ)
+        /* large, and not counted by the collector */
         luna_buf_deinit(&handle->bytes);
     return n;
 }
