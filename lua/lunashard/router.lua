@@ -132,8 +132,8 @@ function Router:get_statistics()
 end
 
 -- Each part adds its methods to the one class.
-for _, part in ipairs({ "scatter", "reference", "broadcast", "transaction", "execute_many", "copy_in", "stream",
-  "explain" }) do
+for _, part in ipairs({ "scatter", "reference", "broadcast", "transaction", "execute_many", "copy_in", "copy_out",
+  "stream", "explain" }) do
   for name, method in pairs(require("lunashard.router." .. part).methods) do
     Router[name] = method
   end

@@ -74,7 +74,9 @@ local function hand_out(result, err, ...)
   return result, err, ...
 end
 
-local METHODS = { "execute", "scatter_gather", "execute_on_all_shards", "transaction", "execute_many", "copy_in", "begin" }
+local METHODS = {
+  "execute", "scatter_gather", "execute_on_all_shards", "transaction", "execute_many", "copy_in", "copy_out", "begin",
+}
 
 --- Watch the errors that a router returns.
 -- @tparam Router router

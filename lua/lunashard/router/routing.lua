@@ -63,7 +63,7 @@ end
 local REFUSED = {
   control = "transaction control is refused here, for the next statement may run on another connection; "
     .. "use router:transaction or router:begin",
-  copy = "COPY from or to the client is refused here; use router:copy_in to load and router:stream to read",
+  copy = "COPY from or to the client is refused here; use router:copy_in and router:copy_out",
   empty = "the statement is empty",
 }
 
