@@ -103,6 +103,15 @@ describe("sharing a connection", function()
       })
     end)
 
+    it("puts no volatile function of the server into a batch", function()
+      local rows = pools.admin("SELECT DISTINCT proname::text AS name FROM pg_proc WHERE provolatile = 'v'")
+      assert.is_true(#rows > 150)
+      for _, row in ipairs(rows) do
+        local text = ('SELECT "%s"()'):format(row.name)
+        assert.not_equal("batch", class_of(text), text)
+      end
+    end)
+
     it("leaves alone what is not one query", function()
       expect("alone", {
         "", ";", "SELECT 1; SELECT 2", "BEGIN", "COMMIT", "SET work_mem = '1MB'", "RESET ALL", "SHOW work_mem", "LISTEN a",
@@ -168,6 +177,16 @@ describe("sharing a connection", function()
         "SELECT plain.of_row FROM plain", "SELECT (p).of_row FROM plain p", "SELECT p.of_any FROM plain p",
         "SELECT 1 ORDER BY 1 USING ==>",
       })
+    end)
+
+    it("sees those in defaults of arguments", function()
+      admin([[
+        CREATE FUNCTION lazy(int, int DEFAULT wild(1), text DEFAULT 'a, b') RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1';
+        CREATE FUNCTION calm(text, int DEFAULT 3 + calm(4)) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1';
+      ]])
+      expect("alone", { "SELECT lazy(1)" })
+      expect("batch", { "SELECT calm('a')" })
+      admin("DROP FUNCTION lazy; DROP FUNCTION calm(text, int)")
     end)
 
     it("sees those behind casts, types and domains, which no text names", function()
@@ -290,6 +309,8 @@ describe("sharing a connection", function()
         CREATE TABLE usual (id int8 GENERATED ALWAYS AS IDENTITY, u uuid DEFAULT gen_random_uuid(),
           n int DEFAULT nextval('numbers'), t timestamptz DEFAULT clock_timestamp(), CHECK (n > 0 AND calm(n) > 0));
         CREATE TABLE unusual (id int8, n int DEFAULT wild(1));
+        CREATE DOMAIN unusual_int AS int DEFAULT wild(1);
+        CREATE TABLE unusual_too (id int8, n unusual_int);
         CREATE TABLE checked (id int8 CHECK (wild(id::int) > 0));
         CREATE TABLE checked_below (id int8) PARTITION BY RANGE (id);
         CREATE TABLE checked_below_1 PARTITION OF checked_below (CHECK (wild(id::int) > 0)) FOR VALUES FROM (1) TO (2);
@@ -297,7 +318,8 @@ describe("sharing a connection", function()
       expect("share", { "INSERT INTO usual DEFAULT VALUES" })
       expect("batch", { "TABLE unusual", "TABLE checked", "TABLE checked_below" })
       expect("alone", {
-        "INSERT INTO unusual VALUES (1)", "INSERT INTO checked VALUES (1)", "INSERT INTO checked_below VALUES (1)",
+        "INSERT INTO unusual VALUES (1)", "INSERT INTO unusual_too VALUES (1)", "INSERT INTO checked VALUES (1)",
+        "INSERT INTO checked_below VALUES (1)",
       })
     end)
 
@@ -308,10 +330,16 @@ describe("sharing a connection", function()
              SET note = ''x''; PERFORM pg_notify(''a'', ''b''); RETURN NEW; END';
         CREATE TABLE audited (id int8);
         CREATE TRIGGER a AFTER INSERT ON audited FOR EACH ROW EXECUTE FUNCTION audit();
-        CREATE TRIGGER b BEFORE UPDATE ON audited FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger();
+        CREATE TRIGGER b BEFORE UPDATE ON audited FOR EACH ROW WHEN (OLD.id IS DISTINCT FROM NEW.id)
+          EXECUTE FUNCTION suppress_redundant_updates_trigger();
       ]])
       expect("share", { "INSERT INTO audited VALUES (1)" })
       expect("batch", { "TABLE audited" })
+      admin([[
+        CREATE TABLE audited_when (id int8);
+        CREATE TRIGGER a AFTER INSERT ON audited_when FOR EACH ROW WHEN (wild(1) > 0) EXECUTE FUNCTION audit();
+      ]])
+      expect("alone", { "INSERT INTO audited_when VALUES (1)" })
     end)
 
     it("leaves a write alone whose triggers may change the session, wherever the write leads", function()

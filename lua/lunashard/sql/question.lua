@@ -5,14 +5,16 @@ local question = {}
 
 -- What hints at a change of session state in the source of a trigger: set_config, SET in its forms that are not
 -- UPDATE's, RESET, advisory locks, temporary tables, LISTEN, and SQL that is put together at run time.
-local SUSPECT = [[$re$set_config|setseed|advisory|dblink|\mtemp(orary)?\M|\mpg_temp|\m(un)?listen\M|\mdiscard\M|\mexecute\M]]
-  .. [[|\mset\s+(local|session)\M|\mset\s+[\w.]+\s+to\M|(;|\mbegin|\mthen|\melse|\mloop)\s*(re)?set\s$re$]]
+local SUSPECT = [[$re$set_config|setseed|advisory|dblink|\mpg_temp]]
+  .. [[|\m(temp|temporary|listen|unlisten|discard|execute)\M|\mset\s+(local|session)\M|\mset\s+[\w.]+\s+to\M]]
+  .. [[|(;|\mbegin|\mthen|\melse|\mloop)\s*(re)?set\s$re$]]
 
 -- Parts by kind. Each takes one list of names, and gives `kind schema name detail volatile takes_row texts`.
 -- Names match in every schema: which one a search path would find is not known here.
 local PARTS = {}
 
 -- Detail: the extension that has it. An aggregate is never declared volatile, the functions that it is made of may be.
+-- Defaults of arguments are evaluated by the statement that calls.
 PARTS.functions = [[
 SELECT DISTINCT 'functions' AS kind, n.nspname::text AS schema, p.proname::text AS name, e.extname::text AS detail,
   p.provolatile = 'v' OR p.prokind = 'a' AND EXISTS (
@@ -21,7 +23,9 @@ SELECT DISTINCT 'functions' AS kind, n.nspname::text AS schema, p.proname::text 
     WHERE a.aggfnoid = p.oid AND s.provolatile = 'v') AS volatile,
   p.pronargs > 0 AND (
     SELECT t.typtype IN ('c', 'd', 'p') FROM pg_catalog.pg_type t WHERE t.oid = p.proargtypes[0]) AS takes_row,
-  NULL::text[] AS texts
+  CASE WHEN p.proargdefaults IS NOT NULL THEN
+    ARRAY[coalesce('SELECT ' || pg_catalog.pg_get_expr(p.proargdefaults, 0), '')]
+  END AS texts
 FROM pg_catalog.pg_proc p
   JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
   LEFT JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
@@ -69,8 +73,9 @@ SELECT 'relations' AS kind, w.schema, w.name,
   END AS texts
 FROM wanted w LEFT JOIN traits t ON t.root = w.oid]]
 
--- What a write sets off: in partitions, inheriting tables, and those that foreign keys change along. Detail: a rule or
--- a trigger that keeps it alone. Partitions take their defaults from above; what they only inherit is seen there.
+-- What a write sets off: in partitions, inheriting tables, and those that foreign keys change along. Detail: why it
+-- must run alone: a rule, a trigger, or that it is no table. Partitions take their defaults from above, and what they
+-- only inherit is seen there.
 PARTS.targets = WANTED .. [[
 edges AS MATERIALIZED (
   SELECT inhparent AS parent, inhrelid AS child FROM pg_catalog.pg_inherits
@@ -81,6 +86,13 @@ edges AS MATERIALIZED (
   SELECT oid, oid FROM wanted
   UNION
   SELECT r.root, e.child FROM reach r JOIN edges e ON e.parent = r.member
+), uppermost AS (
+  SELECT root, member FROM reach r
+  WHERE member = root OR NOT EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhrelid = r.member)
+), triggers AS (
+  SELECT r.root, t.oid, t.tgname, t.tgqual, t.tgfoid
+  FROM reach r JOIN pg_catalog.pg_trigger t ON t.tgrelid = r.member
+  WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'
 ), obstacles AS (
   SELECT o.root, min(o.name) AS name
   FROM (
@@ -88,13 +100,11 @@ edges AS MATERIALIZED (
     FROM reach r JOIN pg_catalog.pg_rewrite rw ON rw.ev_class = r.member
     WHERE rw.ev_type <> '1'
     UNION ALL
-    SELECT r.root, 'trigger ' || t.tgname
-    FROM reach r
-      JOIN pg_catalog.pg_trigger t ON t.tgrelid = r.member
+    SELECT t.root, 'trigger ' || t.tgname
+    FROM triggers t
       JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
       JOIN pg_catalog.pg_language l ON l.oid = p.prolang
-    WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'
-      AND (l.lanname NOT IN ('internal', 'plpgsql') OR p.prosrc ~* ]] .. SUSPECT .. [[)
+    WHERE l.lanname NOT IN ('internal', 'plpgsql') OR p.prosrc ~* ]] .. SUSPECT .. [[
   ) o GROUP BY o.root
 ), expressions AS (
   SELECT x.root, array_agg(DISTINCT coalesce('SELECT ' || x.text, '')) AS texts
@@ -103,16 +113,25 @@ edges AS MATERIALIZED (
     FROM wanted w JOIN pg_catalog.pg_policy p ON p.polrelid = w.oid
     WHERE w.relrowsecurity AND p.polwithcheck IS NOT NULL
     UNION ALL
-    SELECT r.root, pg_catalog.pg_get_expr(a.adbin, a.adrelid)
-    FROM reach r JOIN pg_catalog.pg_attrdef a ON a.adrelid = r.member
-    WHERE r.member = r.root OR NOT EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhrelid = r.member)
+    SELECT u.root, pg_catalog.pg_get_expr(a.adbin, a.adrelid)
+    FROM uppermost u JOIN pg_catalog.pg_attrdef a ON a.adrelid = u.member
+    UNION ALL
+    SELECT u.root, pg_catalog.pg_get_expr(t.typdefaultbin, 0)
+    FROM uppermost u JOIN pg_catalog.pg_attribute a ON a.attrelid = u.member
+      JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+    WHERE t.typdefaultbin IS NOT NULL
+    UNION ALL
+    SELECT t.root, substring(pg_catalog.pg_get_triggerdef(t.oid) FROM 'WHEN (\(.*\)) EXECUTE FUNCTION')
+    FROM triggers t WHERE t.tgqual IS NOT NULL
     UNION ALL
     SELECT r.root, pg_catalog.pg_get_expr(c.conbin, c.conrelid)
     FROM reach r JOIN pg_catalog.pg_constraint c ON c.conrelid = r.member
     WHERE c.contype = 'c' AND (c.conislocal OR r.member = r.root)
   ) x GROUP BY x.root
 )
-SELECT 'targets' AS kind, w.schema, w.name, o.name AS detail, false AS volatile, false AS takes_row, x.texts
+SELECT 'targets' AS kind, w.schema, w.name,
+  CASE WHEN w.relkind NOT IN ('r', 'p') THEN 'is not a table' ELSE 'has ' || o.name END AS detail,
+  false AS volatile, false AS takes_row, x.texts
 FROM wanted w LEFT JOIN obstacles o ON o.root = w.oid LEFT JOIN expressions x ON x.root = w.oid]]
 
 -- What runs without being named: casts, input and output of types, support of indexes (detail: a volatile function

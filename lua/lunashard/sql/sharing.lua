@@ -1,8 +1,8 @@
 --- Whether a statement may share a connection with those of other tasks.
 --
--- `batch`: a read that cannot do anything but read, so that several can share one transaction. `share`: it may run on a
--- shared session in a transaction of its own: it leaves nothing behind there but what it commits. `alone`: all else, and
--- whatever is not known for certain.
+-- `batch`: a read that cannot do anything but read, so that several can share one transaction. `share`: it may run in a
+-- transaction of its own on a shared session, where it leaves nothing behind but what it commits. `alone`: all else,
+-- and whatever is not known for certain.
 --
 -- A function is believed to be what it is declared as. The functions of triggers are judged by their source: those not
 -- in PL/pgSQL, and those whose source hints at session state (see `lunashard.sql.question`), keep a write alone; what
@@ -45,7 +45,7 @@ local EXECUTORS = set([[
   schema_to_xml schema_to_xml_and_xmlschema table_to_xml table_to_xml_and_xmlschema xpath_table
 ]])
 
--- One judgement: `class` so far with its `reason`, the names that are `missing` from the facts, the relations `seen`.
+-- One judgement: `class` so far with its `reason`, the names that are `missing` from the facts, the facts `seen`.
 local function rate(verdict, class, reason, ...)
   if class > verdict.class then
     verdict.class, verdict.reason = class, reason:format(...)
@@ -75,42 +75,9 @@ local function is_temporary(schema)
   return schema ~= nil and schema:find("^pg_temp") ~= nil
 end
 
-local function rate_volatile(verdict, what, fact)
-  local harmless = what == "function"
-    and (fact.schema == "pg_catalog" and HARMLESS[fact.name] or HARMLESS_EXTENSIONS[fact.detail])
-  rate(verdict, harmless and SHARE or ALONE, "%s %s is volatile", what, fact.name)
-end
-
-local function rate_calls(verdict, kind, what, entries)
-  for _, entry in ipairs(entries) do
-    local facts = look_up(verdict, kind, entry)
-    if facts and not facts[1] then
-      rate(verdict, ALONE, "%s %s is not known", what, entry.name)
-    end
-    for _, fact in ipairs(facts or {}) do
-      if kind == "functions" and EXECUTORS[fact.name] then
-        rate(verdict, ALONE, "function %s runs other queries", fact.name)
-      elseif is_temporary(fact.schema) then
-        rate(verdict, ALONE, "%s %s is temporary", what, fact.name)
-      elseif fact.volatile then
-        rate_volatile(verdict, what, fact)
-      end
-    end
-  end
-end
-
-local function rate_attributes(verdict, entries)
-  for _, entry in ipairs(entries) do
-    for _, fact in ipairs(look_up(verdict, "functions", entry) or {}) do
-      if fact.takes_row and fact.volatile then
-        rate_volatile(verdict, "function", fact)
-      end
-    end
-  end
-end
-
 local visit
 
+-- What the catalog quotes: the query of a view, an expression.
 local function visit_texts(verdict, texts)
   for _, text in ipairs(texts or {}) do
     local found = statement.parse(text)
@@ -122,38 +89,65 @@ local function visit_texts(verdict, texts)
   end
 end
 
-local function visit_definitions(verdict, fact)
+local function visit_fact(verdict, fact)
   if not verdict.seen[fact] then
     verdict.seen[fact] = true
     visit_texts(verdict, fact.texts)
   end
 end
 
-local function visit_tables(verdict, entries, allowed)
+local VISITS = {}
+
+function VISITS.functions(verdict, fact)
+  if EXECUTORS[fact.name] then
+    rate(verdict, ALONE, "function %s runs other queries", fact.name)
+  elseif is_temporary(fact.schema) then
+    rate(verdict, ALONE, "function %s is temporary", fact.name)
+  elseif fact.volatile then
+    local harmless = fact.schema == "pg_catalog" and HARMLESS[fact.name] or HARMLESS_EXTENSIONS[fact.detail]
+    rate(verdict, harmless and SHARE or ALONE, "function %s is volatile", fact.name)
+  end
+end
+
+function VISITS.operators(verdict, fact)
+  if fact.volatile then
+    rate(verdict, ALONE, "operator %s is volatile", fact.name)
+  end
+end
+
+function VISITS.relations(verdict, fact)
+  if fact.detail ~= "table" and fact.detail ~= "view" then
+    rate(verdict, ALONE, "%s is a %s", fact.name, fact.detail)
+  end
+end
+
+function VISITS.targets(verdict, fact)
+  if fact.detail then
+    rate(verdict, ALONE, "%s %s", fact.name, fact.detail)
+  end
+end
+
+local function visit_names(verdict, kind, entries)
   for _, entry in ipairs(entries) do
-    local facts = look_up(verdict, "relations", entry)
+    local facts = look_up(verdict, kind, entry)
     if facts and not facts[1] then
-      rate(verdict, ALONE, "relation %s is not known", entry.name)
+      rate(verdict, ALONE, "%s is not known among the %s", entry.name, kind)
     end
     for _, fact in ipairs(facts or {}) do
-      if not allowed[fact.detail] then
-        rate(verdict, ALONE, "%s is a %s", entry.name, fact.detail)
-      end
-      visit_definitions(verdict, fact)
+      VISITS[kind](verdict, fact)
+      visit_fact(verdict, fact)
     end
   end
 end
 
-local READABLE, WRITABLE = set("table view"), set("table")
-
-local function visit_targets(verdict, entries)
-  visit_tables(verdict, entries, WRITABLE)
+-- Most are columns. Those that are functions take a row.
+local function visit_attributes(verdict, entries)
   for _, entry in ipairs(entries) do
-    for _, fact in ipairs(look_up(verdict, "targets", entry) or {}) do
-      if fact.detail then
-        rate(verdict, ALONE, "%s has %s", entry.name, fact.detail)
+    for _, fact in ipairs(look_up(verdict, "functions", entry) or {}) do
+      if fact.takes_row then
+        VISITS.functions(verdict, fact)
+        visit_fact(verdict, fact)
       end
-      visit_definitions(verdict, fact)
     end
   end
 end
@@ -170,11 +164,11 @@ function visit(verdict, found)
       rate(verdict, ALONE, "type %s is temporary", entry.name)
     end
   end
-  rate_calls(verdict, "functions", "function", found.functions)
-  rate_calls(verdict, "operators", "operator", found.operators)
-  rate_attributes(verdict, found.attributes)
-  visit_tables(verdict, found.tables, READABLE)
-  visit_targets(verdict, found.targets)
+  visit_attributes(verdict, found.attributes)
+  visit_names(verdict, "functions", found.functions)
+  visit_names(verdict, "operators", found.operators)
+  visit_names(verdict, "relations", found.tables)
+  visit_names(verdict, "targets", found.targets)
 end
 
 -- Casts, input and output of types, comparisons by an index and checks of domains run without being named.
@@ -186,7 +180,7 @@ local function visit_implicit(verdict)
     if facts[1].detail then
       rate(verdict, SHARE, "the database has a cast, type or index over volatile function %s", facts[1].detail)
     end
-    visit_texts(verdict, facts[1].texts)
+    visit_fact(verdict, facts[1])
   end
 end
 
@@ -204,7 +198,9 @@ end
 
 -- Judge by what is known. Once something keeps the statement alone, what is missing does not matter any more.
 local function judge(facts, found)
-  local verdict = { class = BATCH, reason = "it only reads", facts = facts, missing = {}, seen = {}, is_missing = false }
+  local verdict = {
+    class = BATCH, reason = "it only reads", facts = facts, missing = {}, is_missing = false, seen = {},
+  }
   visit_implicit(verdict)
   visit(verdict, found)
   return verdict
