@@ -5,13 +5,29 @@
 
 local core = require("lunashard.core.pool")
 local core_rows = require("lunashard.core.rows")
+local core_task = require("lunashard.core.task")
 local checks = require("lunashard.options")
+local parsing = require("lunashard.sql")
 local task = require("lunashard.task")
 local values = require("lunashard.values")
 
 local pool = {}
 
 local now = task.now
+local CANCELED = core_task.CANCELED
+
+-- A statement is looked at when it has been run so often: what runs once or twice pays nothing.
+local LOOK_AFTER = 3
+local LOOK_TIMEOUT = 2 -- seconds
+local MAX_TEXTS = 2048
+
+-- Other commands may change what statements do.
+local HARMLESS = {}
+for _, command in ipairs({ "SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT",
+  "RELEASE", "START TRANSACTION", "SET", "RESET", "SHOW", "COPY", "EXPLAIN", "FETCH", "LISTEN", "NOTIFY", "LOCK TABLE",
+  "TRUNCATE TABLE", "VACUUM", "ANALYZE", "PREPARE", "DEALLOCATE", "DECLARE CURSOR", "CLOSE CURSOR" }) do
+  HARMLESS[command] = true
+end
 
 -- Options that are libpq's own, passed through as they are.
 local PASSED = {
@@ -27,7 +43,8 @@ local PINNED = "-c DateStyle=ISO -c IntervalStyle=postgres -c bytea_output=hex -
 local TYPES = {
   shard_id = "string", host = "string", port = "count", database = "string", max_size = "count", min_size = "count",
   max_waiters = "count", connection_timeout = "seconds", idle_timeout = "number", max_lifetime = "number",
-  statement_cache = "count", max_result_bytes = "count",
+  statement_cache = "count", max_result_bytes = "count", slow_statement = "number", pipeline = "boolean",
+  read_batches = "boolean",
 }
 for _, name in ipairs(PASSED) do
   TYPES[name] = "any" -- numbers and strings alike; libpq checks them
@@ -36,6 +53,7 @@ end
 local DEFAULTS = {
   host = "localhost", port = 5432, max_size = 20, min_size = 0, max_waiters = 10000, connection_timeout = 5,
   idle_timeout = 300, max_lifetime = 3600, statement_cache = 256, max_result_bytes = 256 * 2 ^ 20,
+  slow_statement = 0.05, pipeline = true, read_batches = true,
 }
 
 -- Filled in at the first use: methods of the core's userdata, made callable.
@@ -75,11 +93,22 @@ local function check(options)
   end
 end
 
+-- What was concluded may be wrong: nothing is shared before it has been looked at anew.
+local function doubt(self)
+  for query, text in pairs(self.texts) do
+    text:share("alone")
+    self.met[query] = { text = text, uses = LOOK_AFTER - 1 }
+  end
+  self.texts = {}
+end
+
 --- Make a pool. Connects when it is used, or at once for `min_size`.
 -- @tparam table options `shard_id host port database user password passfile`, libpq's `ssl...` and
 --   `keepalives...` options, `max_size` [20] `min_size` [0] `max_waiters` [10000]
 --   `connection_timeout` [5] `idle_timeout` [300] `max_lifetime` [3600] (seconds, 0 is for ever)
---   `statement_cache` [256] prepared statements a connection, `max_result_bytes` [256 MiB]
+--   `statement_cache` [256] prepared statements a connection, `max_result_bytes` [256 MiB]; `pipeline` [true]
+--   lets statements of different tasks share connections, `read_batches` [true] lets reads share their Sync,
+--   `slow_statement` [0.05 s]: what takes longer gets a connection of its own
 -- @treturn Pool
 function pool.new(options)
   check(options)
@@ -111,17 +140,33 @@ function pool.new(options)
     idle_timeout = option("idle_timeout"),
     max_lifetime = option("max_lifetime"),
     statement_cache = option("statement_cache"),
+    slow_statement = option("slow_statement"),
+    pipeline = option("pipeline"),
+    read_batches = option("read_batches"),
     conninfo = conninfo,
   }))
   if not raw.pool_execute then
-    raw.pool_execute, raw.pool_acquire = task.waits(handle.execute), task.waits(handle.acquire)
+    raw.pool_execute, raw.pool_acquire = handle.execute, task.waits(handle.acquire)
   end
-  return setmetatable({
+  local self = setmetatable({
     handle = handle,
     shard_id = options.shard_id,
     endpoint = endpoint,
     max_result_bytes = option("max_result_bytes"),
+    pipeline = option("pipeline"),
+    texts = {}, -- by SQL: those that have been looked at
+    met = {}, -- by SQL: `{ text, uses }` of those that have not
+    n_texts = 0,
+    looking = 0, -- tasks that find out about statements
   }, Pool)
+  self.catalog = parsing.catalog(function(query, params)
+    local result, err = self:execute(query, params, { deadline = now() + LOOK_TIMEOUT, read_only = true,
+      pipeline = false })
+    return result and result.rows, err
+  end, { changed = function()
+    doubt(self)
+  end })
+  return self
 end
 
 local function fail(owner, err, started)
@@ -131,7 +176,55 @@ local function fail(owner, err, started)
   return nil, err
 end
 
--- What a request left, as the public result.
+-- Requests are used again and again. One whose task was cancelled does not come back, and is collected.
+local free, n_free, MAX_FREE = {}, 0, 1024
+
+local function take_request()
+  if n_free == 0 then
+    return core.request()
+  end
+  local request = free[n_free]
+  free[n_free], n_free = nil, n_free - 1
+  return request
+end
+
+local ANY_TEXT = core.text("") -- for statements without a text of their own
+
+local request_answer
+
+-- What a request received, as the public result.
+local function answer(owner, request, text, started, decode_json)
+  request_answer = request_answer or request.answer
+  local rows, columns, column_types, row_count, command, duration = request_answer(request, text)
+  if n_free < MAX_FREE then
+    n_free = n_free + 1
+    free[n_free] = request
+  end
+  if not rows then
+    return fail(owner, columns, started)
+  end
+  local result = {
+    rows = rows,
+    columns = columns,
+    column_types = column_types,
+    row_count = row_count,
+    command = command,
+    duration = duration,
+    success = true,
+    shard_id = owner.shard_id,
+    endpoint = owner.endpoint,
+  }
+  if decode_json then
+    local err
+    result, err = values.decode_json(result)
+    if not result then
+      return fail(owner, err, started)
+    end
+  end
+  return result
+end
+
+-- What a request left that is not used again, as the public result.
 local function finish(owner, started, decode_json, request, err)
   if not request then
     return fail(owner, err, started)
@@ -161,21 +254,96 @@ local function settled(request, ok_or_err)
   return request, request == nil and ok_or_err or nil
 end
 
+-- What is known of SQL that has not been looked at.
+local function meet(self, query)
+  local known = self.met[query]
+  if not known then
+    if self.n_texts >= MAX_TEXTS then -- programs that write values into their SQL
+      self.texts, self.met, self.n_texts = {}, {}, 0
+    end
+    known = { text = core.text(query), uses = 0 }
+    self.met[query], self.n_texts = known, self.n_texts + 1
+  end
+  return known
+end
+
+local function judge(self, query, known)
+  local class = parsing.sharing(query, self.catalog)
+  if class and self.met[query] == known then
+    known.text:share(class)
+    self.met[query], self.texts[query] = nil, known.text
+  end
+end
+
+local function refresh(self)
+  self.catalog:refresh()
+end
+
+-- The look asks the server: in a task of its own, so that nobody's statement waits for it.
+local function look(self, fn, ...)
+  self.looking = self.looking + 1
+  task.spawn(function(...)
+    local ok, err = pcall(fn, self, ...)
+    self.looking = self.looking - 1
+    if not ok then
+      error(err, 0)
+    end
+  end, ...)
+end
+
+-- After a success: is there something to look at?
+local function consider(self, query, known, started)
+  if known then
+    known.uses = known.uses + 1
+    if known.uses >= LOOK_AFTER and self.pipeline then
+      known.uses = 0 -- should the look fail, so many more come before the next one
+      look(self, judge, query, known)
+    end
+  elseif started >= self.catalog.expires and not self.catalog.busy then
+    look(self, refresh)
+  end
+end
+
+local function note_command(self, command)
+  if not HARMLESS[command] then
+    self.catalog:forget()
+  end
+end
+
 --- Run a statement on any connection, in autocommit. Yields.
--- @string sql
+-- @string query SQL
 -- @tparam ?table params
 -- @tparam ?table opts `deadline` on the clock of `lunashard.now`, `read_only` (losing it midway
---   leaves no doubt), `simple` protocol, `decode_json`, `max_result_bytes`
+--   leaves no doubt), `simple` protocol, `decode_json`, `max_result_bytes`, `pipeline = false` (not on a
+--   connection that others share)
 -- @treturn[1] table `{ rows, columns, column_types, row_count, command, duration, endpoint,
 --   shard_id, success = true }`
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `SQL TIMEOUT POOL_EXHAUSTED SHARD_DOWN AUTH UNKNOWN_OUTCOME
 --   RESULT_TOO_LARGE INVALID CLOSED`
-function Pool:execute(sql, params, opts)
+function Pool:execute(query, params, opts)
   opts = opts or NONE
   local started = now()
-  return finish(self, started, opts.decode_json, settled(raw.pool_execute(self.handle, sql, params,
-    opts.deadline, opts.read_only, opts.max_result_bytes or self.max_result_bytes, opts.simple)))
+  local text, known = self.texts[query], nil
+  if not text and not opts.simple then
+    known = meet(self, query)
+    text = known.text
+  end
+  local request, err = raw.pool_execute(self.handle, take_request(), text or query, params, started, opts.deadline,
+    opts.read_only, opts.max_result_bytes or self.max_result_bytes, opts.pipeline == false)
+  if request == CANCELED then
+    task.raise_cancelled()
+  elseif not request then
+    return fail(self, err, started)
+  end
+  local result
+  result, err = answer(self, request, text or ANY_TEXT, started, opts.decode_json)
+  if not result then
+    return nil, err
+  end
+  note_command(self, opts.simple and "several" or result.command)
+  consider(self, query, known, started)
+  return result
 end
 
 --- Wait for a connection of one's own. Yields. It is given back when the task ends, at the latest.
@@ -201,6 +369,7 @@ function Pool:acquire(deadline)
   local _, pid = handle:transaction_status()
   return setmetatable({
     handle = handle,
+    pool = self,
     shard_id = self.shard_id,
     endpoint = self.endpoint,
     max_result_bytes = self.max_result_bytes,
@@ -210,11 +379,13 @@ end
 
 --- What the pool is doing.
 -- @treturn table `size used idle connecting waiting max_size min_size queries errors connects
---   connect_failures wait_time last_error`; all zero once closed
+--   connect_failures wait_time last_error`; `lanes` (connections that are shared now), `shared` (statements that
+--   ran on these), `batched` (reads that ran in batches), `batches`, `reruns` (statements run again for
+--   the sake of others on a shared connection); all zero once closed
 function Pool:stats()
   return self.handle:stats() or {
     size = 0, used = 0, idle = 0, connecting = 0, waiting = 0, max_size = 0, min_size = 0, queries = 0, errors = 0,
-    connects = 0, connect_failures = 0, wait_time = 0,
+    connects = 0, connect_failures = 0, wait_time = 0, lanes = 0, shared = 0, batched = 0, batches = 0, reruns = 0,
   }
 end
 
@@ -242,11 +413,21 @@ function Pool:ping(deadline)
 end
 
 --- Run a statement on this connection. Yields. As `Pool:execute`.
-function Lease:execute(sql, params, opts)
+function Lease:execute(query, params, opts)
   opts = opts or NONE
+  local text = not opts.simple and (self.pool.texts[query] or meet(self.pool, query).text) or nil
   local started = now()
-  return finish(self, started, opts.decode_json, settled(raw.execute(self.handle, sql, params, opts.deadline,
-    opts.read_only, opts.max_result_bytes or self.max_result_bytes, opts.simple)))
+  local request, err = raw.execute(self.handle, take_request(), text or query, params, started, opts.deadline,
+    opts.read_only, opts.max_result_bytes or self.max_result_bytes)
+  if not request then
+    return fail(self, err, started)
+  end
+  local result
+  result, err = answer(self, request, text or ANY_TEXT, started, opts.decode_json)
+  if result then
+    note_command(self.pool, opts.simple and "several" or result.command)
+  end
+  return result, err
 end
 
 -- Did the server say that more rows may come? Called with what `task.waits` gave.

@@ -11,9 +11,14 @@ local task = {}
 local CANCELED = core.CANCELED
 local clock = core.clock
 
+--- Raise what a wait in a cancelled task raises: for callers of bindings that look for the token themselves.
+function task.raise_cancelled()
+  error(errors.new("CANCELED", { message = "the task was cancelled" }), 0)
+end
+
 local function settle(value, ...)
   if value == CANCELED then
-    error(errors.new("CANCELED", { message = "the task was cancelled" }), 0)
+    task.raise_cancelled()
   end
   return value, ...
 end

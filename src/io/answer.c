@@ -44,6 +44,7 @@ static void exchange_end(luna_conn *conn)
     conn->state = LUNA_CONN_IDLE;
     if (request != NULL) {
         request->w.conn = NULL;
+        request->answered = luna_loop_clock();
         if (request->w.err.code == LUNA_ETIMEOUT &&
             PQresultStatus(request->result) != PGRES_FATAL_ERROR)
             request->w.err = (luna_err){ 0 }; /* it was done after all */
@@ -79,7 +80,7 @@ static void note_command(luna_conn *conn, const char *tag)
     }
 }
 
-static bool is_stale_plan(const PGresult *res, const char *sqlstate)
+bool luna_is_stale_plan(const PGresult *res, const char *sqlstate)
 {
     if (strcmp(sqlstate, "26000") == 0)
         return true;
@@ -104,7 +105,7 @@ static void take_error(luna_conn *conn, PGresult *res)
     if (conn->executing != NULL && conn->to_prepare) {
         luna_statements_remove(&conn->statements, conn->executing);
         conn->executing = NULL;
-    } else if (conn->executing != NULL && is_stale_plan(res, sqlstate)) {
+    } else if (conn->executing != NULL && luna_is_stale_plan(res, sqlstate)) {
         if (sqlstate[0] == '2')
             luna_statements_clear(&conn->statements);
         else
@@ -114,7 +115,6 @@ static void take_error(luna_conn *conn, PGresult *res)
         conn->resend = request != NULL && !request->resent && !conn->in_transaction;
     }
     conn->to_prepare = false;
-    conn->to_deallocate = 0;
     conn->reset_failed |= conn->resetting;
     /* the first error is the cause of what follows */
     if (request == NULL || request->w.err.code == LUNA_ESQL) {
@@ -131,7 +131,7 @@ static void take_error(luna_conn *conn, PGresult *res)
     memcpy(request->w.err.sqlstate, sqlstate, strlen(sqlstate) < 6 ? strlen(sqlstate) + 1 : 0);
 }
 
-static void too_large(const luna_request *request, luna_err *err)
+void luna_too_large(const luna_request *request, luna_err *err)
 {
     luna_err_set(err, LUNA_ETOOLARGE, "the result has more than max_result_bytes (%zu)%s",
                  request->max_bytes,
@@ -149,7 +149,7 @@ static void take_rows(luna_conn *conn, PGresult *res)
         return;
     }
     if (request->max_bytes > 0 && PQresultMemorySize(res) > request->max_bytes) {
-        too_large(request, &request->w.err);
+        luna_too_large(request, &request->w.err);
         PQclear(res);
         return;
     }
@@ -197,6 +197,11 @@ static void refuse_copy(luna_conn *conn)
 static bool take_result(luna_conn *conn, PGresult *res)
 {
     ExecStatusType status = PQresultStatus(res);
+    if (conn->deallocating) {
+        conn->deallocating = status != PGRES_PIPELINE_SYNC;
+        PQclear(res);
+        return true;
+    }
     switch (status) {
     case PGRES_PIPELINE_SYNC:
         PQclear(res);
@@ -242,12 +247,8 @@ static bool take_result(luna_conn *conn, PGresult *res)
     case PGRES_BAD_RESPONSE:
     case PGRES_FATAL_ERROR: take_error(conn, res); return true;
     default:
-        if (conn->to_deallocate > 0) {
-            conn->to_deallocate--;
-            PQclear(res);
-        } else if (conn->to_prepare) {
+        if (conn->to_prepare) {
             conn->to_prepare = false;
-            conn->executing->prepared = true;
             PQclear(res);
         } else {
             take_rows(conn, res);
@@ -337,7 +338,7 @@ void luna_exchange_read(luna_conn *conn)
         return;
     if (is_too_large(conn)) {
         luna_err err;
-        too_large(conn->request, &err);
+        luna_too_large(conn->request, &err);
         luna_conn_close(conn, &err);
         return;
     }

@@ -75,6 +75,8 @@ static bool ends_transaction(const char *sql)
  * it only reads, and not inside a transaction unless it would have ended it. */
 static bool outcome_is_unknown(const luna_conn *conn, const luna_request *request)
 {
+    if (conn->lane.kind == LUNA_LANE_READS)
+        return false;
     switch (request->kind) {
     case LUNA_REQUEST_STREAM:
     case LUNA_REQUEST_FETCH:
@@ -92,9 +94,8 @@ static bool outcome_is_unknown(const luna_conn *conn, const luna_request *reques
             strcasestr(request->sql, "end") != NULL || strcasestr(request->sql, "prepare") != NULL);
 }
 
-/* The connection ends while `request` runs, `midway` if it was sent. */
-static void fail_request(const luna_conn *conn, luna_request *request, const luna_err *why,
-                         bool midway)
+void luna_conn_fail_request(const luna_conn *conn, luna_request *request, const luna_err *why,
+                            bool midway)
 {
     luna_err *err = &request->w.err;
     char sqlstate[6];
@@ -122,7 +123,8 @@ void luna_conn_close(luna_conn *conn, const luna_err *why)
     luna_loop *loop = conn->cfg->loop;
     luna_request *request = conn->request, *next = conn->next;
     luna_err err = *why;
-    bool midway = conn->state == LUNA_CONN_BUSY || conn->state == LUNA_CONN_STREAMING;
+    bool midway = conn->state == LUNA_CONN_BUSY || conn->state == LUNA_CONN_STREAMING ||
+                  conn->state == LUNA_CONN_SHARED;
     if (midway && conn->cancel == NULL && PQstatus(conn->pg) == CONNECTION_OK)
         luna_conn_cancel(conn);
 
@@ -139,11 +141,12 @@ void luna_conn_close(luna_conn *conn, const luna_err *why)
     conn_set_state(conn, LUNA_CONN_CLOSED);
 
     if (request != NULL)
-        fail_request(conn, request, &err, midway);
+        luna_conn_fail_request(conn, request, &err, midway);
     if (next != NULL) {
         next->w.conn = NULL;
         luna_waiter_finish(&next->w, why->code, why);
     }
+    luna_lane_fail(conn, &err);
     void (*closed)(luna_conn *, const luna_err *) = conn->owner->closed;
     closed(conn, &err);
     conn_free_if_unused(conn);
@@ -359,6 +362,10 @@ static void on_io(struct ev_loop *ev, ev_io *w, int revents)
     if (conn->state == LUNA_CONN_IDLE) {
         if (revents & EV_READ)
             read_idle(conn);
+        return;
+    }
+    if (conn->state == LUNA_CONN_SHARED) {
+        luna_lane_read(conn);
         return;
     }
     luna_exchange_read(conn); /* also after a write: COPY waits for room in the buffer */

@@ -1,8 +1,10 @@
 /* conn.h - one PostgreSQL connection: connect, exchange, cancel, close.  Layer: io.
  *
  * A connection runs one exchange at a time and belongs to an owner (the pool),
- * which it tells through three calls: opened, idle again, closed.  It is freed
- * by itself some time after `closed`; the owner drops its pointer there.
+ * which it tells what happens.  It is freed by itself some time after `closed`;
+ * the owner drops its pointer there.
+ *
+ * Or it is a lane (lane.h), on which statements of many tasks are under way.
  *
  * conn.c connects and closes, exchange.c asks, answer.c listens.  Everything here is called
  * from the loop's thread. */
@@ -10,6 +12,7 @@
 #define LUNA_IO_CONN_H
 
 #include "cancel.h"
+#include "lane.h"
 #include "loop.h"
 #include "request.h"
 #include "resolve.h"
@@ -21,6 +24,9 @@ typedef struct luna_conn_owner {
     void (*opened)(luna_conn *conn);                      /* ready for its first exchange */
     void (*idle)(luna_conn *conn);                        /* ready for the next one */
     void (*closed)(luna_conn *conn, const luna_err *why); /* gone, or never came up */
+    /* of lanes: this request was undone for another's sake, run it again; there is room for more */
+    void (*again)(luna_conn *conn, luna_request *request);
+    void (*progress)(luna_conn *conn);
 } luna_conn_owner;
 
 typedef struct luna_conn_config {
@@ -33,6 +39,7 @@ typedef struct luna_conn_config {
     const char *endpoint; /* "host:port", for messages */
     double connection_timeout;
     unsigned statement_cache;
+    double slow_statement; /* seconds; what takes longer leaves shared connections */
 } luna_conn_config;
 
 struct luna_conn {
@@ -54,6 +61,7 @@ struct luna_conn {
     luna_request *next;    /* of the lease; waits for an abandoned exchange to drain */
     luna_statement *executing;
     luna_wire wire; /* reads the rows of a stream */
+    luna_lane lane;
     enum {
         LUNA_CONN_RESOLVING,
         LUNA_CONN_CONNECTING,
@@ -61,15 +69,16 @@ struct luna_conn {
         LUNA_CONN_BUSY,      /* an exchange runs */
         LUNA_CONN_STREAMING, /* rows are left to fetch; reading is paused between fetches */
         LUNA_CONN_COPYING,   /* the server waits for COPY data */
+        LUNA_CONN_SHARED,    /* a lane with statements under way */
         LUNA_CONN_CLOSED,
     } state;
-    unsigned to_deallocate; /* results of DEALLOCATE to skip in this exchange */
-    bool to_prepare;        /* the next result belongs to the preparation */
-    bool pipelined;         /* this exchange ends with a sync */
-    bool copying_out;       /* what streams is COPY data */
-    bool state_changed;     /* the session is not as it was: reset before others use it */
-    bool plans_changed;     /* somebody prepared or deallocated by SQL */
-    bool resetting;         /* runs the reset; no request */
+    bool deallocating;  /* what comes first in this exchange, up to a sync of its own */
+    bool to_prepare;    /* the next result belongs to the preparation */
+    bool pipelined;     /* this exchange ends with a sync */
+    bool copying_out;   /* what streams is COPY data */
+    bool state_changed; /* the session is not as it was: reset before others use it */
+    bool plans_changed; /* somebody prepared or deallocated by SQL */
+    bool resetting;     /* runs the reset; no request */
     bool reset_failed;
     bool resend;         /* the statement was stale: prepare it anew and run it again */
     bool in_transaction; /* when the exchange began */
@@ -113,6 +122,14 @@ void luna_conn_idle_again(luna_conn *conn);
 
 /* answer.c: what conn.c hands on when the socket is readable. */
 void luna_exchange_read(luna_conn *conn);
+/* The server dropped or changed a prepared statement behind our back. */
+bool luna_is_stale_plan(const PGresult *res, const char *sqlstate);
+/* exchange.c: DEALLOCATE in the pipeline. */
+LUNA_MUSTCHECK bool luna_send_deallocate(luna_conn *conn, const luna_statement *statement);
+void luna_too_large(const luna_request *request, luna_err *err);
+/* conn.c: it ends while `request` runs, `midway` if it was sent. */
+void luna_conn_fail_request(const luna_conn *conn, luna_request *request, const luna_err *why,
+                            bool midway);
 /* Send what libpq has buffered and watch the socket accordingly; false when it is lost. */
 bool luna_conn_flush(luna_conn *conn);
 /* The connection is lost: `what` it was doing, with libpq's message. */

@@ -2,7 +2,7 @@
  *
  * Queries go through libpq's pipeline mode, so that an unprepared statement is
  * prepared and run in one round trip:
- *     [DEALLOCATE old] [PREPARE new] EXECUTE sync
+ *     [DEALLOCATE old sync] [PREPARE new] EXECUTE sync
  * A result counts only when the sync is answered: in the extended protocol the
  * server says CommandComplete before it commits, and a deferred constraint may
  * still fail after it.
@@ -20,50 +20,46 @@ static const char reset_sql[] =
     "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *;"
     "SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
 
-static void statement_name(char *name, size_t size, unsigned id)
-{
-    snprintf(name, size, "luna%u", id);
-}
-
 /* ---- sending ------------------------------------------------------------------ */
 
-static bool send_deallocate(luna_conn *conn, unsigned id)
+bool luna_send_deallocate(luna_conn *conn, const luna_statement *statement)
 {
     char sql[32];
-    snprintf(sql, sizeof(sql), "DEALLOCATE luna%u", id);
-    conn->to_deallocate++;
+    snprintf(sql, sizeof(sql), "DEALLOCATE %s", statement->name);
     return PQsendQueryParams(conn->pg, sql, 0, NULL, NULL, NULL, NULL, 0);
 }
 
 static bool send_query(luna_conn *conn, const luna_request *request)
 {
-    char name[24];
-    if (conn->statements.max == 0)
+    luna_statements *cache = &conn->statements;
+    if (cache->max == 0)
         return PQsendQueryParams(conn->pg, request->sql, request->n_params, NULL, request->values,
                                  request->lengths, request->formats, 0) &&
                PQpipelineSync(conn->pg);
-    luna_statement *st = luna_statements_find(&conn->statements, request->sql);
+    luna_statement *st = luna_statements_find(cache, request->text);
     if (st == NULL) {
-        luna_statement *old = luna_statements_oldest_if_full(&conn->statements);
+        luna_statement *old =
+            luna_statements_are_full(cache) ? luna_statements_oldest(cache) : NULL;
         /* in a failed transaction DEALLOCATE would fail too, and hide the real error */
         if (old != NULL && PQtransactionStatus(conn->pg) != PQTRANS_INERROR) {
-            if (!send_deallocate(conn, old->id))
+            /* some commands must be the first of their transaction: it gets one of its own */
+            conn->deallocating = true;
+            if (!luna_send_deallocate(conn, old) || !PQpipelineSync(conn->pg))
                 return false;
-            luna_statements_remove(&conn->statements, old);
+            luna_statements_remove(cache, old);
         }
-        st = luna_statements_add(&conn->statements, request->sql);
+        st = luna_statements_add(cache, request->text);
     }
     conn->executing = st;
-    statement_name(name, sizeof(name), st->id);
-    if (!st->prepared) {
-        conn->to_prepare = true;
-        if (!PQsendPrepare(conn->pg, name, request->sql, 0, NULL))
+    if (!st->sent) {
+        st->sent = conn->to_prepare = true;
+        if (!PQsendPrepare(conn->pg, st->name, request->sql, 0, NULL))
             return false;
     }
-    if (st->changes_state)
+    if (request->text->changes_state)
         conn->state_changed = true;
-    return PQsendQueryPrepared(conn->pg, name, request->n_params, request->values, request->lengths,
-                               request->formats, 0) &&
+    return PQsendQueryPrepared(conn->pg, st->name, request->n_params, request->values,
+                               request->lengths, request->formats, 0) &&
            PQpipelineSync(conn->pg);
 }
 
@@ -136,7 +132,8 @@ bool luna_conn_send(luna_conn *conn, luna_request *request)
     if (request->kind != LUNA_REQUEST_FETCH) /* which goes on with the exchange of its stream */
         conn->pipelined = conn->wire.on = false;
     conn->to_prepare = false;
-    conn->to_deallocate = conn->bursts = 0;
+    conn->deallocating = false;
+    conn->bursts = 0;
     conn->received = 0;
     conn->executing = NULL;
     conn->resend = conn->fatal = false;
@@ -183,6 +180,7 @@ void luna_conn_reset(luna_conn *conn)
              deallocate ? "DEALLOCATE ALL; " : "", reset_sql);
     if (deallocate)
         luna_statements_clear(&conn->statements);
+    luna_lane_leave(conn);
     conn->state_changed = conn->plans_changed = conn->resend = false;
     conn->resetting = true;
     conn->pipelined = false;
@@ -212,6 +210,10 @@ void luna_conn_abandon(luna_conn *conn)
 
 void luna_conn_expire(luna_conn *conn, luna_request *request, luna_status status)
 {
+    if (conn->state == LUNA_CONN_SHARED) {
+        luna_lane_expire(conn, request, status);
+        return;
+    }
     if (request == conn->next) { /* never sent */
         conn->next = NULL;
         request->w.conn = NULL;

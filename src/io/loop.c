@@ -18,8 +18,24 @@ static void on_prepare(struct ev_loop *ev, ev_prepare *w, int revents)
         loop->live--;
         op->done(op);
     }
-    if (luna_list_empty(&loop->ready))
+    luna_list_take(&batch, &loop->turns);
+    while (!luna_list_empty(&batch)) {
+        luna_turn *turn = LUNA_CONTAINER(batch.next, luna_turn, link);
+        luna_list_del(&turn->link);
+        turn->run(turn);
+    }
+    if (luna_list_empty(&loop->ready) && luna_list_empty(&loop->turns))
         ev_idle_stop(ev, &loop->idle);
+    else
+        ev_idle_start(ev, &loop->idle);
+}
+
+static void on_check(struct ev_loop *ev, ev_check *w, int revents)
+{
+    (void)ev;
+    (void)revents;
+    luna_loop *loop = w->data;
+    loop->now = luna_loop_clock();
 }
 
 static void on_idle(struct ev_loop *ev, ev_idle *w, int revents)
@@ -31,11 +47,17 @@ static void on_idle(struct ev_loop *ev, ev_idle *w, int revents)
 
 void luna_loop_init(luna_loop *loop)
 {
-    *loop = (luna_loop){ .ev = ev_default_loop(EVFLAG_AUTO) };
+    *loop = (luna_loop){ .ev = ev_default_loop(EVFLAG_AUTO), .now = luna_loop_clock() };
     luna_list_init(&loop->ready);
+    luna_list_init(&loop->turns);
     ev_prepare_init(&loop->prepare, on_prepare);
     loop->prepare.data = loop;
     ev_prepare_start(loop->ev, &loop->prepare);
+    ev_unref(loop->ev);
+    ev_check_init(&loop->check, on_check);
+    loop->check.data = loop;
+    ev_set_priority(&loop->check, EV_MAXPRI); /* before what goes by the clock */
+    ev_check_start(loop->ev, &loop->check);
     ev_unref(loop->ev);
     ev_idle_init(&loop->idle, on_idle);
 }
@@ -47,8 +69,16 @@ void luna_loop_deinit(luna_loop *loop)
     ev_idle_stop(loop->ev, &loop->idle);
     ev_ref(loop->ev);
     ev_prepare_stop(loop->ev, &loop->prepare);
+    ev_ref(loop->ev);
+    ev_check_stop(loop->ev, &loop->check);
     ev_loop_destroy(loop->ev);
     loop->ev = NULL;
+}
+
+void luna_loop_at_turn_end(luna_loop *loop, luna_turn *turn)
+{
+    luna_list_del(&turn->link);
+    luna_list_push(&loop->turns, &turn->link);
 }
 
 double luna_loop_clock(void)

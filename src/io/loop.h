@@ -2,7 +2,8 @@
  *
  * One loop for the process, on libev's default loop (child watchers live only
  * there).  Completions never run inside the call that started or finished the
- * operation: they are queued here and run once per loop turn, in order.
+ * operation: they are queued here and run once per loop turn, in order.  What
+ * is better done for all of them together waits for the end of the turn.
  *
  * An operation (luna_op) is embedded in whatever it belongs to.  It completes
  * exactly once; cancelling it asks for that completion, with LUNA_ECANCELED
@@ -19,10 +20,19 @@
 typedef struct luna_loop {
     struct ev_loop *ev;
     luna_list ready; /* finished operations whose `done` is still to run */
+    luna_list turns; /* luna_turn: to be run when those have */
     unsigned live;   /* operations started and not yet done */
+    double now;      /* monotonic seconds when this turn began, as libev's timers have it */
     ev_prepare prepare;
-    ev_idle idle; /* active while `ready` is not empty: the poll must not sleep */
+    ev_check check;
+    ev_idle idle; /* active while something above is left: the poll must not sleep */
 } luna_loop;
+
+/* A call at the end of the loop's turn, before it waits for events again. */
+typedef struct luna_turn {
+    luna_list link; /* in loop->turns while asked for */
+    void (*run)(struct luna_turn *turn);
+} luna_turn;
 
 typedef struct luna_op luna_op;
 struct luna_op {
@@ -38,6 +48,10 @@ struct luna_op {
 void luna_loop_init(luna_loop *loop);
 /* Runs what is ready first. */
 void luna_loop_deinit(luna_loop *loop);
+
+/* Ask for `turn` to be run once, at the end of this turn.  Any number of times; luna_list_del
+ * on the link takes it back. */
+void luna_loop_at_turn_end(luna_loop *loop, luna_turn *turn);
 
 /* Monotonic seconds, read afresh. */
 double luna_loop_clock(void);

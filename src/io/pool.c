@@ -1,4 +1,4 @@
-#include "pool.h"
+#include "pool_parts.h"
 
 #include <assert.h>
 #include <math.h>
@@ -11,22 +11,6 @@
 #define BACKOFF_MIN 0.05
 #define BACKOFF_MAX 1.0
 
-/* An idle connection untouched for this long is looked at before it is used. */
-#define STALE_CHECK_AFTER 0.02
-
-struct luna_pool {
-    luna_pool_config cfg;
-    luna_loop *loop;
-    luna_list connecting, idle, busy; /* of luna_conn.link; idle: least recently used first */
-    luna_list waiters;                /* of luna_op.link */
-    unsigned n_connecting, n_idle, n_busy, n_waiters;
-    luna_timer maintenance, retry;
-    double retry_at, backoff; /* not before, after a failed connect */
-    uint64_t random;
-    bool closing, dispatching;
-    luna_pool_stats stats;
-};
-
 static const luna_conn_owner pool_as_owner;
 
 /* splitmix64, Steele et al. 2014: good enough to spread timers */
@@ -38,13 +22,7 @@ static double pool_random(luna_pool *pool)
     return (double)((z ^ (z >> 31)) >> 11) * 0x1p-53;
 }
 
-static unsigned pool_size(const luna_pool *pool)
-{
-    return pool->n_connecting + pool->n_idle + pool->n_busy;
-}
-
-/* The one place where connections change lists. */
-static void conn_move(luna_pool *pool, luna_conn *conn, luna_list *to)
+void luna_pool_move(luna_pool *pool, luna_conn *conn, luna_list *to)
 {
     luna_list *lists[] = { &pool->connecting, &pool->idle, &pool->busy };
     unsigned *counts[] = { &pool->n_connecting, &pool->n_idle, &pool->n_busy };
@@ -61,7 +39,7 @@ static void conn_move(luna_pool *pool, luna_conn *conn, luna_list *to)
         luna_list_push(to, &conn->link);
 }
 
-static void conn_retire(luna_conn *conn, const char *why)
+void luna_pool_retire(luna_conn *conn, const char *why)
 {
     luna_err err;
     luna_err_set(&err, LUNA_ECLOSED, "%s", why);
@@ -70,10 +48,17 @@ static void conn_retire(luna_conn *conn, const char *why)
 
 /* ---- waiters ----------------------------------------------------------------- */
 
+/* Does it wait for a connection of its own? */
+static bool is_own(const luna_waiter *waiter)
+{
+    return waiter->lane == LUNA_LANE_NONE;
+}
+
 static void waiter_dequeue(luna_pool *pool, luna_waiter *waiter)
 {
     luna_list_del(&waiter->op.link);
     pool->n_waiters--;
+    pool->n_own -= is_own(waiter);
 }
 
 static void waiter_fail(luna_pool *pool, luna_waiter *waiter, const luna_err *err)
@@ -84,8 +69,11 @@ static void waiter_fail(luna_pool *pool, luna_waiter *waiter, const luna_err *er
 
 static void pool_fail_waiters(luna_pool *pool, const luna_err *err)
 {
-    LUNA_LIST_EACH (&pool->waiters, it)
-        waiter_fail(pool, LUNA_CONTAINER(it, luna_waiter, op.link), err);
+    luna_list *const queues[] = { &pool->waiters, &pool->shareable[LUNA_LANE_READS],
+                                  &pool->shareable[LUNA_LANE_WRITES] };
+    for (int i = 0; i < 3; i++)
+        LUNA_LIST_EACH (queues[i], it)
+            waiter_fail(pool, LUNA_CONTAINER(it, luna_waiter, op.link), err);
 }
 
 static void waiter_expire(luna_waiter *waiter)
@@ -103,7 +91,7 @@ static void waiter_expire(luna_waiter *waiter)
             &err, LUNA_EPOOL,
             "all %u connections of the pool are in use (%u waiting) and none came free within "
             "%.3gs",
-            pool_size(pool), pool->n_waiters, waited);
+            luna_pool_size(pool), pool->n_waiters, waited);
     else if (pool->stats.last_error[0] != '\0')
         luna_err_set(&err, LUNA_EDOWN, "no connection within %.3gs; last error: %s", waited,
                      pool->stats.last_error);
@@ -132,7 +120,9 @@ void luna_waiter_abandon(luna_waiter *waiter)
     if (waiter->op.state == LUNA_OP_PENDING && waiter->pool != NULL) {
         luna_timer_stop(waiter->op.loop, &waiter->timer);
         if (waiter->conn == NULL)
-            waiter->pool->n_waiters--;
+            waiter_dequeue(waiter->pool, waiter);
+        else if (waiter->conn->state == LUNA_CONN_SHARED)
+            luna_lane_abandon(&waiter->conn->lane, LUNA_CONTAINER(waiter, luna_request, w));
         else if (waiter->conn->next == LUNA_CONTAINER(waiter, luna_request, w))
             waiter->conn->next = NULL;
         else
@@ -157,34 +147,28 @@ static void waiter_refuse(luna_waiter *waiter, luna_status code, const char *why
     luna_waiter_finish(waiter, code, &err);
 }
 
-/* ---- dispatch ------------------------------------------------------------------ */
-
-static void pool_open_conn(luna_pool *pool)
-{
-    luna_conn *conn = luna_conn_open(&pool->cfg.conn, &pool_as_owner, pool);
-    conn_move(pool, conn, &pool->connecting);
-}
+/* ---- growing ------------------------------------------------------------------ */
 
 static void on_retry(luna_timer *timer);
 
-/* Open what the queue needs, as far as size and back-off allow. */
-static void pool_grow(luna_pool *pool)
+void luna_pool_grow(luna_pool *pool)
 {
     if (pool->closing)
         return;
-    unsigned wanted = pool->n_waiters;
+    unsigned wanted = pool->n_own + pool->wants_lane;
     unsigned held = pool->n_idle + pool->n_busy;
     if (held + wanted < pool->cfg.min_size)
         wanted = pool->cfg.min_size - held;
-    if (wanted <= pool->n_connecting || pool_size(pool) >= pool->cfg.max_size)
+    if (wanted <= pool->n_connecting || luna_pool_size(pool) >= pool->cfg.max_size)
         return;
     if (pool->retry_at > 0 && luna_loop_clock() < pool->retry_at) {
         if (pool->n_connecting == 0)
             luna_timer_start(pool->loop, &pool->retry, pool->retry_at, on_retry);
         return;
     }
-    while (pool->n_connecting < wanted && pool_size(pool) < pool->cfg.max_size) {
-        pool_open_conn(pool);
+    while (pool->n_connecting < wanted && luna_pool_size(pool) < pool->cfg.max_size) {
+        luna_conn *conn = luna_conn_open(&pool->cfg.conn, &pool_as_owner, pool);
+        luna_pool_move(pool, conn, &pool->connecting);
         if (pool->backoff > 0)
             break; /* a server that has just failed is tried with one */
     }
@@ -192,58 +176,39 @@ static void pool_grow(luna_pool *pool)
 
 static void on_retry(luna_timer *timer)
 {
-    pool_grow(LUNA_CONTAINER(timer, luna_pool, retry));
+    luna_pool_serve_soon(LUNA_CONTAINER(timer, luna_pool, retry));
 }
 
-/* The connection used last, if any is good. */
-static luna_conn *pool_take_idle(luna_pool *pool)
+/* ---- work comes in -------------------------------------------------------------- */
+
+static void pool_queue(luna_pool *pool, luna_waiter *waiter, bool first)
 {
-    while (!luna_list_empty(&pool->idle)) {
-        luna_conn *conn = LUNA_CONTAINER(pool->idle.prev, luna_conn, link);
-        if (ev_now(pool->loop->ev) - conn->idle_since < STALE_CHECK_AFTER ||
-            !luna_conn_is_stale(conn))
-            return conn;
-        conn_retire(conn, "the server closed an idle connection");
-    }
-    return NULL;
+    luna_list *queue = is_own(waiter) ? &pool->waiters : &pool->shareable[waiter->lane];
+    if (first)
+        luna_list_unshift(queue, &waiter->op.link);
+    else
+        luna_list_push(queue, &waiter->op.link);
+    pool->n_waiters++;
+    pool->n_own += is_own(waiter);
+    luna_pool_serve_soon(pool);
 }
 
-static void pool_give(luna_pool *pool, luna_conn *conn, luna_waiter *waiter)
+/* How a request may run.  Counts down what is held against its text. */
+static void choose_lane(const luna_pool *pool, luna_request *request)
 {
-    pool->stats.wait_time += luna_loop_clock() - waiter->queued;
-    conn_move(pool, conn, &pool->busy);
-    if (waiter->is_lease) {
-        conn->lease = waiter;
-        waiter->conn = conn;
-        luna_waiter_finish(waiter, LUNA_OK, NULL);
+    luna_text *text = request->text;
+    request->w.lane = LUNA_LANE_NONE;
+    if (request->kind != LUNA_REQUEST_QUERY || request->alone || !pool->cfg.pipeline ||
+        text->sharing == LUNA_SHARING_ALONE)
+        return;
+    if (text->alone_for > 0) {
+        text->alone_for--;
         return;
     }
-    luna_request *request = LUNA_CONTAINER(waiter, luna_request, w);
-    pool->stats.queries++;
-    if (!luna_conn_send(conn, request)) {
-        if (waiter->op.state == LUNA_OP_PENDING) { /* nothing was sent: it is first in line again */
-            luna_list_unshift(&pool->waiters, &waiter->op.link);
-            pool->n_waiters++;
-        }
-        conn_retire(conn, "connection lost while sending");
-    }
-}
-
-/* A connection that turns out to be lost here reports back to the pool, which
- * dispatches: that is left to the loop under way. */
-static void pool_dispatch(luna_pool *pool)
-{
-    if (pool->dispatching)
-        return;
-    pool->dispatching = true;
-    luna_conn *conn;
-    while (!luna_list_empty(&pool->waiters) && (conn = pool_take_idle(pool)) != NULL) {
-        luna_waiter *waiter = LUNA_CONTAINER(pool->waiters.next, luna_waiter, op.link);
-        waiter_dequeue(pool, waiter);
-        pool_give(pool, conn, waiter);
-    }
-    pool->dispatching = false;
-    pool_grow(pool);
+    request->w.lane = text->sharing == LUNA_SHARING_BATCH ? LUNA_LANE_READS : LUNA_LANE_WRITES;
+    request->solo |= !pool->cfg.read_batches || text->solo_for > 0;
+    if (text->solo_for > 0)
+        text->solo_for--;
 }
 
 static void pool_enqueue(luna_pool *pool, luna_waiter *waiter)
@@ -258,27 +223,26 @@ static void pool_enqueue(luna_pool *pool, luna_waiter *waiter)
         return;
     }
     unsigned room = pool->cfg.max_size - pool->n_idle - pool->n_busy; /* may still be opened */
-    if (pool->n_waiters >= pool->cfg.max_waiters + room && luna_list_empty(&pool->idle)) {
+    if (pool->n_waiters >= pool->cfg.max_waiters + room + pool->n_idle) {
         luna_err err;
         luna_err_set(&err, LUNA_EPOOL, "%u are waiting for a connection already (max_waiters)",
                      pool->n_waiters);
         luna_waiter_finish(waiter, LUNA_EPOOL, &err);
         return;
     }
-    luna_list_push(&pool->waiters, &waiter->op.link);
-    pool->n_waiters++;
-    pool_dispatch(pool);
+    pool_queue(pool, waiter, false);
 }
 
 void luna_pool_submit(luna_pool *pool, luna_request *request)
 {
-    request->w.queued = luna_loop_clock();
+    choose_lane(pool, request);
     pool_enqueue(pool, &request->w);
 }
 
 void luna_pool_acquire(luna_pool *pool, luna_lease *lease)
 {
     lease->w.is_lease = true;
+    lease->w.lane = LUNA_LANE_NONE;
     lease->w.queued = luna_loop_clock();
     lease->lost = (luna_err){ 0 };
     pool_enqueue(pool, &lease->w);
@@ -288,7 +252,6 @@ void luna_lease_submit(luna_lease *lease, luna_request *request)
 {
     luna_conn *conn = lease->w.conn;
     luna_pool *pool = lease->w.pool;
-    request->w.queued = luna_loop_clock();
     request->w.pool = pool;
     if (conn == NULL) {
         if (lease->lost.code != LUNA_OK)
@@ -340,7 +303,7 @@ void luna_lease_release(luna_lease *lease)
     else if (conn->state == LUNA_CONN_STREAMING)
         luna_conn_abandon(conn);
     else if (conn->state == LUNA_CONN_COPYING || conn->request != NULL)
-        conn_retire(conn, "given back in the middle of an exchange");
+        luna_pool_retire(conn, "given back in the middle of an exchange");
     /* otherwise it drains, and is idle later */
 }
 
@@ -348,7 +311,7 @@ void luna_lease_discard(luna_lease *lease, const char *why)
 {
     luna_conn *conn = lease_end(lease);
     if (conn != NULL)
-        conn_retire(conn, why);
+        luna_pool_retire(conn, why);
 }
 
 /* ---- what connections report ------------------------------------------------------ */
@@ -358,6 +321,12 @@ static bool is_expired(const luna_conn *conn, double now)
     return conn->expires_at > 0 && now >= conn->expires_at;
 }
 
+void luna_pool_reset(luna_pool *pool, luna_conn *conn)
+{
+    pool->n_lanes -= conn->lane.kind != LUNA_LANE_NONE;
+    luna_conn_reset(conn);
+}
+
 static void pool_on_idle(luna_conn *conn)
 {
     luna_pool *pool = conn->owner_data;
@@ -365,15 +334,15 @@ static void pool_on_idle(luna_conn *conn)
         return;
     if (conn->state_changed || conn->plans_changed ||
         PQtransactionStatus(conn->pg) != PQTRANS_IDLE) {
-        luna_conn_reset(conn);
+        luna_pool_reset(pool, conn);
         return;
     }
     conn->idle_since = ev_now(pool->loop->ev);
-    conn_move(pool, conn, &pool->idle);
+    luna_pool_move(pool, conn, &pool->idle);
     if (is_expired(conn, luna_loop_clock()))
-        conn_retire(conn, "max_lifetime");
+        luna_pool_retire(conn, "max_lifetime");
     else
-        pool_dispatch(pool);
+        luna_pool_serve_soon(pool);
 }
 
 static void pool_on_opened(luna_conn *conn)
@@ -393,7 +362,8 @@ static void pool_on_closed(luna_conn *conn, const luna_err *why)
 {
     luna_pool *pool = conn->owner_data;
     bool never_opened = conn->owner_list == &pool->connecting;
-    conn_move(pool, conn, NULL);
+    luna_pool_move(pool, conn, NULL);
+    pool->n_lanes -= conn->lane.kind != LUNA_LANE_NONE;
     if (conn->lease != NULL) {
         luna_lease *lease = LUNA_CONTAINER(conn->lease, luna_lease, w);
         lease->w.conn = NULL;
@@ -410,13 +380,31 @@ static void pool_on_closed(luna_conn *conn, const luna_err *why)
         if (pool->n_idle + pool->n_busy == 0 && pool->n_connecting == 0)
             pool_fail_waiters(pool, why);
     }
-    pool_dispatch(pool);
+    luna_pool_serve_soon(pool);
+}
+
+static void pool_on_again(luna_conn *conn, luna_request *request)
+{
+    luna_pool *pool = conn->owner_data;
+    pool->stats.reruns++;
+    choose_lane(pool, request);
+    pool_queue(pool, &request->w, true);
+}
+
+static void pool_on_progress(luna_conn *conn)
+{
+    luna_pool *pool = conn->owner_data;
+    conn->lane.closing |= is_expired(conn, pool->loop->now);
+    if (pool->n_waiters > 0)
+        luna_pool_serve_soon(pool);
 }
 
 static const luna_conn_owner pool_as_owner = {
     .opened = pool_on_opened,
     .idle = pool_on_idle,
     .closed = pool_on_closed,
+    .again = pool_on_again,
+    .progress = pool_on_progress,
 };
 
 /* ---- upkeep, life and death ---------------------------------------------------------- */
@@ -441,12 +429,12 @@ static void on_maintenance(luna_timer *timer)
     LUNA_LIST_EACH (&pool->idle, it) {
         luna_conn *conn = LUNA_CONTAINER(it, luna_conn, link);
         if (is_expired(conn, now))
-            conn_retire(conn, "max_lifetime");
-        else if (pool->cfg.idle_timeout > 0 && pool_size(pool) > pool->cfg.min_size &&
+            luna_pool_retire(conn, "max_lifetime");
+        else if (pool->cfg.idle_timeout > 0 && luna_pool_size(pool) > pool->cfg.min_size &&
                  cached - conn->idle_since >= pool->cfg.idle_timeout)
-            conn_retire(conn, "idle_timeout");
+            luna_pool_retire(conn, "idle_timeout");
     }
-    pool_grow(pool);
+    luna_pool_grow(pool);
     schedule_maintenance(pool);
 }
 
@@ -461,18 +449,22 @@ luna_pool *luna_pool_new(const luna_pool_config *cfg)
     luna_list_init(&pool->idle);
     luna_list_init(&pool->busy);
     luna_list_init(&pool->waiters);
+    luna_list_init(&pool->shareable[LUNA_LANE_READS]);
+    luna_list_init(&pool->shareable[LUNA_LANE_WRITES]);
+    luna_list_init(&pool->turn.link);
+    pool->turn.run = luna_pool_serve;
     double seed = luna_loop_clock();
     memcpy(&pool->random, &seed, sizeof(seed));
     pool->random ^= (uint64_t)(uintptr_t)pool;
     schedule_maintenance(pool);
-    pool_grow(pool);
+    luna_pool_grow(pool);
     return pool;
 }
 
 static void close_list(luna_list *list)
 {
     LUNA_LIST_EACH (list, it)
-        conn_retire(LUNA_CONTAINER(it, luna_conn, link), "the pool was closed");
+        luna_pool_retire(LUNA_CONTAINER(it, luna_conn, link), "the pool was closed");
 }
 
 void luna_pool_free(luna_pool *pool)
@@ -482,10 +474,12 @@ void luna_pool_free(luna_pool *pool)
     pool->closing = true;
     luna_timer_stop(pool->loop, &pool->maintenance);
     luna_timer_stop(pool->loop, &pool->retry);
+    luna_timer_stop(pool->loop, &pool->patience);
     pool_fail_waiters(pool, &err);
     close_list(&pool->busy);
     close_list(&pool->idle);
     close_list(&pool->connecting);
+    luna_list_del(&pool->turn.link);
     const luna_pool_config *cfg = &pool->cfg;
     for (int i = 0; cfg->conn.keywords[i] != NULL; i++) {
         char *value = (char *)(uintptr_t)cfg->conn.values[i];
@@ -503,11 +497,12 @@ void luna_pool_free(luna_pool *pool)
 void luna_pool_get_stats(const luna_pool *pool, luna_pool_stats *stats)
 {
     *stats = pool->stats;
-    stats->size = pool_size(pool);
+    stats->size = luna_pool_size(pool);
     stats->used = pool->n_busy;
     stats->idle = pool->n_idle;
     stats->connecting = pool->n_connecting;
     stats->waiting = pool->n_waiters;
+    stats->lanes = pool->n_lanes;
     stats->max_size = pool->cfg.max_size;
     stats->min_size = pool->cfg.min_size;
 }

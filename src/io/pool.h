@@ -1,8 +1,9 @@
 /* pool.h - the connections to one endpoint.  Layer: io.
  *
  * Work queues first come, first served; connections are reused last in, first
- * out, so that those not needed grow old and are closed.  A pool never waits
- * for another one.  What it says of itself is in luna_pool_stats. */
+ * out, so that those not needed grow old and are closed.  Statements that may do
+ * so share connections (lane.h).  A pool never waits for another one.  What it
+ * says of itself is in luna_pool_stats. */
 #ifndef LUNA_IO_POOL_H
 #define LUNA_IO_POOL_H
 
@@ -12,12 +13,16 @@ typedef struct luna_pool_config {
     luna_conn_config conn; /* the pool owns keywords, values, host and endpoint */
     unsigned max_size, min_size, max_waiters;
     double idle_timeout, max_lifetime; /* seconds; 0 is for ever */
+    bool pipeline, read_batches;       /* share connections; and Syncs, of reads */
 } luna_pool_config;
 
 typedef struct luna_pool_stats {
     unsigned size, used, idle, connecting, waiting, max_size, min_size;
+    unsigned lanes; /* connections that are shared */
     uint64_t queries, errors, connects, connect_failures;
-    double wait_time; /* seconds that work has waited for connections, in all */
+    uint64_t shared, batched, batches; /* statements on lanes, in batches; those */
+    uint64_t reruns;                   /* for the sake of others on a shared connection */
+    double wait_time;                  /* seconds that work has waited for connections, in all */
     char last_error[256];
 } luna_pool_stats;
 
@@ -34,8 +39,8 @@ luna_pool *luna_pool_new(const luna_pool_config *cfg);
  * their connection. */
 void luna_pool_free(luna_pool *pool);
 
-/* Run a request on any connection.  w.op must have been started (luna_op_start)
- * and completes through the loop; on failure w.err says why. */
+/* Run a request on any connection.  w.op must have been started (luna_op_start), w.queued
+ * set; it completes through the loop; on failure w.err says why. */
 void luna_pool_submit(luna_pool *pool, luna_request *request);
 
 /* Wait for a connection; the same op rules.  On LUNA_OK lease->w.conn is set. */

@@ -13,6 +13,7 @@
 #include "buf.h"
 #include "loop.h"
 #include "rows.h"
+#include "text.h"
 #include "timer.h"
 
 typedef struct luna_conn luna_conn;
@@ -22,12 +23,13 @@ typedef struct luna_waiter {
     luna_op op; /* op.link: in the pool's queue while it waits there */
     luna_timer timer;
     double deadline;    /* luna_loop_clock; 0 is none */
-    double queued;      /* when it was handed in */
+    double queued;      /* when it was handed in; set by the caller */
     luna_pool *pool;    /* while pending */
     luna_conn *conn;    /* the connection it has; NULL while it waits */
     luna_err err;       /* when op.status is not LUNA_OK */
     uint64_t *failures; /* counts failed waiters, while it is set */
     bool is_lease;
+    unsigned lane; /* a luna_lane_kind: the lanes that it waits for */
 } luna_waiter;
 
 typedef enum luna_request_kind {
@@ -45,7 +47,8 @@ typedef enum luna_request_kind {
 typedef struct luna_request {
     luna_waiter w;
     luna_request_kind kind;
-    const char *sql;
+    const char *sql; /* of QUERY: text->sql */
+    luna_text *text; /* QUERY only */
     int n_params;
     const char *const *values; /* text or, where formats[i] is 1, binary; NULL is NULL */
     const int *lengths;
@@ -54,8 +57,13 @@ typedef struct luna_request {
     size_t n_bytes;
     size_t max_bytes;   /* of a buffered result */
     bool read_only;     /* losing it midway leaves no doubt about an outcome */
+    bool alone;         /* not on a shared connection */
+    bool solo;          /* not in a batch */
     bool resent;        /* a stale prepared statement was replaced once */
     bool expired;       /* the deadline passed; waiting for the server's last word */
+    unsigned reruns;    /* for the sake of others on a shared connection */
+    unsigned step;      /* where it is on its lane */
+    double answered;    /* luna_loop_clock, when the answer was complete */
     PGresult *result;   /* the result, or the server's error; the caller clears it */
     luna_rows *rows;    /* STREAM, FETCH: where rows go; the caller's */
     luna_buf *received; /* COPY_READ: the same */

@@ -1,11 +1,8 @@
 #include "statements.h"
 
-#include <ctype.h>
+#include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <strings.h>
-
-#include "hash.h"
 
 void luna_statements_init(luna_statements *cache, unsigned max)
 {
@@ -24,21 +21,17 @@ void luna_statements_deinit(luna_statements *cache)
     free(cache->slots);
 }
 
-static uint64_t hash_text(const char *sql)
+/* Texts are known by their address; Fibonacci hashing, Knuth vol. 3, 6.4. */
+static luna_statement **slot_of(const luna_statements *cache, const luna_text *text)
 {
-    return luna_hash_bytes(sql, strlen(sql), 0);
+    uint64_t hash = (uint64_t)(uintptr_t)text * UINT64_C(0x9e3779b97f4a7c15);
+    return &cache->slots[(hash >> 32) & (cache->n_slots - 1)];
 }
 
-static luna_statement **slot_of(const luna_statements *cache, uint64_t hash)
+luna_statement *luna_statements_find(luna_statements *cache, const luna_text *text)
 {
-    return &cache->slots[hash & (cache->n_slots - 1)];
-}
-
-luna_statement *luna_statements_find(luna_statements *cache, const char *sql)
-{
-    uint64_t hash = hash_text(sql);
-    for (luna_statement *st = *slot_of(cache, hash); st != NULL; st = st->chain) {
-        if (st->hash == hash && strcmp(st->sql, sql) == 0) {
+    for (luna_statement *st = *slot_of(cache, text); st != NULL; st = st->chain) {
+        if (st->text == text) {
             luna_list_del(&st->recent);
             luna_list_push(&cache->recent, &st->recent);
             return st;
@@ -47,38 +40,14 @@ luna_statement *luna_statements_find(luna_statements *cache, const char *sql)
     return NULL;
 }
 
-static bool is_word_char(char c)
-{
-    return isalnum((unsigned char)c) || c == '_';
-}
-
-static bool has_word(const char *sql, const char *word)
-{
-    size_t len = strlen(word);
-    for (const char *p = sql; (p = strcasestr(p, word)) != NULL; p += len)
-        if ((p == sql || !is_word_char(p[-1])) && !is_word_char(p[len]))
-            return true;
-    return false;
-}
-
-/* What stays with the session and cannot be told from a command tag.  Too much
- * costs a reset of the session, too little would leak it to the next user. */
-static bool text_changes_state(const char *sql)
-{
-    return strcasestr(sql, "set_config") != NULL || strcasestr(sql, "advisory") != NULL ||
-           has_word(sql, "temp") || has_word(sql, "temporary") || has_word(sql, "pg_temp") ||
-           has_word(sql, "hold");
-}
-
-luna_statement *luna_statements_add(luna_statements *cache, const char *sql)
+luna_statement *luna_statements_add(luna_statements *cache, luna_text *text)
 {
     luna_statement *st = calloc(1, sizeof(*st));
-    if (st == NULL || (st->sql = strdup(sql)) == NULL)
+    if (st == NULL)
         abort();
-    st->hash = hash_text(sql);
-    st->id = ++cache->next_id;
-    st->changes_state = text_changes_state(sql);
-    luna_statement **slot = slot_of(cache, st->hash);
+    st->text = luna_text_ref(text);
+    snprintf(st->name, sizeof(st->name), "luna%u", ++cache->next_id);
+    luna_statement **slot = slot_of(cache, text);
     st->chain = *slot;
     *slot = st;
     luna_list_push(&cache->recent, &st->recent);
@@ -86,27 +55,53 @@ luna_statement *luna_statements_add(luna_statements *cache, const char *sql)
     return st;
 }
 
-luna_statement *luna_statements_oldest_if_full(luna_statements *cache)
+bool luna_statements_are_full(const luna_statements *cache)
 {
-    if (cache->count < cache->max || luna_list_empty(&cache->recent))
-        return NULL;
-    return LUNA_CONTAINER(cache->recent.next, luna_statement, recent);
+    return cache->count >= cache->max;
+}
+
+luna_statement *luna_statements_oldest(const luna_statements *cache)
+{
+    for (luna_list *it = cache->recent.next; it != &cache->recent; it = it->next) {
+        luna_statement *st = LUNA_CONTAINER(it, luna_statement, recent);
+        if (st->users == 0)
+            return st;
+    }
+    return NULL;
+}
+
+static void statement_free_if_unused(luna_statement *st)
+{
+    if (!st->forgotten || st->users > 0)
+        return;
+    luna_text_unref(st->text);
+    free(st);
 }
 
 void luna_statements_remove(luna_statements *cache, luna_statement *statement)
 {
-    luna_statement **at = slot_of(cache, statement->hash);
+    if (statement->forgotten)
+        return;
+    luna_statement **at = slot_of(cache, statement->text);
     while (*at != statement)
         at = &(*at)->chain;
     *at = statement->chain;
     luna_list_del(&statement->recent);
     cache->count--;
-    free(statement->sql);
-    free(statement);
+    statement->forgotten = true;
+    statement_free_if_unused(statement);
 }
 
 void luna_statements_clear(luna_statements *cache)
 {
     LUNA_LIST_EACH (&cache->recent, it)
         luna_statements_remove(cache, LUNA_CONTAINER(it, luna_statement, recent));
+}
+
+void luna_statement_release(luna_statement *statement)
+{
+    if (statement == NULL)
+        return;
+    statement->users--;
+    statement_free_if_unused(statement);
 }

@@ -6,18 +6,19 @@
 #define LUNA_IO_STATEMENTS_H
 
 #include <stdbool.h>
-#include <stdint.h>
 
 #include "list.h"
+#include "text.h"
 
 typedef struct luna_statement {
     luna_list recent; /* most recently used last */
     struct luna_statement *chain;
-    uint64_t hash;
-    unsigned id;        /* its name on the server is "luna<id>" */
-    bool prepared;      /* the server has confirmed it */
-    bool changes_state; /* its text names something that outlives the transaction */
-    char *sql;
+    luna_text *text;
+    char name[16];  /* on the server */
+    bool sent;      /* the server has been asked to prepare it */
+    bool prepared;  /* and has confirmed it */
+    bool forgotten; /* out of the table; freed when `users` is 0 */
+    unsigned users; /* executions in flight */
 } luna_statement;
 
 typedef struct luna_statements {
@@ -30,16 +31,21 @@ typedef struct luna_statements {
 void luna_statements_init(luna_statements *cache, unsigned max);
 void luna_statements_deinit(luna_statements *cache);
 
-/* The entry for `sql`, now the most recent; NULL when there is none. */
-luna_statement *luna_statements_find(luna_statements *cache, const char *sql);
+/* The entry for `text`, now the most recent; NULL when there is none. */
+luna_statement *luna_statements_find(luna_statements *cache, const luna_text *text);
 
-/* A new entry, not yet prepared.  `sql` is copied.  The caller evicts first when full. */
-luna_statement *luna_statements_add(luna_statements *cache, const char *sql);
+/* A new entry, not yet prepared.  The caller evicts first when full. */
+luna_statement *luna_statements_add(luna_statements *cache, luna_text *text);
 
-/* The least recently used entry when the cache is full, otherwise NULL. */
-luna_statement *luna_statements_oldest_if_full(luna_statements *cache);
+bool luna_statements_are_full(const luna_statements *cache);
 
-/* Forget an entry, or all. */
+/* The least recently used entry that is not in flight; NULL when there is none. */
+luna_statement *luna_statements_oldest(const luna_statements *cache);
+
+/* Forget an entry, or all.  Those in flight live on until they are released. */
 void luna_statements_remove(luna_statements *cache, luna_statement *statement);
 void luna_statements_clear(luna_statements *cache);
+
+/* An execution has ended.  NULL is allowed. */
+void luna_statement_release(luna_statement *statement);
 #endif

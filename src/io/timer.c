@@ -5,7 +5,7 @@ static void on_timer(struct ev_loop *ev, ev_timer *w, int revents)
     (void)revents;
     luna_timer *timer = LUNA_CONTAINER(w, luna_timer, ev);
     double left = timer->deadline - luna_loop_clock();
-    if (left > 1e-4) {
+    if (left > 1e-4) { /* what libev took for the time was not quite ours */
         ev_timer_set(w, left, 0.);
         ev_timer_start(ev, w);
         return;
@@ -21,7 +21,7 @@ void luna_timer_start(luna_loop *loop, luna_timer *timer, double deadline,
         return;
     timer->deadline = deadline;
     timer->expired = expired;
-    double left = deadline - luna_loop_clock();
+    double left = deadline - loop->now; /* libev adds it to the same moment */
     ev_timer_init(&timer->ev, on_timer, left > 0 ? left : 0., 0.);
     ev_timer_start(loop->ev, &timer->ev);
 }

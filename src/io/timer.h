@@ -1,7 +1,7 @@
 /* timer.h - a timer with an absolute deadline on the monotonic clock.  Layer: io.
  *
- * libev counts from its cached time, which is old by however long this loop
- * turn has run, so that its timers may fire early; this one never does. */
+ * libev counts from the time when its loop turn began.  So does this one, but
+ * it looks at the clock before it fires: never early. */
 #ifndef LUNA_IO_TIMER_H
 #define LUNA_IO_TIMER_H
 

@@ -21,11 +21,16 @@ double luna_opt_deadline(lua_State *L, int idx);
 /* Push a new request. */
 luna_request_handle *luna_request_push(lua_State *L, luna_request_kind kind);
 
-/* Push a request made of the arguments from `idx` on: sql, params, deadline,
- * read_only, max_bytes.  NULL with `err` filled when there are too many
- * parameters; raises for wrong types. */
+/* Push a new request made of the arguments from `idx` on: sql, params, deadline.  NULL with
+ * `err` filled when there are too many parameters; raises for wrong types. */
 luna_request_handle *luna_request_make(lua_State *L, int idx, luna_request_kind kind,
                                        luna_err *err);
+
+/* Fill the request at index 2, used before or new, with the arguments after it: text (of QUERY)
+ * or sql (of SIMPLE), params, started, deadline, read_only, max_bytes, alone.  Leaves the request
+ * on top; otherwise as luna_request_make. */
+luna_request_handle *luna_request_fill(lua_State *L, luna_err *err);
+int luna_request_new(lua_State *L);
 
 /* Hand the request, which is on top of L, in and park on it; to be returned by
  * the binding.  In a cancelled task nothing is sent. */

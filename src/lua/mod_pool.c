@@ -9,6 +9,7 @@
 #include "bind.h"
 #include "handles.h"
 #include "runtime.h"
+#include "shape.h"
 
 #define POOL_TYPE "lunashard.pool"
 
@@ -35,6 +36,14 @@ static double number_field(lua_State *L, int idx, const char *name)
 {
     lua_getfield(L, idx, name);
     double v = lua_tonumber(L, -1);
+    lua_pop(L, 1);
+    return v;
+}
+
+static bool bool_field(lua_State *L, int idx, const char *name)
+{
+    lua_getfield(L, idx, name);
+    bool v = lua_toboolean(L, -1);
     lua_pop(L, 1);
     return v;
 }
@@ -82,7 +91,8 @@ static luna_status start_services(luna_err *err)
 /*** Make a pool. Checked and called by `lunashard.pool`.
 @function new
 @tparam table options `host endpoint max_size min_size max_waiters connection_timeout
-  idle_timeout max_lifetime statement_cache`, and `conninfo`: libpq parameters as strings
+  idle_timeout max_lifetime statement_cache slow_statement pipeline read_batches`, and `conninfo`:
+libpq parameters as strings
 @treturn[1] userdata
 @treturn[2] nil
 @treturn[2] lunashard.error */
@@ -116,12 +126,15 @@ static int pool_new(lua_State *L)
             .canceler = luna_rt.canceler,
             .connection_timeout = number_field(L, 1, "connection_timeout"),
             .statement_cache = (unsigned)number_field(L, 1, "statement_cache"),
+            .slow_statement = number_field(L, 1, "slow_statement"),
         },
         .max_size = (unsigned)number_field(L, 1, "max_size"),
         .min_size = (unsigned)number_field(L, 1, "min_size"),
         .max_waiters = (unsigned)number_field(L, 1, "max_waiters"),
         .idle_timeout = number_field(L, 1, "idle_timeout"),
         .max_lifetime = number_field(L, 1, "max_lifetime"),
+        .pipeline = bool_field(L, 1, "pipeline"),
+        .read_batches = bool_field(L, 1, "read_batches"),
     };
     cfg.conn.host = string_field(L, 1, "host");
     cfg.conn.endpoint = string_field(L, 1, "endpoint");
@@ -132,13 +145,15 @@ static int pool_new(lua_State *L)
 
 /*** Run a statement in autocommit. Yields; called through `lunashard.pool`.
 @function pool:execute
-@string sql
+@tparam userdata request
+@tparam userdata|string text a string goes by the simple protocol, without parameters
 @tparam ?table params
+@number started when the caller was called, on the clock of `lunashard.now`
 @tparam ?number deadline
 @tparam ?boolean read_only
 @tparam ?number max_bytes of the result
-@tparam ?boolean simple the simple protocol, without parameters
-@treturn[1] userdata request, to be asked with `take`
+@tparam ?boolean alone not on a shared connection
+@treturn[1] userdata the request, to be asked with `answer`
 @treturn[2] nil
 @treturn[2] lunashard.error */
 static int pool_execute(lua_State *L)
@@ -147,8 +162,7 @@ static int pool_execute(lua_State *L)
     luna_pool *pool = check_pool(L);
     if (pool == NULL)
         return closed_error(L);
-    luna_request_kind kind = lua_toboolean(L, 7) ? LUNA_REQUEST_SIMPLE : LUNA_REQUEST_QUERY;
-    luna_request_handle *handle = luna_request_make(L, 2, kind, &err);
+    luna_request_handle *handle = luna_request_fill(L, &err);
     if (handle == NULL)
         return luna_push_err(L, &err);
     return luna_request_park_on_pool(L, &handle->request, pool);
@@ -174,7 +188,7 @@ static int pool_acquire(lua_State *L)
 /*** What the pool is doing.
 @function pool:stats
 @treturn ?table `size used idle connecting waiting max_size min_size queries errors connects
-  connect_failures wait_time last_error`; nil when closed */
+  connect_failures wait_time lanes shared batched batches reruns last_error`; nil when closed */
 static int pool_stats(lua_State *L)
 {
     luna_pool *pool = check_pool(L);
@@ -198,8 +212,13 @@ static int pool_stats(lua_State *L)
         { "connects", (double)stats.connects },
         { "connect_failures", (double)stats.connect_failures },
         { "wait_time", stats.wait_time },
+        { "lanes", stats.lanes },
+        { "shared", (double)stats.shared },
+        { "batched", (double)stats.batched },
+        { "batches", (double)stats.batches },
+        { "reruns", (double)stats.reruns },
     };
-    lua_createtable(L, 0, 16);
+    lua_createtable(L, 0, 24);
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
         lua_pushnumber(L, fields[i].value);
         lua_setfield(L, -2, fields[i].name);
@@ -251,11 +270,14 @@ int luaopen_lunashard_core_pool(lua_State *L)
     static const luaL_Reg functions[] = {
         { "new", pool_new },
         { "bytea", new_bytea },
+        { "request", luna_request_new },
+        { "text", luna_shape_new_text },
         { NULL, NULL },
     };
     luna_bind_type(L, POOL_TYPE, pool_methods, pool_meta);
     luna_lease_register(L);
     luna_request_register(L);
+    luna_shape_register(L);
     luna_bind_type(L, LUNA_BYTEA_TYPE, no_methods, NULL);
     lua_newtable(L);
     luaL_register(L, NULL, functions);

@@ -67,8 +67,7 @@ static int lease_execute(lua_State *L)
 {
     luna_err err;
     luna_lease *lease = check_lease(L);
-    luna_request_kind kind = lua_toboolean(L, 7) ? LUNA_REQUEST_SIMPLE : LUNA_REQUEST_QUERY;
-    luna_request_handle *handle = luna_request_make(L, 2, kind, &err);
+    luna_request_handle *handle = luna_request_fill(L, &err);
     if (handle == NULL)
         return luna_push_err(L, &err);
     return luna_request_park_on_lease(L, &handle->request, lease);
@@ -120,6 +119,7 @@ static int lease_fetch(lua_State *L)
     luna_request *request = &luna_request_push(L, LUNA_REQUEST_FETCH)->request;
     request_into(L, request, 2);
     request->read_only = true;
+    request->w.queued = luna_loop_clock();
     request->w.deadline = deadline;
     return luna_request_park_on_lease(L, request, lease);
 }
@@ -213,6 +213,7 @@ static int lease_copy_write(lua_State *L)
     }
     request->bytes = handle->bytes.data;
     request->n_bytes = handle->bytes.len;
+    request->w.queued = luna_loop_clock();
     request->w.deadline = deadline;
     return luna_request_park_on_lease(L, request, lease);
 }
@@ -234,6 +235,7 @@ static int lease_copy_end(lua_State *L)
         luna_buf_add(&handle->bytes, reason, len + 1);
         handle->request.bytes = handle->bytes.data;
     }
+    handle->request.w.queued = luna_loop_clock();
     handle->request.w.deadline = deadline;
     return luna_request_park_on_lease(L, &handle->request, lease);
 }

@@ -7,6 +7,7 @@
 #include "bind.h"
 #include "handles.h"
 #include "runtime.h"
+#include "shape.h"
 
 #define REQUEST_TYPE "lunashard.request"
 
@@ -27,32 +28,99 @@ double luna_opt_deadline(lua_State *L, int idx)
     return deadline;
 }
 
-/* Arguments from `idx` on: sql, params, deadline, read_only, max_bytes.  Leaves
- * the request on top; returns NULL with `err` filled when params are too many. */
-luna_request_handle *luna_request_make(lua_State *L, int idx, luna_request_kind kind, luna_err *err)
+static luna_status set_params(lua_State *L, luna_request_handle *handle, int idx, luna_err *err)
 {
-    size_t len;
-    const char *sql = luaL_checklstring(L, idx, &len);
-    double deadline = luna_opt_deadline(L, idx + 2);
-    int read_only = lua_toboolean(L, idx + 3);
-    double max_bytes = luaL_optnumber(L, idx + 4, 0);
-    if (!lua_isnoneornil(L, idx + 1))
-        luaL_checktype(L, idx + 1, LUA_TTABLE);
-    luaL_argcheck(L, strlen(sql) == len, idx, "SQL cannot hold a NUL byte");
-    luna_task_check(L, "execute");
-    luna_request_handle *handle = luna_request_push(L, kind);
     luna_request *request = &handle->request;
-    if (luna_params_encode(L, idx + 1, &handle->params, err) != LUNA_OK)
-        return NULL;
-    luna_buf_add(&handle->bytes, sql, len + 1);
-    request->sql = handle->bytes.data;
+    luna_status status = luna_params_encode(L, idx, &handle->params, err);
     request->n_params = handle->params.n;
     request->values = handle->params.values;
     request->lengths = handle->params.lengths;
     request->formats = handle->params.formats;
+    return status;
+}
+
+static void set_sql(lua_State *L, luna_request_handle *handle, int idx)
+{
+    size_t len;
+    const char *sql = lua_tolstring(L, idx, &len);
+    luna_buf_add(&handle->bytes, sql, len + 1);
+    handle->request.sql = handle->bytes.data;
+}
+
+static void check_sql(lua_State *L, int idx)
+{
+    size_t len;
+    const char *sql = luaL_checklstring(L, idx, &len);
+    luaL_argcheck(L, strlen(sql) == len, idx, "SQL cannot hold a NUL byte");
+}
+
+static void check_params(lua_State *L, int idx)
+{
+    if (!lua_isnoneornil(L, idx))
+        luaL_checktype(L, idx, LUA_TTABLE);
+}
+
+luna_request_handle *luna_request_make(lua_State *L, int idx, luna_request_kind kind, luna_err *err)
+{
+    double deadline = luna_opt_deadline(L, idx + 2);
+    check_sql(L, idx);
+    check_params(L, idx + 1);
+    luna_task_check(L, "execute");
+    luna_request_handle *handle = luna_request_push(L, kind);
+    if (set_params(L, handle, idx + 1, err) != LUNA_OK)
+        return NULL;
+    set_sql(L, handle, idx);
+    handle->request.w.queued = luna_loop_clock();
+    handle->request.w.deadline = deadline;
+    return handle;
+}
+
+/* What a request keeps for its next use is bounded. */
+static void reuse(luna_request_handle *handle)
+{
+    const size_t most = 64 << 10;
+    luna_buf *const bufs[] = { &handle->params.bytes, &handle->params.arrays,
+                               &handle->params.scratch, &handle->bytes };
+    for (size_t i = 0; i < sizeof(bufs) / sizeof(bufs[0]); i++) {
+        if (bufs[i]->cap > most)
+            luna_buf_deinit(bufs[i]);
+        else
+            luna_buf_clear(bufs[i]);
+    }
+    luna_text_unref(handle->request.text);
+    luna_request_deinit(&handle->request);
+    memset(&handle->request, 0, sizeof(handle->request));
+}
+
+luna_request_handle *luna_request_fill(lua_State *L, luna_err *err)
+{
+    luna_request_handle *handle = luaL_checkudata(L, 2, REQUEST_TYPE);
+    luna_text *text = luna_shape_opt_text(L, 3);
+    double started = luaL_checknumber(L, 5), deadline = luna_opt_deadline(L, 6);
+    if (text == NULL)
+        check_sql(L, 3);
+    check_params(L, 4);
+    luna_task_check(L, "execute");
+    if (handle->request.w.op.state != LUNA_OP_IDLE)
+        luaL_error(L, "the request is under way");
+    reuse(handle);
+    luna_request *request = &handle->request;
+    if (set_params(L, handle, 4, err) != LUNA_OK)
+        return NULL;
+    if (text != NULL) {
+        request->kind = LUNA_REQUEST_QUERY;
+        request->text = luna_text_ref(text);
+        request->sql = text->sql;
+    } else {
+        request->kind = LUNA_REQUEST_SIMPLE;
+        set_sql(L, handle, 3);
+    }
+    request->w.queued = started;
     request->w.deadline = deadline;
-    request->read_only = read_only;
-    request->max_bytes = (size_t)max_bytes;
+    request->read_only = lua_toboolean(L, 7);
+    request->max_bytes = (size_t)lua_tonumber(L, 8);
+    request->alone = lua_toboolean(L, 9);
+    lua_settop(L, 2);
     return handle;
 }
 
@@ -86,6 +154,36 @@ static int push_failure(lua_State *L, luna_request *request)
     else
         luna_push_err_object(L, &request->w.err);
     return 2;
+}
+
+/*** The answer to a statement. Once; the request can be used again.
+@function request:answer
+@tparam userdata text the statement's, or another whose columns may be forgotten
+@treturn[1] {table,...} rows
+@treturn[1] {string,...} columns
+@treturn[1] {string,...} column_types
+@treturn[1] number row_count
+@treturn[1] string command
+@treturn[1] number seconds from when it was handed in
+@treturn[2] nil
+@treturn[2] lunashard.error */
+static int request_answer(lua_State *L)
+{
+    luna_request_handle *handle = luaL_checkudata(L, 1, REQUEST_TYPE);
+    luna_request *request = &handle->request;
+    luna_shape_text(L, 2);
+    if (request->w.op.state != LUNA_OP_IDLE)
+        return luaL_error(L, "the request is under way");
+    if (request->w.err.code != LUNA_OK || request->result == NULL) {
+        push_failure(L, request);
+        luna_request_deinit(request);
+        return 2;
+    }
+    lua_settop(L, 2);
+    luna_shape_push(L, 2, request->result);
+    lua_pushnumber(L, request->answered - request->w.queued);
+    luna_request_deinit(request);
+    return 6;
 }
 
 /*** What a request received. Once; frees it.
@@ -126,6 +224,8 @@ static int request_gc(lua_State *L)
 {
     luna_request_handle *handle = luaL_checkudata(L, 1, REQUEST_TYPE);
     luna_waiter_abandon(&handle->request.w);
+    luna_text_unref(handle->request.text);
+    handle->request.text = NULL;
     luna_request_deinit(&handle->request);
     luna_params_deinit(&handle->params);
     luna_buf_deinit(&handle->bytes);
@@ -133,9 +233,20 @@ static int request_gc(lua_State *L)
     return 0;
 }
 
+/*** A request for `execute`, to be used any number of times, one after the other.
+@function request
+@treturn userdata */
+int luna_request_new(lua_State *L)
+{
+    luna_request_push(L, LUNA_REQUEST_QUERY);
+    return 1;
+}
+
 void luna_request_register(lua_State *L)
 {
-    static const luaL_Reg methods[] = { { "take", request_take }, { NULL, NULL } };
+    static const luaL_Reg methods[] = { { "take", request_take },
+                                        { "answer", request_answer },
+                                        { NULL, NULL } };
     static const luaL_Reg meta[] = { { "__gc", request_gc }, { NULL, NULL } };
     luna_bind_type(L, REQUEST_TYPE, methods, meta);
 }

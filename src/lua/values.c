@@ -365,11 +365,6 @@ void luna_push_type_name(lua_State *L, Oid type)
         lua_pushfstring(L, is_array ? "%s[]" : "%s", info->name);
 }
 
-typedef struct column {
-    decoder decode;
-    bool is_array;
-} column;
-
 void luna_push_rows(lua_State *L, PGresult *const *results, int n)
 {
     if (n == 0) {
@@ -377,7 +372,7 @@ void luna_push_rows(lua_State *L, PGresult *const *results, int n)
         return;
     }
     int n_columns = PQnfields(results[0]), total = 0, at = 0;
-    column columns[64], *all = columns;
+    luna_decoder columns[64], *all = columns;
     luaL_checkstack(L, n_columns + 8, "too many columns");
     int names = lua_gettop(L) + 1;
     for (int c = 0; c < n_columns; c++)
@@ -386,10 +381,8 @@ void luna_push_rows(lua_State *L, PGresult *const *results, int n)
         all = lua_newuserdata(L, (size_t)n_columns * sizeof(*all));
     else
         lua_pushnil(L);
-    for (int c = 0; c < n_columns; c++) {
-        const type_info *type = find_type(PQftype(results[0], c), &all[c].is_array);
-        all[c].decode = type != NULL ? type->decode : AS_TEXT;
-    }
+    for (int c = 0; c < n_columns; c++)
+        all[c] = luna_decoder_of(PQftype(results[0], c));
     for (int i = 0; i < n; i++)
         total += PQntuples(results[i]);
     lua_createtable(L, total, 0);
@@ -402,12 +395,7 @@ void luna_push_rows(lua_State *L, PGresult *const *results, int n)
                 if (PQgetisnull(res, r, c))
                     continue;
                 lua_pushvalue(L, names + c);
-                const char *text = PQgetvalue(res, r, c);
-                size_t len = (size_t)PQgetlength(res, r, c);
-                if (all[c].is_array)
-                    push_array(L, all[c].decode, text, len);
-                else
-                    push_scalar(L, all[c].decode, text, len);
+                luna_push_value(L, all[c], PQgetvalue(res, r, c), (size_t)PQgetlength(res, r, c));
                 lua_rawset(L, -3);
             }
             lua_rawseti(L, -2, ++at);
@@ -417,8 +405,7 @@ void luna_push_rows(lua_State *L, PGresult *const *results, int n)
     lua_settop(L, names);
 }
 
-/* "INSERT 0 1" is INSERT, "CREATE TABLE" stays. */
-static void push_command(lua_State *L, const char *tag)
+void luna_push_command(lua_State *L, const char *tag)
 {
     size_t len = strlen(tag);
     while (len > 0 && ((tag[len - 1] >= '0' && tag[len - 1] <= '9') || tag[len - 1] == ' '))
@@ -447,7 +434,7 @@ void luna_push_result(lua_State *L, PGresult *res)
     const char *affected = PQcmdTuples(res);
     lua_pushnumber(L, affected[0] != '\0' ? strtod(affected, NULL) : PQntuples(res));
     lua_setfield(L, -2, "row_count");
-    push_command(L, PQcmdStatus(res));
+    luna_push_command(L, PQcmdStatus(res));
     lua_setfield(L, -2, "command");
 }
 

@@ -51,6 +51,9 @@ void luna_push_value(lua_State *L, luna_decoder decoder, const char *text, size_
 /* Push the name of a type as `column_types` has it. */
 void luna_push_type_name(lua_State *L, Oid type);
 
+/* Push a command tag without its counts: "INSERT 0 1" is INSERT, "CREATE TABLE" stays. */
+void luna_push_command(lua_State *L, const char *tag);
+
 /* Push the list of row tables of `n` results of the same columns. */
 void luna_push_rows(lua_State *L, PGresult *const *results, int n);
 

@@ -1,0 +1,85 @@
+/* lane.h - a connection that statements of many tasks share.  Layer: io.
+ *
+ * libpq's pipeline mode: statements are sent without waiting for the answers of
+ * those before.  They go in groups, each ended by a Sync: a write is a group of
+ * its own, so that an error or an abort is its own too; the reads of one loop
+ * turn form one group, a batch, for then our side and the server's make one
+ * system call each for all of them.
+ *
+ * A group counts when its Sync is answered.  When one of a batch fails, the
+ * server has rolled all of it back and skipped the rest: the others are handed
+ * back to the owner (`again`), which runs them again without the culprit.
+ *
+ * The session of a lane has a short lock_timeout: a statement that waits for a
+ * row lock holds up those behind it, one of which the holder of the lock may be
+ * waiting for.  One that fails so is run again on a connection of its own.  The
+ * session of a batch lane is read-only too, the second line behind the look at
+ * the statement's functions. */
+#ifndef LUNA_IO_LANE_H
+#define LUNA_IO_LANE_H
+
+#include "request.h"
+#include "statements.h"
+
+typedef enum luna_lane_kind {
+    LUNA_LANE_NONE,   /* the connection is not shared */
+    LUNA_LANE_READS,  /* batches */
+    LUNA_LANE_WRITES, /* a Sync for each */
+} luna_lane_kind;
+
+/* One thing sent to the server whose answer is to come. */
+typedef struct luna_step {
+    luna_request *request;     /* of RUN; NULL when nobody waits for it any more */
+    luna_statement *statement; /* of PREPARE and RUN */
+    enum {
+        LUNA_STEP_SETUP,
+        LUNA_STEP_DEALLOCATE,
+        LUNA_STEP_PREPARE,
+        LUNA_STEP_RUN,
+        LUNA_STEP_SYNC
+    } kind;
+    enum { LUNA_STEP_SENT, LUNA_STEP_DONE, LUNA_STEP_FAILED, LUNA_STEP_SKIPPED } state;
+} luna_step;
+
+typedef struct luna_lane {
+    luna_lane_kind kind;
+    luna_step *steps; /* a ring; the numbers below only grow */
+    unsigned size, first, next,
+        end;                /* first: of the oldest group; next: to be answered; end: to be sent */
+    unsigned depth, groups; /* statements and groups under way */
+    double began;           /* when the oldest group began to run, about */
+    double service;         /* seconds a statement, a moving average */
+    size_t received;        /* bytes since the last answer, roughly */
+    char last_words[6];     /* SQLSTATE with which the server ended the session */
+    bool closing;           /* drains, and is then no lane any more */
+    bool cancelled;         /* we have asked the server to cancel what it runs */
+    luna_timer slow;        /* of reads: those behind a slow group go elsewhere */
+} luna_lane;
+
+/* Make a lane of an idle connection.  false: it is lost, to be closed by the caller. */
+LUNA_MUSTCHECK bool luna_lane_open(luna_conn *conn, luna_lane_kind kind, double now);
+
+/* Does it take statements?  Not while it closes, and not behind a slow one. */
+bool luna_lane_is_open(const luna_conn *conn, double now);
+
+/* Send a QUERY request as part of the present group; luna_lane_sync ends the group.
+ * false: the connection is lost or the request cannot be sent; this request was not sent
+ * (and has ended when it is at fault), and the caller closes the connection. */
+LUNA_MUSTCHECK bool luna_lane_add(luna_conn *conn, luna_request *request, double now);
+LUNA_MUSTCHECK bool luna_lane_sync(luna_conn *conn);
+
+/* The socket is readable. */
+void luna_lane_read(luna_conn *conn);
+
+/* As luna_conn_expire. */
+void luna_lane_expire(luna_conn *conn, luna_request *request, luna_status status);
+
+/* It is no lane any more: nothing is under way on it. */
+void luna_lane_leave(luna_conn *conn);
+
+/* The request's storage goes away. */
+void luna_lane_abandon(luna_lane *lane, const luna_request *request);
+
+/* The connection was closed: end or hand back all that was under way, and free the lane. */
+void luna_lane_fail(luna_conn *conn, const luna_err *why);
+#endif

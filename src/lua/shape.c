@@ -1,0 +1,167 @@
+/*** Texts.
+@classmod lunashard.core.pool.text */
+#include "shape.h"
+
+#include <lauxlib.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bind.h"
+#include "values.h"
+
+#define TEXT_TYPE "lunashard.text"
+
+typedef struct shape_column {
+    char *name;
+    Oid type;
+    luna_decoder decoder;
+} shape_column;
+
+/* The userdata's environment holds the n names, then the n type names. */
+typedef struct text_handle {
+    luna_text *text;
+    int n;
+    shape_column *columns;
+} text_handle;
+
+/*** A statement's text, to be given to `execute` again and again.
+@function text
+@string sql
+@treturn userdata text */
+int luna_shape_new_text(lua_State *L)
+{
+    size_t len;
+    const char *sql = luaL_checklstring(L, 1, &len);
+    luaL_argcheck(L, strlen(sql) == len, 1, "SQL cannot hold a NUL byte");
+    text_handle *handle = lua_newuserdata(L, sizeof(*handle));
+    *handle = (text_handle){ 0 };
+    luaL_getmetatable(L, TEXT_TYPE);
+    lua_setmetatable(L, -2);
+    handle->text = luna_text_new(sql, len);
+    return 1;
+}
+
+luna_text *luna_shape_text(lua_State *L, int idx)
+{
+    text_handle *handle = luaL_checkudata(L, idx, TEXT_TYPE);
+    return handle->text;
+}
+
+luna_text *luna_shape_opt_text(lua_State *L, int idx)
+{
+    return lua_type(L, idx) == LUA_TUSERDATA ? luna_shape_text(L, idx) : NULL;
+}
+
+static void shape_clear(text_handle *handle)
+{
+    for (int c = 0; c < handle->n; c++)
+        free(handle->columns[c].name);
+    free(handle->columns);
+    handle->columns = NULL;
+    handle->n = 0;
+}
+
+static bool shape_fits(const text_handle *handle, const PGresult *res)
+{
+    if (PQnfields(res) != handle->n)
+        return false;
+    for (int c = 0; c < handle->n; c++)
+        if (PQftype(res, c) != handle->columns[c].type ||
+            strcmp(PQfname(res, c), handle->columns[c].name) != 0)
+            return false;
+    return true;
+}
+
+static void shape_learn(lua_State *L, int idx, text_handle *handle, const PGresult *res)
+{
+    int n = PQnfields(res);
+    shape_clear(handle);
+    lua_createtable(L, 2 * n, 0);
+    handle->columns = calloc((size_t)n + 1, sizeof(*handle->columns));
+    if (handle->columns == NULL)
+        abort();
+    for (int c = 0; c < n; c++) {
+        shape_column *column = &handle->columns[c];
+        column->type = PQftype(res, c);
+        column->decoder = luna_decoder_of(column->type);
+        if ((column->name = strdup(PQfname(res, c))) == NULL)
+            abort();
+        handle->n = c + 1;
+        lua_pushstring(L, column->name);
+        lua_rawseti(L, -2, c + 1);
+        luna_push_type_name(L, column->type);
+        lua_rawseti(L, -2, n + c + 1);
+    }
+    lua_setfenv(L, idx);
+}
+
+/* Push a list of the n strings from `first` on of the table at `from`. */
+static void push_names(lua_State *L, int from, int first, int n)
+{
+    lua_createtable(L, n, 0);
+    for (int c = 1; c <= n; c++) {
+        lua_rawgeti(L, from, first + c);
+        lua_rawseti(L, -2, c);
+    }
+}
+
+static void push_rows(lua_State *L, const text_handle *handle, int names, const PGresult *res)
+{
+    int n_rows = PQntuples(res), n = handle->n;
+    lua_createtable(L, n_rows, 0);
+    for (int r = 0; r < n_rows; r++) {
+        lua_createtable(L, 0, n);
+        for (int c = 0; c < n; c++) {
+            if (PQgetisnull(res, r, c))
+                continue;
+            lua_rawgeti(L, names, c + 1);
+            luna_push_value(L, handle->columns[c].decoder, PQgetvalue(res, r, c),
+                            (size_t)PQgetlength(res, r, c));
+            lua_rawset(L, -3);
+        }
+        lua_rawseti(L, -2, r + 1);
+    }
+}
+
+void luna_shape_push(lua_State *L, int idx, PGresult *res)
+{
+    text_handle *handle = luaL_checkudata(L, idx, TEXT_TYPE);
+    if (!shape_fits(handle, res) || handle->columns == NULL)
+        shape_learn(L, idx, handle, res);
+    lua_getfenv(L, idx);
+    int names = lua_gettop(L);
+    push_rows(L, handle, names, res);
+    push_names(L, names, 0, handle->n);
+    push_names(L, names, handle->n, handle->n);
+    const char *affected = PQcmdTuples(res);
+    lua_pushnumber(L, affected[0] != '\0' ? strtod(affected, NULL) : PQntuples(res));
+    luna_push_command(L, PQcmdStatus(res));
+    lua_remove(L, names);
+}
+
+/*** Say how the text's statements may run.
+@function text:share
+@string class `alone` (a connection of its own), `share` (with a Sync of its own) or `batch` */
+static int text_share(lua_State *L)
+{
+    static const char *const classes[] = { "alone", "share", "batch", NULL };
+    luna_text *text = luna_shape_text(L, 1);
+    text->sharing = (luna_sharing)luaL_checkoption(L, 2, NULL, classes);
+    return 0;
+}
+
+static int text_gc(lua_State *L)
+{
+    text_handle *handle = luaL_checkudata(L, 1, TEXT_TYPE);
+    shape_clear(handle);
+    luna_text_unref(handle->text);
+    handle->text = NULL;
+    return 0;
+}
+
+void luna_shape_register(lua_State *L)
+{
+    static const luaL_Reg methods[] = { { "share", text_share }, { NULL, NULL } };
+    static const luaL_Reg meta[] = { { "__gc", text_gc }, { NULL, NULL } };
+    luna_bind_type(L, TEXT_TYPE, methods, meta);
+}
