@@ -161,7 +161,8 @@ static void take_row(const luna_conn *conn, PGresult *res)
 {
     luna_rows *rows = conn->request != NULL ? conn->request->rows : NULL;
     int n_columns = PQnfields(res);
-    for (int c = 0; rows != NULL && !rows->described && c < n_columns; c++)
+    bool is_first = rows != NULL && !rows->described;
+    for (int c = 0; is_first && c < n_columns; c++)
         luna_rows_column(rows, PQfname(res, c), PQftype(res, c));
     if (rows != NULL) {
         luna_rows_begin(rows);
@@ -281,10 +282,13 @@ static void copy_flushed(luna_conn *conn)
         request_done_midway(conn, LUNA_CONN_COPYING);
 }
 
-/* Are there rows for the task that waits for some? */
+/* Are there rows for the task that waits for some?  Once a result has followed them, the
+ * request ends with the exchange, and with its error. */
 static bool has_rows(const luna_conn *conn)
 {
-    return conn->request != NULL && conn->request->rows != NULL && conn->request->rows->ready > 0;
+    const luna_request *request = conn->request;
+    return request != NULL && request->rows != NULL && request->rows->ready > 0 &&
+           request->result == NULL;
 }
 
 /* Read rows past libpq; false when there is something for libpq to read. */

@@ -13,6 +13,7 @@ local order = require("lunashard.order")
 local parallel = require("lunashard.parallel")
 local routing = require("lunashard.router.routing")
 local scatter = require("lunashard.router.scatter")
+local statement = require("lunashard.router.statement")
 local task = require("lunashard.task")
 
 local stream = { methods = {} }
@@ -25,6 +26,8 @@ local MAX_FETCH_SIZE = 1000000
 
 local STREAM = options.known(routing.OPTIONS, stream.OPTIONS, {
   order_by = "any",
+  limit = "count",
+  offset = "count",
   read_only = "boolean",
   shard_ids = "table",
   all_shards = "boolean",
@@ -149,6 +152,29 @@ function stream.in_turn(sources)
   end
 end
 
+-- The rows after `offset`, `limit` of them at the most.
+local function bounded(pull, limit, offset)
+  local skip, left = offset or 0, limit or math.huge
+  return function()
+    while left > 0 do
+      local rows, from = pull()
+      if rows == nil then
+        return nil, from
+      end
+      local first, last = skip + 1, math.min(#rows, skip + left)
+      skip = math.max(skip - #rows, 0)
+      if first <= last then
+        left = left - (last - first + 1)
+        local some, whose = {}, {}
+        for i = first, last do
+          some[#some + 1], whose[#whose + 1] = rows[i], from[i]
+        end
+        return some, whose
+      end
+    end
+  end
+end
+
 -- Connections are taken by this task, which thereby owns them, one shard after the other; then
 -- the statements start on all servers at once, for that is what takes long.
 local function open_on(self, router, members, sql, params, how)
@@ -223,6 +249,10 @@ local function begin(router, sql, opts)
   end
   if not kind then
     return nil, err
+  elseif opts.limit and kind == "write" then
+    return nil, errors.new("INVALID", {
+      message = "option limit would end a statement that writes in the middle: say it in the statement",
+    })
   end
   return choose_members(router, kind, opts)
 end
@@ -237,6 +267,7 @@ end
 -- @tparam[opt] table opts `routing_key` or `shard_id` (with `table`): one shard; without them all shards, or those in
 --   `shard_ids`, one after the other, or merged by `order_by = "created_at desc, id"`, which must be the
 --   statement's own ORDER BY;
+--   `limit` and `offset` of the rows as they come out (each shard is asked for `limit + offset` at the most);
 --   `fetch_size` [500] rows at a time, `timeout` for the whole stream [none], `read_only`, `decode_json`,
 --   `all_shards`
 -- @treturn Stream for `for row, shard_id in router:stream(...) do`, with `close`
@@ -251,8 +282,9 @@ function stream.methods:stream(sql, params, opts)
       return nil, err
     end
     local deadline = opts.timeout and task.now() + opts.timeout
+    local text = opts.limit and statement.with_limit(sql, opts.limit + (opts.offset or 0)) or sql
     local ok
-    ok, err = open_on(made, self, members, sql, params, {
+    ok, err = open_on(made, self, members, text, params, {
       deadline = deadline,
       acquire_deadline = deadline or self:deadline(opts),
       read_only = opts.read_only,
@@ -262,10 +294,16 @@ function stream.methods:stream(sql, params, opts)
     if not ok then
       return nil, err
     end
+    local pull
     if items then
-      return merged.pull(items, made.sources, opts.fetch_size or cursors.FETCH_SIZE, opts.decode_json)
+      pull, err = merged.pull(items, made.sources, opts.fetch_size or cursors.FETCH_SIZE, opts.decode_json)
+    else
+      pull = stream.in_turn(made.sources)
     end
-    return stream.in_turn(made.sources)
+    if pull and (opts.limit or opts.offset) then
+      pull = bounded(pull, opts.limit, opts.offset)
+    end
+    return pull, err
   end)
 end
 
