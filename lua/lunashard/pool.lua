@@ -39,6 +39,7 @@ local PASSED = {
 
 -- Start-up options rather than SET: RESET ALL comes back to these, and no role setting beats them.
 local PINNED = "-c DateStyle=ISO -c IntervalStyle=postgres -c bytea_output=hex -c extra_float_digits=1"
+  .. " -c standard_conforming_strings=on" -- so that our parsers and the server's see the same statement
 
 local TYPES = {
   shard_id = "string", host = "string", port = "count", database = "string", max_size = "count", min_size = "count",

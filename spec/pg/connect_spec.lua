@@ -296,6 +296,7 @@ describe("connecting", function()
       datestyle = "ISO, MDY",
       intervalstyle = "postgres",
       bytea_output = "hex",
+      standard_conforming_strings = "on",
       client_encoding = "UTF8",
     }
     local ROLE_SETTINGS = {
@@ -303,6 +304,7 @@ describe("connecting", function()
       intervalstyle = "'iso_8601'",
       bytea_output = "'escape'",
       extra_float_digits = "'-5'",
+      standard_conforming_strings = "off",
       client_encoding = "'LATIN1'",
     }
 
