@@ -7,6 +7,7 @@ local core = require("lunashard.core.pool")
 local core_rows = require("lunashard.core.rows")
 local core_task = require("lunashard.core.task")
 local checks = require("lunashard.options")
+local errors = require("lunashard.errors")
 local parsing = require("lunashard.sql")
 local task = require("lunashard.task")
 local values = require("lunashard.values")
@@ -365,7 +366,7 @@ function Pool:acquire(deadline)
   end
   if not raw.stream then
     bind_methods(handle, { "execute", "stream", "fetch", "copy_in", "copy_write", "copy_end", "copy_out",
-      "copy_read" })
+      "copy_read", "execute_many" })
   end
   local _, pid = handle:transaction_status()
   return setmetatable({
@@ -442,6 +443,76 @@ local function more_rows(cursor, request, err)
   end
   cursor.done = not more
   return true
+end
+
+-- What is sent together: little enough for the buffers on the way, enough to make round trips cheap.
+local MANY_SETS, MANY_BYTES = 256, 131072
+
+-- Put sets of parameters from number `from` on into a request; the number of the last one.
+local function add_sets(request, sets, from)
+  local to = math.min(from + MANY_SETS - 1, #sets)
+  for i = from, to do
+    local ok, bytes, err = pcall(request.add, request, sets[i])
+    if not ok or not bytes then
+      return nil, ok and err or errors.new("INVALID", { message = bytes }), i
+    elseif bytes >= MANY_BYTES then
+      return i
+    end
+  end
+  return to
+end
+
+--- Run a statement once for each set of parameters, in order, many in one exchange. Yields.
+-- For an open transaction: the first set that fails ends it, those behind it are passed over.
+-- @string query SQL
+-- @tparam {table,...} sets
+-- @tparam ?table opts `deadline`, `decode_json`, `max_result_bytes` (of one result)
+-- @treturn[1] {table,...} results, as from `execute`; `duration` is that of the exchange
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+-- @treturn[2] int the number of the set that failed
+function Lease:execute_many(query, sets, opts)
+  opts = opts or NONE
+  local text = self.pool.texts[query] or meet(self.pool, query).text
+  local results, done = {}, 0
+  while done < #sets do
+    local started, request = now(), core.request()
+    local last, err, at = add_sets(request, sets, done + 1)
+    if not last then
+      fail(self, err, started)
+      return nil, err, at
+    end
+    local sent
+    sent, err = raw.execute_many(self.handle, request, text, started, opts.deadline,
+      opts.max_result_bytes or self.max_result_bytes)
+    local answers = {}
+    if sent then
+      answers, err = request:answers(text)
+    end
+    local duration = now() - started
+    for i, result in ipairs(answers) do
+      result.success, result.duration = true, duration
+      result.shard_id, result.endpoint = self.shard_id, self.endpoint
+      local ok, problem = true, nil
+      if opts.decode_json then
+        ok, problem = values.decode_json(result)
+      end
+      if not ok then
+        fail(self, problem, started)
+        return nil, problem, done + i
+      end
+      results[done + i] = result
+    end
+    if answers[1] then
+      note_command(self.pool, answers[1].command)
+    end
+    done = done + #answers
+    if not sent or err then
+      fail(self, err, started)
+      return nil, err, done + 1
+    end
+  end
+  return results
 end
 
 --- Start a query whose rows are fetched piece by piece; memory stays flat. Yields.

@@ -1,5 +1,6 @@
 local cluster = require("spec.support.cluster")
 local lunashard = require("lunashard")
+local task = require("lunashard.task")
 
 local failure = cluster.failure
 
@@ -103,6 +104,110 @@ describe("router:execute_many", function()
     local stored = assert(router:scatter_gather("SELECT count(*) AS n FROM e_many.users", nil,
       { aggregation_func = lunashard.aggregate.sum("n") }))
     assert.equal(20, stored.rows[1].n)
+  end)
+
+  local function count()
+    return assert(router:scatter_gather("SELECT count(*) AS n FROM e_many.users", nil,
+      { aggregation_func = lunashard.aggregate.sum("n") })).rows[1].n
+  end
+
+  it("names the item that failed among thousands, and runs none behind it", function()
+    local home = manager:get_shard_for_write(3000).shard_id
+    local err = failure("SHARDS_FAILED", router:execute_many(
+      "INSERT INTO e_many.users VALUES (1 / ($1::int8 - 3000) * 0 + $1, $2)", items(1, 4000), { key = 1 }))
+    assert.equal(1, #err.failed)
+    assert.equal(home, err.failed[1].shard_id)
+    assert.equal(3000, err.failed[1].index)
+    assert.equal("22012", err.failed[1].error.sqlstate)
+    assert.same({}, ids_on(home))
+    assert.is_true(count() > 2000)
+  end)
+
+  it("names the item whose value has no SQL form, and stores nothing of its shard", function()
+    local list = items(1, 1000)
+    list[700] = { 700, print }
+    local err = failure("SHARDS_FAILED", router:execute_many(INSERT, list, { key = 1 }))
+    assert.equal(700, err.failed[1].index)
+    assert.is_truthy(err.failed[1].error.message:find("a function has no SQL form", 1, true))
+    assert.same({}, ids_on(manager:get_shard_for_write(700).shard_id))
+  end)
+
+  it("carries more than any buffer on the way holds, in both directions at once", function()
+    local list = {}
+    for i = 1, 120 do
+      list[i] = { i, (string.char(96 + i % 26)):rep(200000) }
+    end
+    local result = assert(router:execute_many("SELECT $1::int8 AS id, $2::text || $2::text AS v", list, { key = 1 }))
+    for i = 1, 120 do
+      assert.equal(i, result.results[i].rows[1].id)
+      assert.equal(list[i][2] .. list[i][2], result.results[i].rows[1].v)
+    end
+  end)
+
+  it("ends at its timeout with nothing stored, and with nothing left running", function()
+    local err = failure("SHARDS_FAILED", router:execute_many(
+      "INSERT INTO e_many.users SELECT $1, $2 FROM pg_sleep(0.05)", items(1, 300), { key = 1, timeout = 0.5 }))
+    assert.equal("TIMEOUT", err.failed[1].error.code)
+    cluster.wait_until("nothing runs", function()
+      for _, info in ipairs(manager.shards) do
+        if manager:get_pool_stats(info.shard_id).used > 0 then
+          return false
+        end
+      end
+      return true
+    end)
+    assert.equal(0, count())
+  end)
+
+  it("stores nothing when its task is cancelled", function()
+    local running = task.spawn(function()
+      return router:execute_many("INSERT INTO e_many.users SELECT $1, $2 FROM pg_sleep(0.05)", items(1, 300), { key = 1 })
+    end)
+    cluster.wait_until("it runs", function()
+      return assert(router:execute("SELECT count(*) AS n FROM pg_stat_activity WHERE query LIKE $1 AND state = 'active'",
+        { "INSERT INTO e_many.users SELECT%" }, { shard_id = "shard1" })).rows[1].n > 0
+    end)
+    running:cancel()
+    running:join()
+    cluster.wait_until("nothing runs", function()
+      return manager:get_pool_stats("shard1").used == 0 and manager:get_pool_stats("shard2").used == 0
+        and manager:get_pool_stats("shard3").used == 0
+    end)
+    assert.equal(0, count())
+  end)
+
+  it("refuses a result beyond max_result_bytes, naming the item, and decodes json", function()
+    local list = {}
+    for i = 1, 50 do
+      list[i] = { i, i == 40 and 300000 or 10 }
+    end
+    local err = failure("SHARDS_FAILED", router:execute_many("SELECT $1::int8, repeat('x', $2) AS v", list,
+      { key = 1, max_result_bytes = 100000 }))
+    assert.equal(40, err.failed[1].index)
+    assert.equal("RESULT_TOO_LARGE", err.failed[1].error.code)
+    local result = assert(router:execute_many("SELECT json_build_object('a', $1::int8) AS j", { { 1 }, { 2 } },
+      { key = 1, decode_json = true }))
+    assert.equal(2, result.results[2].rows[1].j.a)
+  end)
+
+  it("counts every item in the statistics", function()
+    local before = router:get_statistics().total_queries
+    assert(router:execute_many("SELECT $1::int8", items(1, 0), { key = 1 }))
+    assert(router:execute_many("SELECT $1::int8, $2::text", items(1, 600), { key = 1 }))
+    assert.is_true(router:get_statistics().total_queries - before >= 600)
+  end)
+
+  it("keeps the order of items of one key when each is on its own", function()
+    assert(router:execute(INSERT, { 5, "" }, { routing_key = 5 }))
+    local list, expected = {}, {}
+    for i = 1, 60 do
+      list[i] = { ({ 5, "5", 5LL })[i % 3 + 1], i .. "," }
+      expected[i] = i .. ","
+    end
+    assert(router:execute_many("UPDATE e_many.users SET name = name || $2 WHERE user_id = $1", list,
+      { key = 1, transaction = false }))
+    assert.equal(table.concat(expected), assert(router:execute("SELECT name FROM e_many.users WHERE user_id = 5", nil,
+      { routing_key = 5 })).rows[1].name)
   end)
 
   it("takes the keys from a list, or one key or shard for all", function()

@@ -153,7 +153,12 @@ static void take_rows(luna_conn *conn, PGresult *res)
         PQclear(res);
         return;
     }
-    set_result(request, res);
+    if (request->many == NULL)
+        set_result(request, res);
+    else if (request->w.err.code == LUNA_OK || request->expired)
+        luna_many_answer(request->many, res);
+    else /* one before it was too large: it has failed with that one */
+        PQclear(res);
 }
 
 /* A row of a stream that libpq has read (see wire.h).  Takes `res`. */

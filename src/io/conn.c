@@ -85,6 +85,7 @@ static bool outcome_is_unknown(const luna_conn *conn, const luna_request *reques
     case LUNA_REQUEST_COPY_IN: return false;
     case LUNA_REQUEST_COPY_WRITE:
     case LUNA_REQUEST_COPY_END: return !conn->in_transaction && request->bytes == NULL;
+    case LUNA_REQUEST_MANY:
     case LUNA_REQUEST_QUERY:
         return !request->read_only && (!conn->in_transaction || ends_transaction(request->sql));
     case LUNA_REQUEST_SIMPLE: break;

@@ -29,13 +29,26 @@ bool luna_send_deallocate(luna_conn *conn, const luna_statement *statement)
     return PQsendQueryParams(conn->pg, sql, 0, NULL, NULL, NULL, NULL, 0);
 }
 
+/* `name` is NULL for a statement that is not prepared. */
+static bool send_execute(luna_conn *conn, const luna_request *request, const char *name)
+{
+    bool sent;
+    if (request->kind == LUNA_REQUEST_MANY)
+        sent = luna_many_send(request->many, conn->pg, name, request->sql);
+    else if (name == NULL)
+        sent = PQsendQueryParams(conn->pg, request->sql, request->n_params, NULL, request->values,
+                                 request->lengths, request->formats, 0);
+    else
+        sent = PQsendQueryPrepared(conn->pg, name, request->n_params, request->values,
+                                   request->lengths, request->formats, 0);
+    return sent && PQpipelineSync(conn->pg);
+}
+
 static bool send_query(luna_conn *conn, const luna_request *request)
 {
     luna_statements *cache = &conn->statements;
     if (cache->max == 0)
-        return PQsendQueryParams(conn->pg, request->sql, request->n_params, NULL, request->values,
-                                 request->lengths, request->formats, 0) &&
-               PQpipelineSync(conn->pg);
+        return send_execute(conn, request, NULL);
     luna_statement *st = luna_statements_find(cache, request->text);
     if (st == NULL) {
         luna_statement *old =
@@ -58,9 +71,7 @@ static bool send_query(luna_conn *conn, const luna_request *request)
     }
     if (request->text->changes_state)
         conn->state_changed = true;
-    return PQsendQueryPrepared(conn->pg, st->name, request->n_params, request->values,
-                               request->lengths, request->formats, 0) &&
-           PQpipelineSync(conn->pg);
+    return send_execute(conn, request, st->name);
 }
 
 static bool send_copy_data(luna_conn *conn, const luna_request *request)
@@ -72,6 +83,7 @@ static bool send_copy_data(luna_conn *conn, const luna_request *request)
 static bool send_request(luna_conn *conn, luna_request *request)
 {
     switch (request->kind) {
+    case LUNA_REQUEST_MANY:
     case LUNA_REQUEST_QUERY:
         conn->pipelined = true;
         return PQenterPipelineMode(conn->pg) && send_query(conn, request);
@@ -220,7 +232,8 @@ void luna_conn_expire(luna_conn *conn, luna_request *request, luna_status status
         luna_waiter_finish(&request->w, status, NULL);
         return;
     }
-    if (request->kind != LUNA_REQUEST_QUERY && request->kind != LUNA_REQUEST_SIMPLE) {
+    if (request->kind != LUNA_REQUEST_QUERY && request->kind != LUNA_REQUEST_MANY &&
+        request->kind != LUNA_REQUEST_SIMPLE) {
         luna_err err = request->w.err;
         err.code = status;
         luna_conn_close(conn, &err);

@@ -10,8 +10,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "buf.h"
 #include "loop.h"
+#include "many.h"
 #include "rows.h"
 #include "text.h"
 #include "timer.h"
@@ -34,6 +34,7 @@ typedef struct luna_waiter {
 
 typedef enum luna_request_kind {
     LUNA_REQUEST_QUERY,      /* prepared statement with parameters, buffered result */
+    LUNA_REQUEST_MANY,       /* the same with many sets of parameters, on a lease */
     LUNA_REQUEST_SIMPLE,     /* simple protocol: several statements, no parameters */
     LUNA_REQUEST_STREAM,     /* start a query whose rows are fetched piece by piece */
     LUNA_REQUEST_FETCH,      /* the next rows of a stream */
@@ -53,6 +54,7 @@ typedef struct luna_request {
     const char *const *values; /* text or, where formats[i] is 1, binary; NULL is NULL */
     const int *lengths;
     const int *formats;
+    luna_many *many;   /* MANY: the caller's */
     const char *bytes; /* COPY data */
     size_t n_bytes;
     size_t max_bytes;   /* of a buffered result */

@@ -6,6 +6,7 @@
 #ifndef LUNA_LUA_HANDLES_H
 #define LUNA_LUA_HANDLES_H
 
+#include "many.h"
 #include "pool.h"
 #include "values.h"
 
@@ -13,6 +14,7 @@ typedef struct luna_request_handle {
     luna_request request;
     luna_params params;
     luna_buf bytes, field; /* SQL, COPY data */
+    luna_many many;
 } luna_request_handle;
 
 /* The optional deadline at `idx`; 0 is none. */
@@ -40,6 +42,17 @@ int luna_request_park_on_lease(lua_State *L, luna_request *request, luna_lease *
 /* Push a new lease on `pool`, whose handle is at `idx`, and park until it has
  * its connection; to be returned by the binding. */
 int luna_lease_park(lua_State *L, int idx, luna_pool *pool, double deadline);
+
+/* The request at `idx`, the lease at index 1; raise for anything else. */
+luna_request_handle *luna_request_check(lua_State *L, int idx);
+luna_lease *luna_lease_check(lua_State *L);
+
+/* Push nil and the error of a request that failed; returns 2. */
+int luna_request_push_failure(lua_State *L, luna_request *request);
+
+/* pool_many.c: methods for the tables of methods on top of the stack. */
+void luna_many_open_request(lua_State *L);
+void luna_many_open_lease(lua_State *L);
 
 void luna_request_register(lua_State *L);
 void luna_lease_register(lua_State *L);

@@ -17,7 +17,7 @@ typedef struct lease_handle {
     luna_held held;
 } lease_handle;
 
-static luna_lease *check_lease(lua_State *L)
+luna_lease *luna_lease_check(lua_State *L)
 {
     lease_handle *handle = luaL_checkudata(L, 1, LEASE_TYPE);
     return &handle->lease;
@@ -54,7 +54,7 @@ int luna_lease_park(lua_State *L, int idx, luna_pool *pool, double deadline)
 @treturn[2] lunashard.error */
 static int lease_opened(lua_State *L)
 {
-    luna_lease *lease = check_lease(L);
+    luna_lease *lease = luna_lease_check(L);
     if (lease->w.op.status != LUNA_OK)
         return luna_push_err(L, &lease->w.err);
     lua_pushboolean(L, 1);
@@ -66,7 +66,7 @@ static int lease_opened(lua_State *L)
 static int lease_execute(lua_State *L)
 {
     luna_err err;
-    luna_lease *lease = check_lease(L);
+    luna_lease *lease = luna_lease_check(L);
     luna_request_handle *handle = luna_request_fill(L, &err);
     if (handle == NULL)
         return luna_push_err(L, &err);
@@ -96,7 +96,7 @@ may come.
 static int lease_stream(lua_State *L)
 {
     luna_err err;
-    luna_lease *lease = check_lease(L);
+    luna_lease *lease = luna_lease_check(L);
     luna_rows_check(L, 2);
     luna_request_handle *handle = luna_request_make(L, 3, LUNA_REQUEST_STREAM, &err);
     if (handle == NULL)
@@ -112,7 +112,7 @@ static int lease_stream(lua_State *L)
 @treturn userdata request */
 static int lease_fetch(lua_State *L)
 {
-    luna_lease *lease = check_lease(L);
+    luna_lease *lease = luna_lease_check(L);
     luna_rows_check(L, 2);
     double deadline = luna_opt_deadline(L, 3);
     luna_task_check(L, "fetch");
@@ -128,7 +128,7 @@ static int lease_fetch(lua_State *L)
 @function lease:abandon */
 static int lease_abandon(lua_State *L)
 {
-    luna_lease *lease = check_lease(L);
+    luna_lease *lease = luna_lease_check(L);
     if (lease->w.conn != NULL && lease->w.conn->state == LUNA_CONN_STREAMING)
         luna_conn_abandon(lease->w.conn);
     return 0;
@@ -137,7 +137,7 @@ static int lease_abandon(lua_State *L)
 static int start_copy(lua_State *L, luna_request_kind kind)
 {
     luna_err err;
-    luna_lease *lease = check_lease(L);
+    luna_lease *lease = luna_lease_check(L);
     double deadline = luna_opt_deadline(L, 3);
     lua_settop(L, 2);
     lua_pushnil(L);
@@ -172,7 +172,7 @@ static int lease_copy_out(lua_State *L)
 @treturn userdata request; it gives bytes, and with the last ones the result */
 static int lease_copy_read(lua_State *L)
 {
-    luna_lease *lease = check_lease(L);
+    luna_lease *lease = luna_lease_check(L);
     double deadline = luna_opt_deadline(L, 2);
     luna_task_check(L, "copy_read");
     luna_request_handle *handle = luna_request_push(L, LUNA_REQUEST_COPY_READ);
@@ -190,7 +190,7 @@ static int lease_copy_read(lua_State *L)
 @treturn userdata request */
 static int lease_copy_write(lua_State *L)
 {
-    luna_lease *lease = check_lease(L);
+    luna_lease *lease = luna_lease_check(L);
     double deadline = luna_opt_deadline(L, 4);
     int n_columns = luaL_optint(L, 3, 0);
     luna_buf *ready = luna_to_copy_buffer(L, 2);
@@ -225,7 +225,7 @@ static int lease_copy_write(lua_State *L)
 @treturn userdata request */
 static int lease_copy_end(lua_State *L)
 {
-    luna_lease *lease = check_lease(L);
+    luna_lease *lease = luna_lease_check(L);
     size_t len = 0;
     const char *reason = luaL_optlstring(L, 2, NULL, &len);
     double deadline = luna_opt_deadline(L, 3);
@@ -244,7 +244,7 @@ static int lease_copy_end(lua_State *L)
 @function lease:release */
 static int lease_release(lua_State *L)
 {
-    luna_lease_release(check_lease(L));
+    luna_lease_release(luna_lease_check(L));
     return 0;
 }
 
@@ -253,7 +253,7 @@ static int lease_release(lua_State *L)
 @string[opt] reason */
 static int lease_discard(lua_State *L)
 {
-    luna_lease_discard(check_lease(L), luaL_optstring(L, 2, "discarded"));
+    luna_lease_discard(luna_lease_check(L), luaL_optstring(L, 2, "discarded"));
     return 0;
 }
 
@@ -261,7 +261,7 @@ static int lease_discard(lua_State *L)
 @function lease:attach */
 static int lease_attach(lua_State *L)
 {
-    check_lease(L);
+    luna_lease_check(L);
     lease_handle *handle = lua_touserdata(L, 1);
     if (handle->lease.w.conn != NULL)
         luna_task_hold(&handle->held);
@@ -275,7 +275,7 @@ static int lease_attach(lua_State *L)
 static int lease_transaction_status(lua_State *L)
 {
     static const char *const names[] = { "idle", "active", "intransaction", "inerror", "unknown" };
-    const luna_conn *conn = check_lease(L)->w.conn;
+    const luna_conn *conn = luna_lease_check(L)->w.conn;
     PGTransactionStatusType tx = conn != NULL ? PQtransactionStatus(conn->pg) : PQTRANS_UNKNOWN;
     lua_pushstring(L, names[tx <= PQTRANS_UNKNOWN ? tx : PQTRANS_UNKNOWN]);
     if (conn == NULL)
@@ -286,7 +286,7 @@ static int lease_transaction_status(lua_State *L)
 
 static int lease_gc(lua_State *L)
 {
-    luna_lease *lease = check_lease(L);
+    luna_lease *lease = luna_lease_check(L);
     lease_handle *handle = lua_touserdata(L, 1);
     luna_list_del(&handle->held.link);
     luna_waiter_abandon(&lease->w);
@@ -315,4 +315,8 @@ void luna_lease_register(lua_State *L)
     };
     static const luaL_Reg meta[] = { { "__gc", lease_gc }, { NULL, NULL } };
     luna_bind_type(L, LEASE_TYPE, methods, meta);
+    luaL_getmetatable(L, LEASE_TYPE);
+    lua_getfield(L, -1, "__index");
+    luna_many_open_lease(L);
+    lua_pop(L, 2);
 }

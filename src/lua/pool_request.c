@@ -11,6 +11,11 @@
 
 #define REQUEST_TYPE "lunashard.request"
 
+luna_request_handle *luna_request_check(lua_State *L, int idx)
+{
+    return luaL_checkudata(L, idx, REQUEST_TYPE);
+}
+
 luna_request_handle *luna_request_push(lua_State *L, luna_request_kind kind)
 {
     luna_request_handle *handle = lua_newuserdata(L, sizeof(*handle));
@@ -94,7 +99,7 @@ static void reuse(luna_request_handle *handle)
 
 luna_request_handle *luna_request_fill(lua_State *L, luna_err *err)
 {
-    luna_request_handle *handle = luaL_checkudata(L, 2, REQUEST_TYPE);
+    luna_request_handle *handle = luna_request_check(L, 2);
     luna_text *text = luna_shape_opt_text(L, 3);
     double started = luaL_checknumber(L, 5), deadline = luna_opt_deadline(L, 6);
     if (text == NULL)
@@ -146,7 +151,7 @@ int luna_request_park_on_lease(lua_State *L, luna_request *request, luna_lease *
     return request_park(L, request, NULL, lease);
 }
 
-static int push_failure(lua_State *L, luna_request *request)
+int luna_request_push_failure(lua_State *L, luna_request *request)
 {
     lua_pushnil(L);
     if (request->result != NULL && request->w.err.code == LUNA_ESQL)
@@ -169,13 +174,13 @@ static int push_failure(lua_State *L, luna_request *request)
 @treturn[2] lunashard.error */
 static int request_answer(lua_State *L)
 {
-    luna_request_handle *handle = luaL_checkudata(L, 1, REQUEST_TYPE);
+    luna_request_handle *handle = luna_request_check(L, 1);
     luna_request *request = &handle->request;
     luna_shape_text(L, 2);
     if (request->w.op.state != LUNA_OP_IDLE)
         return luaL_error(L, "the request is under way");
     if (request->w.err.code != LUNA_OK || request->result == NULL) {
-        push_failure(L, request);
+        luna_request_push_failure(L, request);
         luna_request_deinit(request);
         return 2;
     }
@@ -193,13 +198,13 @@ static int request_answer(lua_State *L)
 @treturn[2] lunashard.error */
 static int request_take(lua_State *L)
 {
-    luna_request_handle *handle = luaL_checkudata(L, 1, REQUEST_TYPE);
+    luna_request_handle *handle = luna_request_check(L, 1);
     luna_request *request = &handle->request;
     int n = 1;
     if (request->w.op.state != LUNA_OP_IDLE)
         return luaL_error(L, "the request is under way");
     if (request->w.err.code != LUNA_OK) {
-        n = push_failure(L, request);
+        n = luna_request_push_failure(L, request);
     } else if (request->rows != NULL) {
         lua_pushboolean(L, request->more);
     } else if (request->kind == LUNA_REQUEST_COPY_READ) {
@@ -222,7 +227,7 @@ static int request_take(lua_State *L)
 
 static int request_gc(lua_State *L)
 {
-    luna_request_handle *handle = luaL_checkudata(L, 1, REQUEST_TYPE);
+    luna_request_handle *handle = luna_request_check(L, 1);
     luna_waiter_abandon(&handle->request.w);
     luna_text_unref(handle->request.text);
     handle->request.text = NULL;
@@ -230,6 +235,7 @@ static int request_gc(lua_State *L)
     luna_params_deinit(&handle->params);
     luna_buf_deinit(&handle->bytes);
     luna_buf_deinit(&handle->field);
+    luna_many_deinit(&handle->many);
     return 0;
 }
 
@@ -249,4 +255,8 @@ void luna_request_register(lua_State *L)
                                         { NULL, NULL } };
     static const luaL_Reg meta[] = { { "__gc", request_gc }, { NULL, NULL } };
     luna_bind_type(L, REQUEST_TYPE, methods, meta);
+    luaL_getmetatable(L, REQUEST_TYPE);
+    lua_getfield(L, -1, "__index");
+    luna_many_open_request(L);
+    lua_pop(L, 2);
 }

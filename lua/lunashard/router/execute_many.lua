@@ -4,6 +4,7 @@
 local errors = require("lunashard.errors")
 local options = require("lunashard.options")
 local parallel = require("lunashard.parallel")
+local placement = require("lunashard.core.placement")
 local routing = require("lunashard.router.routing")
 local scatter = require("lunashard.router.scatter")
 local task = require("lunashard.task")
@@ -20,6 +21,8 @@ local OPTIONS = options.known(routing.OPTIONS, {
   decode_json = "boolean",
   max_result_bytes = "count",
 })
+
+local SINGLE = 16 -- items that run at the same time on a shard when each is on its own
 
 local function is_index(value)
   return type(value) == "number" and value >= 1 and value % 1 == 0
@@ -98,7 +101,7 @@ function execute_many.route(manager, table_name, keys)
 end
 
 -- Lists of item numbers, one list a shard, in the shards' order.
-local function group(manager, shard_ids)
+local function group(manager, shard_ids, keys)
   local by_shard, groups = {}, {}
   for i, shard_id in ipairs(shard_ids) do
     local list = by_shard[shard_id]
@@ -110,7 +113,7 @@ local function group(manager, shard_ids)
   end
   for _, member in ipairs(manager.members) do
     if by_shard[member.shard_id] then
-      groups[#groups + 1] = { member = member, indexes = by_shard[member.shard_id] }
+      groups[#groups + 1] = { member = member, indexes = by_shard[member.shard_id], keys = keys }
     end
   end
   return groups
@@ -144,7 +147,7 @@ local function route_items(router, list, opts, kind)
   if not shard_ids then
     return nil, err
   end
-  return group(manager, shard_ids)
+  return group(manager, shard_ids, keys)
 end
 
 local function at_item(err, i)
@@ -154,17 +157,22 @@ end
 -- All items of one shard in one transaction: all of them, or none.
 local function run_together(router, unit, sql, list, opts, deadline, results, item_errors)
   local failed_at
+  local sets = {}
+  for n, i in ipairs(unit.indexes) do
+    sets[n] = list[i]
+  end
   local function work(tx)
-    for _, i in ipairs(unit.indexes) do
-      local result, err = tx:execute(sql, list[i], {
-        decode_json = opts.decode_json,
-        max_result_bytes = opts.max_result_bytes,
-      })
-      if not result then
-        failed_at = i
-        error(err, 0)
-      end
-      results[i] = result
+    local done, err, at = transaction.run_many(tx, sql, sets, {
+      deadline = deadline,
+      decode_json = opts.decode_json,
+      max_result_bytes = opts.max_result_bytes or router.max_result_bytes,
+    })
+    if not done then
+      failed_at = unit.indexes[at]
+      error(err, 0)
+    end
+    for n, i in ipairs(unit.indexes) do
+      results[i] = done[n]
     end
     return true
   end
@@ -179,19 +187,51 @@ local function run_together(router, unit, sql, list, opts, deadline, results, it
   return nil, failed_at and at_item(err, failed_at) or err
 end
 
--- Each item for itself; one that fails does not stop the others.
-local function run_singly(router, unit, sql, list, opts, deadline, results, item_errors)
-  local first
-  for _, i in ipairs(unit.indexes) do
-    local result, err = router:run_on(unit.member, sql, list[i], opts, deadline)
-    results[i] = result
-    if not result then
-      item_errors[i] = at_item(err, i)
-      first = first or item_errors[i]
-    end
+-- A key as a table index: equal keys give equal names.
+local function name_of(strategy, key)
+  local canonical = placement.canonical(strategy.key_type, key)
+  if type(canonical) ~= "table" then
+    return tostring(canonical)
   end
-  if first then
-    return nil, first
+  local parts = {}
+  for i, part in ipairs(canonical) do
+    parts[i] = tostring(part):gsub("[%z\1]", "\1%0")
+  end
+  return table.concat(parts, "\0")
+end
+
+-- Items of one key keep their order, as one list; so do all items when nothing is known of their keys.
+local function in_order(manager, unit, opts)
+  local strategy = unit.keys and manager:strategy_for(opts.table, unit.keys[1])
+  local lists, by_key = {}, {}
+  for _, i in ipairs(unit.indexes) do
+    local name = strategy and name_of(strategy, unit.keys[i]) or ""
+    local one = by_key[name]
+    if not one then
+      one = {}
+      by_key[name], lists[#lists + 1] = one, one
+    end
+    one[#one + 1] = i
+  end
+  return lists
+end
+
+-- Each item for itself, several at a time; one that fails does not stop the others.
+local function run_singly(router, unit, sql, list, opts, deadline, results, item_errors)
+  parallel.each(in_order(router.manager, unit, opts), function(indexes)
+    for _, i in ipairs(indexes) do
+      local result, err = router:run_on(unit.member, sql, list[i], opts, deadline)
+      results[i] = result
+      if not result then
+        item_errors[i] = at_item(err, i)
+      end
+    end
+    return true
+  end, { limit = math.min(SINGLE, unit.member.primary.pool:stats().max_size) })
+  for _, i in ipairs(unit.indexes) do
+    if item_errors[i] then
+      return nil, item_errors[i]
+    end
   end
   return true
 end
@@ -223,13 +263,15 @@ end
 
 --- Run a statement once for each set of parameters, on the shards that own their keys. Yields.
 -- The shards work at the same time, each through its items in order and in one transaction, so that on a shard
--- either all of its items took effect or none. It is not atomic over the shards.
+-- either all of its items took effect or none. It is not atomic over the shards. Many items travel together, so that
+-- the `duration` of a result is that of its company.
 -- @string sql
 -- @tparam {table,...} list sets of parameters
 -- @tparam table opts `key`: the number of the parameter that is the routing key (a list of numbers for several
 --   columns); or `routing_keys`: a list with the key of each item; or `routing_key` or `shard_id` for all: one of
 --   these ways alone. `table`;
---   `transaction = false`: every item on its own, and a failed one does not stop the others; `max_parallel_shards`,
+--   `transaction = false`: every item on its own, several at a time (those of one key in order), and a failed one
+--   does not stop the others; `max_parallel_shards`,
 --   `timeout` for all, `decode_json`, `max_result_bytes`
 -- @treturn[1] table `results` (in the order of `list`), `row_count` (sum), `success`, `complete`, `failed`
 --   (empty), `duration`

@@ -168,6 +168,35 @@ local function run(tx, sql, params, pool_options)
   return nil, err
 end
 
+--- Run one statement once for each set of parameters, many in one exchange. Yields.
+-- For `execute_many`, which has checked the statement.
+-- @tparam Tx tx
+-- @string sql
+-- @tparam {table,...} sets
+-- @tparam table pool_options
+-- @treturn[1] {table,...} results
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+-- @treturn[2] int the number of the set that failed
+function transaction.run_many(tx, sql, sets, pool_options)
+  local statistics = tx.router.statistics
+  local results, err, at = tx.lease:execute_many(sql, sets, pool_options)
+  for i = 1, results and #results or at - 1 do
+    local result = results and results[i]
+    if result then
+      result.shard_id, result.attempts = tx.shard_id, 1
+    end
+    statistics:record(tx.shard_id, result and result.duration or 0)
+  end
+  if results then
+    return results
+  end
+  err = certain(tx, err)
+  tx:note_failure(err)
+  statistics:record(tx.shard_id, nil, err)
+  return nil, err, at
+end
+
 local function ended()
   return nil, errors.new("CLOSED", { message = "the transaction has ended" })
 end
