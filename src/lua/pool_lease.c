@@ -178,6 +178,7 @@ static int lease_copy_read(lua_State *L)
     luna_request_handle *handle = luna_request_push(L, LUNA_REQUEST_COPY_READ);
     handle->request.received = &handle->bytes;
     handle->request.read_only = true;
+    handle->request.w.queued = luna_loop_clock();
     handle->request.w.deadline = deadline;
     return luna_request_park_on_lease(L, &handle->request, lease);
 }
