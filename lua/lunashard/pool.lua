@@ -226,29 +226,6 @@ local function answer(owner, request, text, started, decode_json)
   return result
 end
 
--- What a request left that is not used again, as the public result.
-local function finish(owner, started, decode_json, request, err)
-  if not request then
-    return fail(owner, err, started)
-  end
-  local result
-  result, err = request:take()
-  if not result then
-    return fail(owner, err, started)
-  end
-  result.success = true
-  result.shard_id = owner.shard_id
-  result.endpoint = owner.endpoint
-  result.duration = now() - started
-  if decode_json then
-    result, err = values.decode_json(result)
-    if not result then
-      return fail(owner, err, started)
-    end
-  end
-  return result
-end
-
 local NONE = {}
 
 -- `task.waits` gives (request, ok) or (nil, err): the request says itself how it went.
@@ -681,12 +658,21 @@ function Copy:write(bytes)
   return copy_write(self, bytes)
 end
 
+local function copy_end(lease, reason, deadline)
+  local started = now()
+  local request, err = settled(raw.copy_end(lease.handle, reason, deadline))
+  if not request then
+    return fail(lease, err, started)
+  end
+  return answer(lease, request, ANY_TEXT, started)
+end
+
 --- End COPY. Yields.
 -- @treturn[1] table result with `row_count`
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
 function Copy:finish()
-  return finish(self.lease, now(), false, settled(raw.copy_end(self.lease.handle, nil, self.deadline)))
+  return copy_end(self.lease, nil, self.deadline)
 end
 
 --- Abort COPY: nothing of it stays. Yields.
@@ -694,8 +680,7 @@ end
 -- @string[opt] reason the server logs it
 function Copy:abort(reason)
   local deadline = self.deadline and math.max(self.deadline, now() + 1)
-  return finish(self.lease, now(), false,
-    settled(raw.copy_end(self.lease.handle, reason or "aborted by the client", deadline)))
+  return copy_end(self.lease, reason or "aborted by the client", deadline)
 end
 
 --- Start `COPY ... TO STDOUT`. Yields.
@@ -727,15 +712,20 @@ function CopyOut:read()
     return ""
   end
   local request, err = settled(raw.copy_read(self.lease.handle, self.deadline))
-  local bytes, result
+  local bytes, more
   if request then
-    bytes, result = request:take()
-    err = bytes == nil and result or nil
+    bytes, more = request:take()
   end
   if bytes == nil then
-    return fail(self.lease, err)
+    return fail(self.lease, request and more or err)
+  elseif not more then
+    local result
+    result, err = answer(self.lease, request, ANY_TEXT)
+    if not result then
+      return nil, err
+    end
+    self.row_count = result.row_count
   end
-  self.row_count = result and result.row_count
   return bytes
 end
 

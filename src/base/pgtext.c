@@ -12,6 +12,12 @@ bool luna_pg_parse_int8(const char *text, size_t n, int64_t *value)
     uint64_t limit = (uint64_t)INT64_MAX + negative, v = 0;
     if (i == n)
         return false;
+    for (size_t sure = n < 18 ? n : 18; i < sure; i++) { /* so many digits always fit */
+        unsigned digit = (unsigned char)text[i] - (unsigned)'0';
+        if (digit > 9)
+            return false;
+        v = v * 10 + digit;
+    }
     for (; i < n; i++) {
         unsigned digit = (unsigned char)text[i] - (unsigned)'0';
         if (digit > 9 || v > (limit - digit) / 10)

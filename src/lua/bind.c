@@ -20,6 +20,25 @@ void luna_bind_type(lua_State *L, const char *tname, const luaL_Reg *methods, co
     lua_pop(L, 1);
 }
 
+void *luna_bind_check(lua_State *L, int idx, const char *tname)
+{
+    const char **handle = lua_touserdata(L, idx);
+    if (handle == NULL || lua_islightuserdata(L, idx) || lua_objlen(L, idx) < sizeof(*handle) ||
+        *handle != tname)
+        luaL_typerror(L, idx, tname);
+    return handle;
+}
+
+void *luna_bind_new(lua_State *L, size_t size, const char *tname)
+{
+    const char **handle = lua_newuserdata(L, size);
+    memset(handle, 0, size);
+    *handle = tname;
+    luaL_getmetatable(L, tname);
+    lua_setmetatable(L, -2);
+    return handle;
+}
+
 static int is_retryable(luna_status code)
 {
     return code == LUNA_EDOWN || code == LUNA_EPOOL || code == LUNA_ETIMEOUT;

@@ -12,6 +12,13 @@
  * NULL) beside it.  Leaves nothing on the stack. */
 void luna_bind_type(lua_State *L, const char *tname, const luaL_Reg *methods, const luaL_Reg *meta);
 
+/* luaL_checkudata without looking the type's name up: for userdata that begin with a pointer to
+ * `tname`, one array for the type, which luna_bind_new puts there. */
+void *luna_bind_check(lua_State *L, int idx, const char *tname);
+
+/* Push a new userdata of that kind, otherwise zero. */
+void *luna_bind_new(lua_State *L, size_t size, const char *tname);
+
 /* Push nil and an error object for `err`; returns 2, to be returned by the binding. */
 int luna_push_err(lua_State *L, const luna_err *err);
 

@@ -11,6 +11,7 @@
 #include "values.h"
 
 typedef struct luna_request_handle {
+    const char *type; /* see luna_bind_check */
     luna_request request;
     luna_params params;
     luna_buf bytes, field; /* SQL, COPY data */

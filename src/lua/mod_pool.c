@@ -11,15 +11,16 @@
 #include "runtime.h"
 #include "shape.h"
 
-#define POOL_TYPE "lunashard.pool"
+static const char POOL_TYPE[] = "lunashard.pool";
 
 typedef struct pool_handle {
-    luna_pool *pool; /* NULL once closed */
+    const char *type; /* see luna_bind_check */
+    luna_pool *pool;  /* NULL once closed */
 } pool_handle;
 
 static luna_pool *check_pool(lua_State *L)
 {
-    pool_handle *handle = luaL_checkudata(L, 1, POOL_TYPE);
+    pool_handle *handle = luna_bind_check(L, 1, POOL_TYPE);
     return handle->pool;
 }
 
@@ -115,10 +116,7 @@ static int pool_new(lua_State *L)
     if (start_services(&err) != LUNA_OK)
         return luna_push_err(L, &err);
 
-    pool_handle *handle = lua_newuserdata(L, sizeof(*handle));
-    handle->pool = NULL;
-    luaL_getmetatable(L, POOL_TYPE);
-    lua_setmetatable(L, -2);
+    pool_handle *handle = luna_bind_new(L, sizeof(*handle), POOL_TYPE);
     luna_pool_config cfg = {
         .conn = {
             .loop = &luna_rt.loop,
@@ -234,7 +232,7 @@ static int pool_stats(lua_State *L)
 @function pool:close */
 static int pool_close(lua_State *L)
 {
-    pool_handle *handle = luaL_checkudata(L, 1, POOL_TYPE);
+    pool_handle *handle = luna_bind_check(L, 1, POOL_TYPE);
     if (handle->pool != NULL)
         luna_pool_free(handle->pool);
     handle->pool = NULL;

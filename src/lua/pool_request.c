@@ -9,19 +9,16 @@
 #include "runtime.h"
 #include "shape.h"
 
-#define REQUEST_TYPE "lunashard.request"
+static const char REQUEST_TYPE[] = "lunashard.request";
 
 luna_request_handle *luna_request_check(lua_State *L, int idx)
 {
-    return luaL_checkudata(L, idx, REQUEST_TYPE);
+    return luna_bind_check(L, idx, REQUEST_TYPE);
 }
 
 luna_request_handle *luna_request_push(lua_State *L, luna_request_kind kind)
 {
-    luna_request_handle *handle = lua_newuserdata(L, sizeof(*handle));
-    memset(handle, 0, sizeof(*handle));
-    luaL_getmetatable(L, REQUEST_TYPE);
-    lua_setmetatable(L, -2);
+    luna_request_handle *handle = luna_bind_new(L, sizeof(*handle), REQUEST_TYPE);
     handle->request.kind = kind;
     return handle;
 }
@@ -193,7 +190,9 @@ static int request_answer(lua_State *L)
 
 /*** What a request received. Once; frees it.
 @function request:take
-@treturn[1] table|boolean result, or for `stream` and `fetch` whether more rows may come
+@treturn[1] boolean|string true, bytes of `copy_read`, or for `stream` and `fetch` whether more rows
+may come
+@treturn[1] ?boolean of `copy_read`: whether there are more; after the last, `answer` has the result
 @treturn[2] nil
 @treturn[2] lunashard.error */
 static int request_take(lua_State *L)
@@ -209,16 +208,14 @@ static int request_take(lua_State *L)
         lua_pushboolean(L, request->more);
     } else if (request->kind == LUNA_REQUEST_COPY_READ) {
         lua_pushlstring(L, handle->bytes.data, handle->bytes.len);
-        if (!request->more) {
-            luna_push_result(L, request->result);
-            n = 2;
-        }
-    } else if (request->result != NULL) {
-        luna_push_result(L, request->result);
+        lua_pushboolean(L, request->more);
+        n = 2;
     } else {
         lua_pushboolean(L, 1);
     }
-    luna_request_deinit(request);
+    bool is_last = request->kind == LUNA_REQUEST_COPY_READ && !request->more;
+    if (!is_last || request->w.err.code != LUNA_OK)
+        luna_request_deinit(request);
     if (request->kind == LUNA_REQUEST_COPY_WRITE || request->kind == LUNA_REQUEST_COPY_READ)
         /* large, and not counted by the collector */
         luna_buf_deinit(&handle->bytes);

@@ -9,7 +9,7 @@
 #include "bind.h"
 #include "values.h"
 
-#define TEXT_TYPE "lunashard.text"
+static const char TEXT_TYPE[] = "lunashard.text";
 
 typedef struct shape_column {
     char *name;
@@ -19,6 +19,7 @@ typedef struct shape_column {
 
 /* The userdata's environment holds the n names, then the n type names. */
 typedef struct text_handle {
+    const char *type;
     luna_text *text;
     int n;
     shape_column *columns;
@@ -33,17 +34,14 @@ int luna_shape_new_text(lua_State *L)
     size_t len;
     const char *sql = luaL_checklstring(L, 1, &len);
     luaL_argcheck(L, strlen(sql) == len, 1, "SQL cannot hold a NUL byte");
-    text_handle *handle = lua_newuserdata(L, sizeof(*handle));
-    *handle = (text_handle){ 0 };
-    luaL_getmetatable(L, TEXT_TYPE);
-    lua_setmetatable(L, -2);
+    text_handle *handle = luna_bind_new(L, sizeof(*handle), TEXT_TYPE);
     handle->text = luna_text_new(sql, len);
     return 1;
 }
 
 luna_text *luna_shape_text(lua_State *L, int idx)
 {
-    text_handle *handle = luaL_checkudata(L, idx, TEXT_TYPE);
+    text_handle *handle = luna_bind_check(L, idx, TEXT_TYPE);
     return handle->text;
 }
 
@@ -125,7 +123,7 @@ static void push_rows(lua_State *L, const text_handle *handle, int names, const 
 
 void luna_shape_push(lua_State *L, int idx, PGresult *res)
 {
-    text_handle *handle = luaL_checkudata(L, idx, TEXT_TYPE);
+    text_handle *handle = luna_bind_check(L, idx, TEXT_TYPE);
     if (!shape_fits(handle, res) || handle->columns == NULL)
         shape_learn(L, idx, handle, res);
     lua_getfenv(L, idx);
@@ -152,7 +150,7 @@ static int text_share(lua_State *L)
 
 static int text_gc(lua_State *L)
 {
-    text_handle *handle = luaL_checkudata(L, 1, TEXT_TYPE);
+    text_handle *handle = luna_bind_check(L, 1, TEXT_TYPE);
     shape_clear(handle);
     luna_text_unref(handle->text);
     handle->text = NULL;

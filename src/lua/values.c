@@ -155,9 +155,23 @@ void luna_value_encode(lua_State *L, int idx, const char *where, luna_buf *out, 
     add_array(L, idx, where, 1, &writer, scratch);
 }
 
-luna_status luna_params_encode(lua_State *L, int idx, luna_params *params, luna_err *err)
+/* Its format: 0 is text, 1 binary. */
+static int add_param(lua_State *L, int idx, int number, luna_params *params)
 {
     char where[32];
+    size_t len;
+    const char *bytes = to_bytea(L, idx, &len);
+    if (bytes != NULL) {
+        luna_buf_add(&params->bytes, bytes, len);
+        return 1;
+    }
+    snprintf(where, sizeof(where), "params[%d]", number);
+    luna_value_encode(L, idx, where, &params->bytes, &params->scratch);
+    return 0;
+}
+
+luna_status luna_params_encode(lua_State *L, int idx, luna_params *params, luna_err *err)
+{
     params->n = 0;
     if (lua_isnoneornil(L, idx))
         return LUNA_OK;
@@ -175,25 +189,16 @@ luna_status luna_params_encode(lua_State *L, int idx, luna_params *params, luna_
 
     /* the buffer moves as it grows: keep offsets first, -1 for NULL */
     for (int i = 0; i < n; i++) {
-        size_t start = params->bytes.len, len;
+        size_t start = params->bytes.len;
         lua_rawgeti(L, idx, i + 1);
         int at = lua_gettop(L);
         params->formats[i] = 0;
-        params->lengths[i] = 0;
-        if (is_null(L, at)) {
-            params->lengths[i] = -1;
-        } else {
-            snprintf(where, sizeof(where), "params[%d]", i + 1);
-            const char *bytes = to_bytea(L, at, &len);
-            if (bytes != NULL) {
-                luna_buf_add(&params->bytes, bytes, len);
-                params->formats[i] = 1;
-            } else {
-                luna_value_encode(L, at, where, &params->bytes, &params->scratch);
-            }
-            params->lengths[i] = (int)(params->bytes.len - start);
-            luna_buf_add_char(&params->bytes, '\0');
-        }
+        if (lua_type(L, at) == LUA_TNUMBER)
+            add_scalar(L, at, NULL, &params->bytes);
+        else if (!is_null(L, at))
+            params->formats[i] = add_param(L, at, i + 1, params);
+        params->lengths[i] = is_null(L, at) ? -1 : (int)(params->bytes.len - start);
+        luna_buf_add_char(&params->bytes, '\0');
         params->values[i] = (const char *)start; /* NOLINT: an offset until below */
         lua_pop(L, 1);
     }
@@ -365,77 +370,12 @@ void luna_push_type_name(lua_State *L, Oid type)
         lua_pushfstring(L, is_array ? "%s[]" : "%s", info->name);
 }
 
-void luna_push_rows(lua_State *L, PGresult *const *results, int n)
-{
-    if (n == 0) {
-        lua_newtable(L);
-        return;
-    }
-    int n_columns = PQnfields(results[0]), total = 0, at = 0;
-    luna_decoder columns[64], *all = columns;
-    luaL_checkstack(L, n_columns + 8, "too many columns");
-    int names = lua_gettop(L) + 1;
-    for (int c = 0; c < n_columns; c++)
-        lua_pushstring(L, PQfname(results[0], c)); /* made once, shared by all rows */
-    if (n_columns > 64)
-        all = lua_newuserdata(L, (size_t)n_columns * sizeof(*all));
-    else
-        lua_pushnil(L);
-    for (int c = 0; c < n_columns; c++)
-        all[c] = luna_decoder_of(PQftype(results[0], c));
-    for (int i = 0; i < n; i++)
-        total += PQntuples(results[i]);
-    lua_createtable(L, total, 0);
-    for (int i = 0; i < n; i++) {
-        PGresult *res = results[i];
-        int n_rows = PQntuples(res);
-        for (int r = 0; r < n_rows; r++) {
-            lua_createtable(L, 0, n_columns);
-            for (int c = 0; c < n_columns; c++) {
-                if (PQgetisnull(res, r, c))
-                    continue;
-                lua_pushvalue(L, names + c);
-                luna_push_value(L, all[c], PQgetvalue(res, r, c), (size_t)PQgetlength(res, r, c));
-                lua_rawset(L, -3);
-            }
-            lua_rawseti(L, -2, ++at);
-        }
-    }
-    lua_replace(L, names);
-    lua_settop(L, names);
-}
-
 void luna_push_command(lua_State *L, const char *tag)
 {
     size_t len = strlen(tag);
     while (len > 0 && ((tag[len - 1] >= '0' && tag[len - 1] <= '9') || tag[len - 1] == ' '))
         len--;
     lua_pushlstring(L, tag, len);
-}
-
-void luna_push_result(lua_State *L, PGresult *res)
-{
-    lua_createtable(L, 0, 10);
-    luna_push_rows(L, &res, 1);
-    lua_setfield(L, -2, "rows");
-
-    int n_columns = PQnfields(res);
-    lua_createtable(L, n_columns, 0);
-    lua_createtable(L, n_columns, 0);
-    for (int c = 0; c < n_columns; c++) {
-        lua_pushstring(L, PQfname(res, c));
-        lua_rawseti(L, -3, c + 1);
-        luna_push_type_name(L, PQftype(res, c));
-        lua_rawseti(L, -2, c + 1);
-    }
-    lua_setfield(L, -3, "column_types");
-    lua_setfield(L, -2, "columns");
-
-    const char *affected = PQcmdTuples(res);
-    lua_pushnumber(L, affected[0] != '\0' ? strtod(affected, NULL) : PQntuples(res));
-    lua_setfield(L, -2, "row_count");
-    luna_push_command(L, PQcmdStatus(res));
-    lua_setfield(L, -2, "command");
 }
 
 void luna_push_sql_error(lua_State *L, const luna_err *err, const PGresult *res)

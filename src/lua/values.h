@@ -54,12 +54,6 @@ void luna_push_type_name(lua_State *L, Oid type);
 /* Push a command tag without its counts: "INSERT 0 1" is INSERT, "CREATE TABLE" stays. */
 void luna_push_command(lua_State *L, const char *tag);
 
-/* Push the list of row tables of `n` results of the same columns. */
-void luna_push_rows(lua_State *L, PGresult *const *results, int n);
-
-/* Push a result: `{ rows, columns, column_types, row_count, command }`. */
-void luna_push_result(lua_State *L, PGresult *res);
-
 /* Push the error object for a server error: what luna_push_err_object gives,
  * with `detail`, `hint`, `position` and the names the server gave. */
 void luna_push_sql_error(lua_State *L, const luna_err *err, const PGresult *res);
