@@ -29,15 +29,6 @@ static int task_sleep(lua_State *L)
     return luna_task_park(L, op);
 }
 
-/*** Monotonic seconds, for durations and deadlines.
-@function clock
-@treturn number */
-static int task_clock(lua_State *L)
-{
-    lua_pushnumber(L, luna_loop_clock());
-    return 1;
-}
-
 /* ---- events: wake whoever waits ------------------------------------------ */
 
 /*** An event that tasks can wait for.
@@ -168,7 +159,6 @@ int luaopen_lunashard_core_task(lua_State *L)
         { "spawn", luna_task_spawn_binding },
         { "current", luna_task_current },
         { "sleep", task_sleep },
-        { "clock", task_clock },
         { "event", task_event },
         { "exit", task_exit },
         { "is_exiting", task_is_exiting },
