@@ -19,6 +19,10 @@ describe("aggregate limit", function()
     assert.same({ 2, 3 }, ids(aggregate.limit({ n = 2, offset = 1 })(list)))
     assert.same({ 2, 3 }, ids(results.reduce(aggregate.limit({ n = 2, offset = 1 }), list)))
     assert.same({}, ids(aggregate.limit({ n = 2, offset = 9 })(list)))
+    for _, given in ipairs({ 1e308, { n = 1, offset = 2 ^ 53 } }) do
+      assert.error_matches(function() aggregate.limit(given) end, "limit: n and offset must not be beyond 2%^53 together")
+    end
+    assert.equal(5, #aggregate.limit(2 ^ 53)(list))
     assert.same({}, ids(aggregate.limit(0)(list)))
   end)
 

@@ -5,6 +5,8 @@
 
 local options = require("lunashard.options")
 
+local MOST = 2 ^ 53 -- more would not be a LIMIT that the server takes
+
 local plugin = { api = 1, kind = "aggregate", name = "limit", returns = "rows" }
 
 function plugin.new(spec)
@@ -13,7 +15,11 @@ function plugin.new(spec)
   if type(how.n) ~= "number" or how.n < 0 or how.n % 1 ~= 0 then
     error("limit: n must be a whole number, 0 or more", 3)
   end
-  return { n = how.n, offset = how.offset or 0 }
+  local offset = how.offset or 0
+  if how.n > MOST - offset then
+    error("limit: n and offset must not be beyond 2^53 together", 3)
+  end
+  return { n = how.n, offset = offset }
 end
 
 function plugin.push_down(made)
