@@ -186,18 +186,14 @@ function Manager:strategy_for(table_name, key)
   return binding.choose(self.strategies, self.tables, table_name, key)
 end
 
---- Which shard owns a key, and its bucket, whatever the shard's health.
--- @param key routing key
--- @tparam[opt] table opts `table`: the table whose key it is
--- @treturn[1] table the shard: `shard_id`, `host`, `port`, `database`, `region`, `tags`, ...
--- @treturn[1] number|string bucket
--- @treturn[2] nil
--- @treturn[2] lunashard.error `NULL_KEY`, `INVALID`, `NO_SHARD`, `CLOSED`
-function Manager:get_shard_for_write(key, opts)
+local OF_KEY = { table = "string" }
+
+-- The member that owns a key, and the bucket.
+local function owner(self, key, table_name)
   if self.closed then
     return closed()
   end
-  local strategy, err = self:strategy_for(opts and opts.table, key)
+  local strategy, err = self:strategy_for(table_name, key)
   if not strategy then
     return nil, err
   end
@@ -205,7 +201,26 @@ function Manager:get_shard_for_write(key, opts)
   if not shard_id then
     return nil, bucket
   end
-  return self.by_id[shard_id].info, bucket
+  local member
+  member, err = self:member(shard_id)
+  return member, err or bucket
+end
+
+--- Which shard owns a key, and its bucket, whatever the shard's health.
+-- Raises for unknown options, as `get_shard_for_read` does.
+-- @param key routing key
+-- @tparam[opt] table opts `table`: the table whose key it is
+-- @treturn[1] table the shard: `shard_id`, `host`, `port`, `database`, `region`, `tags`, ...
+-- @treturn[1] number|string bucket
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `NULL_KEY`, `INVALID`, `NO_SHARD`, `CLOSED`
+function Manager:get_shard_for_write(key, opts)
+  opts = options_of.check(opts, OF_KEY, "get_shard_for_write")
+  local member, bucket = owner(self, key, opts.table)
+  if not member then
+    return nil, bucket
+  end
+  return member.info, bucket
 end
 
 --- Which shard a read of a key goes to, and at which endpoint.
@@ -216,11 +231,12 @@ end
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `NULL_KEY`, `INVALID`, `NO_SHARD`, `CLOSED`
 function Manager:get_shard_for_read(key, opts)
-  local info, err = self:get_shard_for_write(key, opts)
-  if not info then
+  opts = options_of.check(opts, OF_KEY, "get_shard_for_read")
+  local member, err = owner(self, key, opts.table)
+  if not member then
     return nil, err
   end
-  return info, self.by_id[info.shard_id]:reader(probe.now()).name
+  return member.info, member:reader(probe.now()).name
 end
 
 --- Take note of how a statement fared at an endpoint.

@@ -5,6 +5,7 @@
 -- @module lunashard.unhandled
 
 local errors = require("lunashard.errors")
+local misuse = require("lunashard.misuse")
 
 local unhandled = {}
 
@@ -58,7 +59,7 @@ local function hide(err)
   setmetatable(err, Unseen)
   handed = handed + 1
   if not first then
-    local info = debug.getinfo(3, "Sl")
+    local info = debug.getinfo(4, "Sl")
     first = {
       err = err,
       where = info and info.currentline > 0 and ("%s:%d"):format(info.short_src, info.currentline) or nil,
@@ -67,26 +68,40 @@ local function hide(err)
   end
 end
 
-local function hand_out(result, err, ...)
+local function note(result, err)
   if result == nil and type(err) == "table" and (hidden[err] or errors.is(err)) then
     hide(err)
   end
-  return result, err, ...
 end
 
 local METHODS = {
   "execute", "scatter_gather", "execute_on_all_shards", "transaction", "execute_many", "copy_in", "copy_out", "begin",
 }
 
+-- Without `...`, from which compiled code cannot return; none of the methods takes or gives more than this.
+local function watched(method)
+  return misuse.wrapper(function(self, a, b, c, d)
+    local result, err = method(self, a, b, c, d)
+    note(result, err)
+    return result, err
+  end)
+end
+
+local function pass(...)
+  note(...)
+  return ...
+end
+
 --- Watch the errors that a router returns.
 -- @tparam Router router
 function unhandled.watch(router)
   for _, name in ipairs(METHODS) do
-    local method = router[name]
-    router[name] = function(...)
-      return hand_out(method(...))
-    end
+    router[name] = watched(router[name])
   end
+  local transaction = router.transaction -- gives what the caller's function gave, however many
+  router.transaction = misuse.wrapper(function(...)
+    return pass(transaction(...))
+  end)
 end
 
 --- What was not looked at so far.

@@ -21,6 +21,22 @@ describe("lunashard run", function()
     sandbox.release()
   end)
 
+  it("names the script's line, and none of ours, when the script misuses the router", function()
+    for what, call in pairs({
+      ["execute: expected SQL as a string"] = "router:execute(1)",
+      ["SQL cannot hold a NUL byte"] = 'router:execute("SELECT 1\\0")',
+      ['unknown option "tabel" of scatter_gather'] = 'router:scatter_gather("SELECT 1", nil, { tabel = 1 })',
+      ["transaction: expected a function"] = "router:transaction({ routing_key = 1 })",
+      ["execute_many: expected a list"] = 'router:execute_many("SELECT $1")',
+      ["copy_in: columns: expected a list"] = 'router:copy_in("t")',
+    }) do
+      local result = run("\nlocal result = " .. call .. "\nprint(result)")
+      assert.equal(1, result.code)
+      assert.is_truthy(result.stderr:find("strict.lua:2: ", 1, true), result.stderr)
+      assert.is_truthy(result.stderr:find(what, 1, true), result.stderr)
+    end
+  end)
+
   describe("with an error that the script was given", function()
     local DROPPED = 'router:execute("SELEC 1", nil, { routing_key = 1 })\nprint("on")'
 

@@ -111,6 +111,32 @@ describe("a manager that is not connected", function()
     assert.is_truthy(err.message:find("initialize", 1, true), err.message)
   end)
 
+  -- With this file as the place.
+  local function raises(text, fn)
+    local ok, message = pcall(fn)
+    assert.is_false(ok)
+    assert.is_truthy(message:find("^%S*manager_spec.lua:%d+: "), message)
+    assert.is_truthy(message:find(text, 1, true), message)
+  end
+
+  it("names the call and its caller when an option of a look-up is unknown", function()
+    local manager = new()
+    for _, name in ipairs({ "get_shard_for_read", "get_shard_for_write" }) do
+      raises('unknown option "tabel" of ' .. name .. '; did you mean "table"?', function()
+        manager[name](manager, 1, { tabel = "users" })
+      end)
+    end
+  end)
+
+  it("refuses SQL with a NUL byte, naming the call and its caller", function()
+    local router = lunashard.router(new())
+    for _, name in ipairs({ "execute", "scatter_gather", "execute_on_all_shards" }) do
+      for _ = 1, 2 do
+        raises(name .. ": SQL cannot hold a NUL byte", function() router[name](router, "SELECT 1\0") end)
+      end
+    end
+  end)
+
   it("answers CLOSED to everything after shutdown, which may be called again", function()
     local manager = new()
     local router = lunashard.router(manager)

@@ -5,7 +5,9 @@
 
 local attempt = require("lunashard.router.attempt")
 local errors = require("lunashard.errors")
+local raise = require("lunashard.misuse").raise
 local options = require("lunashard.options")
+local routing = require("lunashard.router.routing")
 local scatter = require("lunashard.router.scatter")
 local task = require("lunashard.task")
 
@@ -23,10 +25,10 @@ local BROADCAST = {
 local function check(opts)
   local width = opts.parallel
   if width ~= nil and type(width) ~= "boolean" and not (type(width) == "number" and width >= 1 and width % 1 == 0) then
-    error("execute_on_all_shards: option parallel: expected true, false or a whole number from 1, got "
+    raise("execute_on_all_shards: option parallel: expected true, false or a whole number from 1, got "
       .. options.describe(width), 3)
   elseif opts.on_failure ~= nil and opts.on_failure ~= "fail" and opts.on_failure ~= "partial" then
-    error('execute_on_all_shards: option on_failure: expected "fail" or "partial", got '
+    raise('execute_on_all_shards: option on_failure: expected "fail" or "partial", got '
       .. options.describe(opts.on_failure), 3)
   end
 end
@@ -101,9 +103,7 @@ end
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `SHARDS_FAILED` with `failed`, `shard_results`, `done`, `skipped`; `NO_SHARD`, `CLOSED`
 function broadcast.methods:execute_on_all_shards(sql, opts)
-  if type(sql) ~= "string" then
-    error("execute_on_all_shards: expected SQL as a string, got a " .. type(sql), 2)
-  end
+  routing.check_arguments("execute_on_all_shards", sql)
   opts = options.check(opts, BROADCAST, "execute_on_all_shards")
   check(opts)
   local ok, err = self.manager:check_open()

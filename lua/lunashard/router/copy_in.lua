@@ -8,6 +8,7 @@ local copy_load = require("lunashard.router.copy_load")
 local copy_source = require("lunashard.router.copy_source")
 local copy_split = require("lunashard.router.copy_split")
 local errors = require("lunashard.errors")
+local raise = require("lunashard.misuse").raise
 local options = require("lunashard.options")
 local statement = require("lunashard.router.statement")
 local task = require("lunashard.task")
@@ -29,12 +30,12 @@ local function quoted_columns(columns)
   local list = {}
   for i, column in ipairs(columns) do
     if type(column) ~= "string" or column == "" then
-      error("copy_in: columns: expected names, got " .. options.describe(column), 3)
+      raise("copy_in: columns: expected names, got " .. options.describe(column), 3)
     end
     list[i] = statement.quote_ident(column)
   end
   if #list == 0 then
-    error("copy_in: columns: expected at least one name", 3)
+    raise("copy_in: columns: expected at least one name", 3)
   end
   return table.concat(list, ", ")
 end
@@ -43,10 +44,10 @@ local function check_format(opts)
   local format = opts.format
   if format ~= nil and not FORMATS[format] then
     local near = errors.nearest(format, FORMATS)
-    error(('copy_in: option format: expected "text" or "csv", got %s%s'):format(options.describe(format),
+    raise(('copy_in: option format: expected "text" or "csv", got %s%s'):format(options.describe(format),
       near and ("; did you mean %q?"):format(near) or ""), 3)
   elseif opts.header ~= nil and format == nil then
-    error("copy_in: option header: rows that are tables have no header; it goes with option format", 3)
+    raise("copy_in: option header: rows that are tables have no header; it goes with option format", 3)
   end
 end
 
@@ -88,15 +89,15 @@ end
 function copy_in.methods:copy_in(table_name, columns, rows, opts)
   local quoted = type(table_name) == "string" and statement.quote_table(table_name)
   if not quoted then
-    error("copy_in: expected a table's name, got " .. options.describe(table_name), 2)
+    raise("copy_in: expected a table's name, got " .. options.describe(table_name), 2)
   elseif type(columns) ~= "table" then
-    error("copy_in: columns: expected a list of names, got " .. options.describe(columns), 2)
+    raise("copy_in: columns: expected a list of names, got " .. options.describe(columns), 2)
   end
   opts = options.check(opts, COPY, "copy_in")
   check_format(opts)
   local source, message = copy_source.new(rows, opts.format)
   if not source then
-    error("copy_in: rows: " .. message, 2)
+    raise("copy_in: rows: " .. message, 2)
   end
   local sql = ("COPY %s (%s) FROM STDIN%s"):format(quoted, quoted_columns(columns),
     opts.format == "csv" and " (FORMAT csv)" or "")
@@ -108,7 +109,7 @@ function copy_in.methods:copy_in(table_name, columns, rows, opts)
   split, err = copy_split.new(self.manager, table_name, columns, opts)
   if not split then
     if type(err) == "string" then
-      error("copy_in: " .. err, 2)
+      raise("copy_in: " .. err, 2)
     end
     return nil, err
   end

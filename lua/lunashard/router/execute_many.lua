@@ -2,6 +2,7 @@
 -- @module lunashard.router.execute_many
 
 local errors = require("lunashard.errors")
+local raise = require("lunashard.misuse").raise
 local options = require("lunashard.options")
 local parallel = require("lunashard.parallel")
 local placement = require("lunashard.core.placement")
@@ -34,12 +35,12 @@ local function check_key(key)
   elseif type(key) == "table" and #key > 0 then
     for _, index in ipairs(key) do
       if not is_index(index) then
-        error("execute_many: option key: expected parameter numbers, got " .. options.describe(index), 3)
+        raise("execute_many: option key: expected parameter numbers, got " .. options.describe(index), 3)
       end
     end
     return
   end
-  error("execute_many: option key: expected the number of a parameter, or a list of them, got "
+  raise("execute_many: option key: expected the number of a parameter, or a list of them, got "
     .. options.describe(key), 3)
 end
 
@@ -49,7 +50,7 @@ local function check_one_way(opts)
   for _, name in ipairs({ "key", "routing_keys", "routing_key", "shard_id" }) do
     local both = opts[name] ~= nil and given
     if both and not (given == "routing_key" and name == "shard_id") then -- which are checked against each other
-      error(("execute_many: give option %s or %s, not both"):format(given, name), 3)
+      raise(("execute_many: give option %s or %s, not both"):format(given, name), 3)
     end
     given = opts[name] ~= nil and name or given
   end
@@ -282,22 +283,22 @@ end
 --   `item_errors` (by index)
 function execute_many.methods:execute_many(sql, list, opts)
   if type(sql) ~= "string" then
-    error("execute_many: expected SQL as a string, got a " .. type(sql), 2)
+    raise("execute_many: expected SQL as a string, got a " .. type(sql), 2)
   elseif type(list) ~= "table" then
-    error("execute_many: expected a list of parameter tables, got a " .. type(list), 2)
+    raise("execute_many: expected a list of parameter tables, got a " .. type(list), 2)
   elseif not options.is_list(list) then
-    error("execute_many: expected a list of parameter tables, got a table with gaps or names", 2)
+    raise("execute_many: expected a list of parameter tables, got a table with gaps or names", 2)
   end
   for i, params in ipairs(list) do
     if type(params) ~= "table" then
-      error(("execute_many: item %d: expected a table of parameters, got a %s"):format(i, type(params)), 2)
+      raise(("execute_many: item %d: expected a table of parameters, got a %s"):format(i, type(params)), 2)
     end
   end
   opts = options.check(opts, OPTIONS, "execute_many")
   check_key(opts.key)
   check_one_way(opts)
   if opts.routing_keys and not (options.is_list(opts.routing_keys) and #opts.routing_keys == #list) then
-    error(("execute_many: option routing_keys: expected %d keys, got %d"):format(#list, #opts.routing_keys), 2)
+    raise(("execute_many: option routing_keys: expected %d keys, got %d"):format(#list, #opts.routing_keys), 2)
   end
   local ok, err = self.manager:check_open()
   local kind

@@ -2,7 +2,11 @@
 -- @module lunashard.router.routing
 
 local errors = require("lunashard.errors")
+local raise = require("lunashard.misuse").raise
 local statement = require("lunashard.router.statement")
+
+-- Local functions are constants to the compiler; what is here runs for every statement.
+local classify, type = statement.classify, type
 
 local routing = {}
 
@@ -28,9 +32,12 @@ function routing.resolve(manager, opts)
     end
     return manager:member(wanted)
   end
-  local strategy, err = manager:strategy_for(opts.table, key)
-  if not strategy then
-    return nil, err
+  local strategy, err = manager.strategy
+  if opts.table ~= nil or manager.strategies.mixed then
+    strategy, err = manager:strategy_for(opts.table, key)
+    if not strategy then
+      return nil, err
+    end
   end
   local shard_id, bucket = strategy:route(key)
   if not shard_id then
@@ -75,7 +82,10 @@ local REFUSED = {
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `INVALID`
 function routing.check_statement(sql, read_only)
-  local kind, word = statement.classify(sql)
+  local kind, word = classify(sql)
+  if kind == "read" then
+    return kind
+  end
   local refusal = REFUSED[kind]
   if refusal then
     return nil, errors.new("INVALID", { message = word and word .. ": " .. refusal or refusal })
@@ -85,15 +95,17 @@ function routing.check_statement(sql, read_only)
   return kind
 end
 
---- Raise unless a statement and its parameters are of the right types.
+--- Raise, at the place that called our caller, unless a statement and its parameters are of the right types.
 -- @string what function name
 -- @param sql
--- @param params
+-- @param[opt] params
 function routing.check_arguments(what, sql, params)
   if type(sql) ~= "string" then
-    error(("%s: expected SQL as a string, got a %s"):format(what, type(sql)), 3)
+    raise(("%s: expected SQL as a string, got a %s"):format(what, type(sql)), 3)
   elseif params ~= nil and type(params) ~= "table" then
-    error(("%s: expected parameters as a table, got a %s"):format(what, type(params)), 3)
+    raise(("%s: expected parameters as a table, got a %s"):format(what, type(params)), 3)
+  elseif classify(sql) == "nul" then
+    raise(what .. ": SQL cannot hold a NUL byte", 3)
   end
 end
 

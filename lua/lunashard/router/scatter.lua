@@ -2,6 +2,7 @@
 -- @module lunashard.router.scatter
 
 local errors = require("lunashard.errors")
+local raise = require("lunashard.misuse").raise
 local gather = require("lunashard.router.gather")
 local options = require("lunashard.options")
 local parallel = require("lunashard.parallel")
@@ -24,6 +25,7 @@ local SCATTER = {
   all_shards = "boolean",
   decode_json = "boolean",
   max_result_bytes = "count",
+  pipeline = "boolean",
 }
 
 --- The members that a call is for, in configured order.
@@ -100,16 +102,16 @@ local function check_options(opts)
   opts = opts or {}
   local policy = opts.on_failure
   if policy ~= nil and policy ~= "partial" and policy ~= "fail" then
-    error(('scatter_gather: option on_failure: expected "fail" or "partial", got %s'):format(
+    raise(('scatter_gather: option on_failure: expected "fail" or "partial", got %s'):format(
       options.describe(policy)), 3)
   elseif opts.min_shards == 0 then
-    error("scatter_gather: option min_shards: expected 1 or more, got 0", 3)
+    raise("scatter_gather: option min_shards: expected 1 or more, got 0", 3)
   elseif opts.max_parallel_shards == 0 then
-    error("scatter_gather: option max_parallel_shards: expected 1 or more, got 0", 3)
+    raise("scatter_gather: option max_parallel_shards: expected 1 or more, got 0", 3)
   end
   local func = opts.aggregation_func
   if func ~= nil and type(func) ~= "function" and not gather.is_callable(func) and not reducing.is_reducer(func) then
-    error(("scatter_gather: option aggregation_func: expected a function or an aggregation, got %s"):format(
+    raise(("scatter_gather: option aggregation_func: expected a function or an aggregation, got %s"):format(
       options.describe(func)), 3)
   end
 end
@@ -160,7 +162,7 @@ end
 -- @tparam[opt] table opts `aggregation_func`: a function of the list of shard results (each `success`, `shard_id`,
 --   `rows`, `error`, ...) that returns a row or a list of rows, or one of `lunashard.aggregate`; without it rows are
 --   concatenated in the shards' order. `on_failure` [`"fail"`], `min_shards`, `max_parallel_shards`, `shard_ids`,
---   `read_only`, `timeout`, `retries`, `decode_json`, `max_result_bytes`
+--   `read_only`, `timeout`, `retries`, `decode_json`, `max_result_bytes`, `pipeline`
 -- @treturn[1] table `rows`, `row_count`, `shard_results` (by shard_id; their rows are empty when an aggregation of
 --   `lunashard.aggregate` took them as they came), `complete`, `failed` (list of `{ shard_id, error }`), `duration`,
 --   `success`
@@ -252,6 +254,7 @@ function scatter.methods:execute_everywhere(sql, params, opts)
     retries = opts.retries,
     decode_json = opts.decode_json,
     max_result_bytes = opts.max_result_bytes,
+    pipeline = opts.pipeline,
   })
 end
 

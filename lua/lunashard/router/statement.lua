@@ -168,26 +168,30 @@ end
 
 -- Programs run the same texts again and again; long ones are not worth keeping.
 local CACHE_ENTRIES, CACHE_TEXT = 2048, 8192
-local kinds, words, cached = {}, {}, 0
+local known, cached = {}, 0 -- text -> { kind, word }
 
 --- Classify a statement by its first words.
 -- @string sql
 -- @treturn string `read` (SELECT, VALUES, TABLE, SHOW, WITH without data-modifying
 --   parts, EXPLAIN of these), `control` (BEGIN, COMMIT, ROLLBACK, SAVEPOINT, ...),
---   `copy` (COPY from or to the client), `empty`, or `write` (all else)
+--   `copy` (COPY from or to the client), `empty`, `nul` (no SQL: it holds a NUL byte), or `write` (all else)
 -- @treturn ?string the first word in upper case
 function statement.classify(sql)
-  local kind = kinds[sql]
-  if kind then
-    return kind, words[sql]
+  local entry = known[sql]
+  if entry then
+    return entry.kind, entry.word
   end
-  local word
-  kind, word = classify_at(sql, 1)
+  local kind, word
+  if find(sql, "\0", 1, true) then
+    kind = "nul"
+  else
+    kind, word = classify_at(sql, 1)
+  end
   if #sql <= CACHE_TEXT then
     if cached >= CACHE_ENTRIES then
-      kinds, words, cached = {}, {}, 0
+      known, cached = {}, 0
     end
-    kinds[sql], words[sql], cached = kind, word, cached + 1
+    known[sql], cached = { kind = kind, word = word }, cached + 1
   end
   return kind, word
 end

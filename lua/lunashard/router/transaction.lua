@@ -5,6 +5,7 @@
 
 local attempt = require("lunashard.router.attempt")
 local errors = require("lunashard.errors")
+local raise = require("lunashard.misuse").raise
 local options = require("lunashard.options")
 local routing = require("lunashard.router.routing")
 local statement = require("lunashard.router.statement")
@@ -46,7 +47,7 @@ local function begin_sql(opts, what)
     local level = ISOLATION[opts.isolation:lower()]
     if not level then
       local near = errors.nearest(opts.isolation, ISOLATION)
-      error(("%s: option isolation: expected read committed, repeatable read or serializable, got %s%s"):format(what,
+      raise(("%s: option isolation: expected read committed, repeatable read or serializable, got %s%s"):format(what,
         options.describe(opts.isolation), near and (", did you mean %q?"):format(near) or ""), 3)
     end
     sql = sql .. " ISOLATION LEVEL " .. level
@@ -389,7 +390,7 @@ end
 -- @treturn[2] lunashard.error with `cause`
 function Tx:transaction(fn)
   if type(fn) ~= "function" then
-    error("tx:transaction: expected a function, got a " .. type(fn), 2)
+    raise("tx:transaction: expected a function, got a " .. type(fn), 2)
   end
   local ok, err = check_usable(self)
   if not ok then
@@ -517,7 +518,7 @@ end
 function transaction.methods:transaction(opts, fn)
   opts = options.check(opts, TRANSACTION, "transaction")
   if type(fn) ~= "function" then
-    error("transaction: expected a function, got a " .. type(fn), 2)
+    raise("transaction: expected a function, got a " .. type(fn), 2)
   end
   local sql = begin_sql(opts, "transaction")
   local member, err = prepare(self, opts)
