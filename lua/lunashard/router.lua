@@ -15,7 +15,9 @@ local Router = {}
 Router.__index = Router
 Router.__name = "lunashard.router"
 
-local now = task.now
+-- Local functions are constants to the compiler; these run for every statement.
+local now, run, check = task.now, attempt.run, options.check
+local check_arguments, check_statement, resolve = routing.check_arguments, routing.check_statement, routing.resolve
 
 function Router:__tostring()
   return ("lunashard.router(%s)"):format(tostring(self.manager))
@@ -44,6 +46,7 @@ function router.new(given)
     max_parallel_shards = cfg.max_parallel_shards or inherited.max_parallel_shards,
     max_result_bytes = cfg.max_result_bytes or inherited.max_result_bytes,
     statistics = statistics.new(),
+    spare = false, -- a list of tables for run_on
   }, Router)
 end
 
@@ -54,7 +57,9 @@ local EXECUTE = options.known(routing.OPTIONS, {
   decode_json = "boolean",
   max_result_bytes = "count",
   all_shards = "boolean",
+  pipeline = "boolean",
 })
+local NO_OPTIONS = {}
 
 local function run_statement(endpoint, sql, params, pool_options)
   return endpoint.pool:execute(sql, params, pool_options)
@@ -78,13 +83,16 @@ end
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
 function Router:run_on(member, sql, params, opts, deadline)
-  return attempt.run(self, member, opts.read_only, opts.retries or self.retries, deadline, run_statement,
-    sql, params, {
-      deadline = deadline,
-      read_only = opts.read_only,
-      decode_json = opts.decode_json,
-      max_result_bytes = opts.max_result_bytes or self.max_result_bytes,
-    })
+  -- The pool keeps nothing of this table: it is used again when the statement has ended, for a new one each time
+  -- would be a third of what the router costs.
+  local how = self.spare or { deadline = 0, max_result_bytes = 0, next = false }
+  self.spare = how.next
+  how.deadline, how.read_only, how.pipeline = deadline, opts.read_only, opts.pipeline
+  how.decode_json, how.max_result_bytes = opts.decode_json, opts.max_result_bytes or self.max_result_bytes
+  local result, err = run(self, member, opts.read_only, opts.retries or self.retries, deadline, run_statement,
+    sql, params, how)
+  self.spare, how.next = how, self.spare
+  return result, err
 end
 
 --- Run one statement on the shard that owns a key. Yields.
@@ -94,8 +102,9 @@ end
 -- @tparam[opt] table params values; NULL is `lunashard.null`
 -- @tparam[opt] table opts `routing_key` or `shard_id`: where to; `table`: whose key it is; `read_only`: prefer
 --   a replica, and promise that it changes nothing; `timeout` seconds [query_timeout]; `retries`; `decode_json`;
---   `max_result_bytes`; `all_shards = true`: the same as `scatter_gather` with it. With a reference table in
---   `table`, reads go to any healthy shard and writes to all (each on its own: not atomic).
+--   `max_result_bytes`; `pipeline = false`: on a connection of its own; `all_shards = true`: the same as
+--   `scatter_gather` with it. With a reference table in `table`, reads go to any healthy shard and writes to all
+--   (each on its own: not atomic).
 -- @treturn[1] table `rows`, `columns`, `column_types`, `row_count`, `command`, `shard_id`, `endpoint`, `duration`
 --   (seconds), `attempts`, `success`
 -- @treturn[2] nil
@@ -103,13 +112,13 @@ end
 --   `SHARD_DOWN`,
 --   `AUTH`, `UNKNOWN_OUTCOME`, `POOL_EXHAUSTED`, `RESULT_TOO_LARGE`, `CLOSED`
 function Router:execute(sql, params, opts)
-  routing.check_arguments("execute", sql, params)
-  opts = options.check(opts, EXECUTE, "execute")
+  check_arguments("execute", sql, params)
+  opts = opts == nil and NO_OPTIONS or check(opts, EXECUTE, "execute")
   local manager = self.manager
   if manager.closed or not manager.initialized then
     return manager:check_open()
   end
-  local kind, err = routing.check_statement(sql, opts.read_only)
+  local kind, err = check_statement(sql, opts.read_only)
   if not kind then
     return nil, err
   elseif opts.all_shards then
@@ -118,7 +127,7 @@ function Router:execute(sql, params, opts)
     return self:execute_reference(sql, params, opts, kind)
   end
   local member
-  member, err = routing.resolve(manager, opts)
+  member, err = resolve(manager, opts)
   if not member then
     return nil, err
   end

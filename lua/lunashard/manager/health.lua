@@ -49,7 +49,11 @@ function health.success(record, seconds)
     record.is_healthy, record.status = true, "healthy"
   end
   record.consecutive_failures = 0
-  record.error_rate = record.error_rate * (1 - ALPHA)
+  if record.error_rate > 0 then
+    -- Halving for ever would end in denormal numbers, which are slow.
+    local rate = record.error_rate * (1 - ALPHA)
+    record.error_rate = rate > 1e-9 and rate or 0
+  end
   if seconds then
     local before = record.average_latency_ms
     record.average_latency_ms = before == 0 and seconds * 1000 or before + ALPHA * (seconds * 1000 - before)

@@ -10,6 +10,8 @@ local task = require("lunashard.task")
 
 local attempt = {}
 
+local now, note_success = task.now, health.success
+
 local FIRST_DELAY, LONGEST_DELAY = 0.05, 2.0
 
 local UNDONE = { ["40001"] = true, ["40P01"] = true }
@@ -44,7 +46,7 @@ end
 function attempt.pause(n, deadline)
   local longest = math.min(FIRST_DELAY * 2 ^ (n - 1), LONGEST_DELAY)
   local delay = longest * (0.5 + math.random() / 2)
-  if deadline and task.now() + delay >= deadline then
+  if deadline and now() + delay >= deadline then
     return false
   end
   task.sleep(delay)
@@ -58,6 +60,39 @@ local function explain(err, tries)
     context.hint = "run the statements one by one, or use execute_on_all_shards"
   end
   return context and errors.wrap(err, context) or err
+end
+
+local function succeeded(router, member, endpoint, result, tries)
+  result.shard_id = member.shard_id
+  result.attempts = tries
+  note_success(endpoint.health, result.duration)
+  router.statistics:record(member.shard_id, result.duration)
+  return result
+end
+
+-- What follows a first try that failed: a loop apart, so that calls that succeed have none.
+local function again(router, member, endpoint, read_only, retries, deadline, err, fn, a, b, c)
+  local manager, statistics = router.manager, router.statistics
+  local tries, repeated = 1, 0
+  while true do
+    manager:note(endpoint, err)
+    if endpoint ~= member.primary and LOST[err.code] then
+      endpoint = member.primary
+    elseif repeated < retries and attempt.is_safe(err, read_only) and not manager.closed
+      and attempt.pause(repeated + 1, deadline) then
+      repeated = repeated + 1
+      statistics.retries = statistics.retries + 1
+    else
+      statistics:record(member.shard_id, nil, err)
+      return nil, explain(err, tries)
+    end
+    tries = tries + 1
+    local result
+    result, err = fn(endpoint, a, b, c)
+    if result then
+      return succeeded(router, member, endpoint, result, tries)
+    end
+  end
 end
 
 --- Call `fn(endpoint, a, b, c)` on a shard until it succeeds or must not be tried again. Yields.
@@ -76,34 +111,15 @@ end
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
 function attempt.run(router, member, read_only, retries, deadline, fn, a, b, c)
-  local manager, statistics = router.manager, router.statistics
   local endpoint = member.primary
   if read_only and member.replicas[1] then
-    endpoint = member:reader(task.now())
+    endpoint = member:reader(now())
   end
-  local tries, repeated = 0, 0
-  while true do
-    tries = tries + 1
-    local result, err = fn(endpoint, a, b, c)
-    if result then
-      result.shard_id = member.shard_id
-      result.attempts = tries
-      health.success(endpoint.health, result.duration)
-      statistics:record(member.shard_id, result.duration)
-      return result
-    end
-    manager:note(endpoint, err)
-    if endpoint ~= member.primary and LOST[err.code] then
-      endpoint = member.primary
-    elseif repeated < retries and attempt.is_safe(err, read_only) and not manager.closed
-      and attempt.pause(repeated + 1, deadline) then
-      repeated = repeated + 1
-      statistics.retries = statistics.retries + 1
-    else
-      statistics:record(member.shard_id, nil, err)
-      return nil, explain(err, tries)
-    end
+  local result, err = fn(endpoint, a, b, c)
+  if result then
+    return succeeded(router, member, endpoint, result, 1)
   end
+  return again(router, member, endpoint, read_only, retries, deadline, err, fn, a, b, c)
 end
 
 return attempt

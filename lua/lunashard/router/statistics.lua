@@ -12,8 +12,7 @@ Statistics.__index = Statistics
 -- @treturn Statistics
 function statistics.new()
   return setmetatable({
-    queries = {},
-    failed = {},
+    shards = {}, -- shard_id -> { queries, failed }
     errors_by_code = {},
     retries = 0,
     scatter_queries = 0,
@@ -27,22 +26,19 @@ end
 -- @tparam ?number seconds how long it took, when it succeeded
 -- @tparam ?lunashard.error err
 function Statistics:record(shard_id, seconds, err)
-  self.queries[shard_id] = (self.queries[shard_id] or 0) + 1
+  local shard = self.shards[shard_id]
+  if not shard then
+    shard = { queries = 0, failed = 0 }
+    self.shards[shard_id] = shard
+  end
+  shard.queries = shard.queries + 1
   if seconds then
     self.latency:add(seconds)
   end
   if err then
-    self.failed[shard_id] = (self.failed[shard_id] or 0) + 1
+    shard.failed = shard.failed + 1
     self.errors_by_code[err.code] = (self.errors_by_code[err.code] or 0) + 1
   end
-end
-
-local function copy_with_total(by_name)
-  local copy, total = {}, 0
-  for name, n in pairs(by_name) do
-    copy[name], total = n, total + n
-  end
-  return copy, total
 end
 
 --- A copy to look at.
@@ -51,14 +47,12 @@ end
 --   `p95_latency_ms`, `p99_latency_ms`
 function Statistics:snapshot()
   local latency = self.latency
-  local queries, total = copy_with_total(self.queries)
-  local failed, errors = copy_with_total(self.failed)
-  return {
-    total_queries = total,
-    queries_by_shard = queries,
-    errors = errors,
-    errors_by_shard = failed,
-    errors_by_code = (copy_with_total(self.errors_by_code)),
+  local copy = {
+    total_queries = 0,
+    queries_by_shard = {},
+    errors = 0,
+    errors_by_shard = {},
+    errors_by_code = {},
     retries = self.retries,
     scatter_queries = self.scatter_queries,
     transactions = self.transactions,
@@ -67,6 +61,15 @@ function Statistics:snapshot()
     p95_latency_ms = latency:percentile(0.95) * 1000,
     p99_latency_ms = latency:percentile(0.99) * 1000,
   }
+  for shard_id, shard in pairs(self.shards) do
+    copy.total_queries, copy.errors = copy.total_queries + shard.queries, copy.errors + shard.failed
+    copy.queries_by_shard[shard_id] = shard.queries
+    copy.errors_by_shard[shard_id] = shard.failed > 0 and shard.failed or nil
+  end
+  for code, n in pairs(self.errors_by_code) do
+    copy.errors_by_code[code] = n
+  end
+  return copy
 end
 
 return statistics

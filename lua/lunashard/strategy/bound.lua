@@ -360,6 +360,7 @@ function bound_strategy.new(spec, state, shards, options)
     map = spec.shipped and state.map or nil,
     has_shard = {},
     shard_ids = {},
+    is_column = false, -- a set of the columns, when there are several
   }
   for i, shard in ipairs(shards) do
     self.shard_ids[i] = shard.shard_id

@@ -14,8 +14,10 @@ int32_t luna_route_int64(const void *route, int64_t key);
 int32_t luna_route_text(const void *route, const char *key, size_t len);
 ]])
 
-local C, istype = ffi.C, ffi.istype
+-- Functions as locals are constants to the compiler, which tables are not.
+local route_number, route_int64, route_text = ffi.C.luna_route_number, ffi.C.luna_route_int64, ffi.C.luna_route_text
 local band, rshift = bit.band, bit.rshift
+local istype, type = ffi.istype, type
 local int64 = ffi.typeof("int64_t")
 
 local route = {}
@@ -31,11 +33,11 @@ local route = {}
 function route.find(map, ids, key)
   local kind, found = type(key), -1
   if kind == "number" then
-    found = C.luna_route_number(map, key)
+    found = route_number(map, key)
   elseif kind == "string" then
-    found = C.luna_route_text(map, key, #key)
+    found = route_text(map, key, #key)
   elseif kind == "cdata" and istype(int64, key) then
-    found = C.luna_route_int64(map, key)
+    found = route_int64(map, key)
   end
   if found < 0 then
     return map:route(key)

@@ -46,6 +46,7 @@ describe("statistics", function()
     assert.same({ shard1 = 2, shard2 = 1 }, seen.queries_by_shard)
     assert.equal(1, seen.errors)
     assert.same({ TIMEOUT = 1 }, seen.errors_by_code)
+    assert.same({ shard2 = 1 }, seen.errors_by_shard)
     assert.is_true(math.abs(seen.average_latency_ms - 20) < 1e-9)
   end)
 
