@@ -58,6 +58,8 @@ local CONNECTION = {
   ssl_max_protocol_version = text(),
   channel_binding = text({ one_of = { "disable", "prefer", "require" } }),
   pool_size = count(nil, 1),
+  pipeline = flag(nil),
+  read_batches = flag(nil),
   tags = { type = "table" },
   region = text(),
 }
@@ -120,7 +122,7 @@ local MANAGER = {
   max_result_bytes = count(256 * 1024 * 1024, 1),
   pipeline = flag(true),
   read_batches = flag(true),
-  slow_statement = seconds(1),
+  slow_statement = seconds(0.05),
   application_name = text(),
   statement_cache = count(256, 0),
 }

@@ -48,6 +48,49 @@ describe("manager:initialize", function()
     end
   end)
 
+  -- How many statements of this call's have shared a connection, by shard.
+  local function shared_by(manager, run)
+    local before, after = {}, {}
+    for _, info in ipairs(manager.shards) do
+      before[info.shard_id] = manager:get_pool_stats(info.shard_id).shared
+    end
+    run(lunashard.router(manager))
+    for _, info in ipairs(manager.shards) do
+      after[info.shard_id] = manager:get_pool_stats(info.shard_id).shared - before[info.shard_id]
+    end
+    return after
+  end
+
+  local READ = "SELECT relname FROM pg_class WHERE oid = $1"
+
+  local function read_everywhere(opts)
+    return function(router)
+      for _ = 1, 20 do
+        assert(router:scatter_gather(READ, { 1259 }, opts))
+      end
+    end
+  end
+
+  it("makes pools that share connections unless cluster, shard or call say otherwise", function()
+    local manager = start(function(options)
+      options.shards[2].pipeline = false
+    end)
+    shared_by(manager, read_everywhere()) -- the first ones are looked at
+    local shared = shared_by(manager, read_everywhere())
+    assert.equal(20, shared.shard1)
+    assert.equal(0, shared.shard2)
+    assert.equal(20, shared.shard3)
+    assert.same({ shard1 = 0, shard2 = 0, shard3 = 0 }, shared_by(manager, read_everywhere({ pipeline = false })))
+    assert.same({ shard1 = 0, shard2 = 0, shard3 = 0 }, shared_by(manager, function(router)
+      for i = 1, 20 do
+        assert(router:execute(READ, { 1259 }, { routing_key = i, read_only = true, pipeline = false }))
+      end
+    end))
+    manager = start(nil, { pipeline = false })
+    shared_by(manager, read_everywhere())
+    assert.same({ shard1 = 0, shard2 = 0, shard3 = 0 }, shared_by(manager, read_everywhere()))
+  end)
+
   it("may be called again", function()
     local manager = start()
     assert.is_true(manager:initialize())

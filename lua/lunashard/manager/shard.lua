@@ -13,7 +13,7 @@ local secrets = setmetatable({}, { __mode = "k" })
 local POOL_FIELDS = {
   "host", "port", "database", "user", "password", "passfile", "sslmode", "sslrootcert", "sslcert",
   "sslkey", "sslpassword", "sslcrl", "sslcrldir", "sslsni", "ssl_min_protocol_version",
-  "ssl_max_protocol_version", "channel_binding",
+  "ssl_max_protocol_version", "channel_binding", "pipeline", "read_batches",
 }
 local PUBLIC_FIELDS = {
   "shard_id", "host", "port", "database", "user", "weight", "region", "tags", "metadata", "sslmode",
@@ -32,9 +32,14 @@ local function pool_options(given, shard_id, cfg)
     max_lifetime = cfg.max_lifetime,
     statement_cache = cfg.statement_cache,
     max_result_bytes = cfg.max_result_bytes,
+    slow_statement = cfg.slow_statement,
+    pipeline = cfg.pipeline,
+    read_batches = cfg.read_batches,
   }
   for _, name in ipairs(POOL_FIELDS) do
-    options[name] = given[name]
+    if given[name] ~= nil then
+      options[name] = given[name]
+    end
   end
   return options
 end
