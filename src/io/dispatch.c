@@ -86,26 +86,31 @@ static void serve_own(luna_pool *pool)
 
 /* ---- lanes ------------------------------------------------------------------------ */
 
-static bool has_room(const luna_conn *conn, double now)
+static bool has_room(const luna_conn *conn)
 {
-    return luna_lane_is_open(conn, now) && conn->lane.depth < LANE_DEPTH &&
+    return conn->lane.depth < LANE_DEPTH &&
            (conn->lane.kind != LUNA_LANE_READS || conn->lane.groups < LANE_BATCHES);
 }
 
 /* The lane for the head of a queue: one that is at work and soon done, an idle one, a new one,
- * or the least loaded, in this order.  NULL when all are full. */
+ * or the least loaded, in this order.  NULL to wait: one will soon have room, or all are full. */
 static luna_conn *choose_lane(luna_pool *pool, luna_lane_kind kind, double now)
 {
     luna_conn *least = NULL;
+    bool soon = false;
     for (luna_list *it = pool->busy.next; it != &pool->busy; it = it->next) {
         luna_conn *conn = LUNA_CONTAINER(it, luna_conn, link);
-        if (conn->lane.kind != kind || !has_room(conn, now))
+        if (conn->lane.kind != kind || !luna_lane_is_open(conn, now))
             continue;
-        if (conn->lane.depth * conn->lane.service <= LANE_WAIT)
+        bool quick = conn->lane.depth * conn->lane.service <= LANE_WAIT, room = has_room(conn);
+        if (quick && room)
             return conn;
-        if (least == NULL || conn->lane.depth < least->lane.depth)
+        soon |= quick;
+        if (room && (least == NULL || conn->lane.depth < least->lane.depth))
             least = conn;
     }
+    if (soon)
+        return NULL;
     luna_conn *idle = take_idle(pool, kind);
     if (idle == NULL && pool->n_lanes < max_lanes(pool)) {
         idle = take_idle(pool, LUNA_LANE_NONE);
@@ -126,7 +131,7 @@ static bool fill_lane(luna_pool *pool, luna_conn *conn, luna_lane_kind kind, dou
         if (!luna_lane_open(conn, kind, now))
             return false;
     }
-    while (!luna_list_empty(queue) && has_room(conn, now)) {
+    while (!luna_list_empty(queue) && has_room(conn)) {
         luna_waiter *waiter = head_of(queue);
         luna_request *request = LUNA_CONTAINER(waiter, luna_request, w);
         bool solo = kind == LUNA_LANE_WRITES || request->solo;
