@@ -440,6 +440,25 @@ local function prepare(round)
   round.work_mem = pools.admin("SELECT current_setting('work_mem') AS v")[1].v
 end
 
+-- Each statement is run as often as it takes to be known to the pool.
+local function warm_up(round)
+  for _, name in ipairs(NAMES) do
+    for _ = 1, 4 do
+      works[name](round)
+    end
+  end
+  for _, failing in ipairs(FAILING) do
+    for _ = 1, 4 do
+      round.pool:execute(failing[2], { failing[3] == "text" and "text" or 1 })
+    end
+  end
+  for _, secret in ipairs(SECRETS) do
+    for _ = 1, 4 do
+      round:effect("secret " .. secret[1], secret[1], 1, secret[2], { 1 })
+    end
+  end
+end
+
 --- One round. Yields.
 -- @tparam table options `seconds`, `tasks`, `sabotage`, and `pool`: options of its pool
 -- @treturn {string,...} complaints
@@ -453,6 +472,7 @@ function interleave.round(options)
   prepare(round)
   local before = core.counts()
   round.pool = sharing.open(options.pool)
+  warm_up(round)
   round.till = task.now() + options.seconds
   local tasks = {}
   for i = 1, options.tasks do

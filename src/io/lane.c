@@ -234,7 +234,7 @@ static bool failed_by_lane(const luna_conn *conn, luna_request *request, unsigne
     if (request->w.err.code != LUNA_ESQL)
         return false;
     if (luna_is_stale_plan(request->result, sqlstate))
-        return true;
+        return true; /* tables may change again meanwhile; RERUNS_SHARED is the end of it */
     if (strcmp(sqlstate, "25006") == 0 && conn->lane.kind == LUNA_LANE_READS) {
         request->text->sharing = LUNA_SHARING_ALONE; /* it writes, whatever it looks like */
         return request->alone = true;
