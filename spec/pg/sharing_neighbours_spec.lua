@@ -38,7 +38,7 @@ describe("neighbours on a connection", function()
         { "SELEC v FROM sharing.item WHERE id = $1", 7, "42601" },
         { "SELECT v FROM sharing.item WHERE id = $1 AND id = $2", 7, "08P01" },
       }
-      sharing.warm(pool, "INSERT INTO sharing.taken VALUES ($1) ON CONFLICT DO NOTHING", { 7 })
+      assert(pool:execute("INSERT INTO sharing.taken VALUES ($1) ON CONFLICT DO NOTHING", { 7 }))
       local neighbours = sharing.neighbours(pool)
       sharing.all(#failing, function(i)
         local sql, value, sqlstate = unpack(failing[i])
@@ -217,7 +217,9 @@ describe("neighbours on a connection", function()
     it("go on when a slow one is cancelled by pg_cancel_backend, which is not tried again", function()
       local pool = sharing.open({ max_size = 2 })
       local slow = "SELECT nextval('sharing.ticket'), pg_sleep($1::float8)"
-      sharing.warm(pool, slow, { 0 })
+      for _ = 1, 4 do
+        assert(pool:execute(slow, { 0 }))
+      end
       local neighbours = sharing.neighbours(pool, { n = 4 })
       local before = assert(pool:execute("SELECT nextval('sharing.ticket') AS n")).rows[1].n
       for _ = 1, 3 do

@@ -83,8 +83,9 @@ describe("a session that tasks share", function()
 
     it("is never the place of " .. name, function()
       local pool = sharing.open({ max_size = 2 })
+      sharing.accustom(pool, statements)
       local shared = sharing.shared_by(pool, function()
-        for _ = 1, 4 do
+        for _ = 1, 2 do
           for _, sql in ipairs(statements) do
             pool:execute(sql)
           end
@@ -145,8 +146,9 @@ describe("a session that tasks share", function()
       "SELECT id FROM sharing.item WHERE sharing.mark_in_secret(id::text) = '' AND id < 4",
       "INSERT INTO sharing.log SELECT length(v) FROM sharing.marked",
     }) do
+      sharing.accustom(pool, { sql })
       local shared = sharing.shared_by(pool, function()
-        for _ = 1, 5 do
+        for _ = 1, 3 do
           assert(pool:execute(sql))
         end
       end)

@@ -114,14 +114,32 @@ function sharing.shared_by(pool, fn)
   return shared_after - shared, batched_after - batched
 end
 
---- A text is looked at from its third execution on: make it known to a pool.
+--- Run a statement as often as it takes until it shares a connection. Texts are looked at from their third execution
+-- on, beside the work.
 -- @tparam Pool pool
 -- @string sql
 -- @tparam[opt] table|function params the parameters, or what gives them for each run
 function sharing.warm(pool, sql, params)
-  for i = 1, 5 do
-    assert(pool:execute(sql, type(params) == "function" and params(i) or params))
+  local runs = 0
+  pools.wait_until("it shares a connection: " .. sql, function()
+    local shared = sharing.shared_by(pool, function()
+      assert(pool:execute(sql, type(params) == "function" and params() or params))
+    end)
+    runs = runs + 1
+    return shared > 0 or not sharing.is_on(pool) and runs == 3
+  end)
+end
+
+--- Run statements, whether they succeed or not, until they have been looked at.
+-- @tparam Pool pool
+-- @tparam {string,...} statements
+function sharing.accustom(pool, statements)
+  for _ = 1, 8 do
+    for _, sql in ipairs(statements) do
+      pool:execute(sql)
+    end
   end
+  sharing.warm(pool, sharing.READ, { 1 })
 end
 
 --- Run a function in n tasks at the same time and wait for all of them; raises what the first raised.
@@ -248,11 +266,10 @@ function sharing.neighbours(pool, options)
     self.counters[row.id] = { id = row.id, least = row.n, most = row.n }
   end
   self.session = assert(execute(SESSION)).rows[1]
-  for _ = 1, 5 do
-    for _, name in ipairs(WORKS) do
-      self[name](self, execute)
-    end
-  end
+  sharing.warm(pool, sharing.READ, { 1 })
+  sharing.warm(pool, SESSION)
+  sharing.warm(pool, sharing.INSERT, { 1 })
+  sharing.warm(pool, sharing.COUNT, { 0 })
   for i = 1, options.n or 8 do
     self.rounds_of[i] = 0
     self.tasks[i] = task.spawn(self.live, self, i, execute)

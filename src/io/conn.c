@@ -402,6 +402,8 @@ static void on_cancel_done(luna_op *op)
     conn->cancel = NULL;
     if (!sent) /* it may still arrive, at any time */
         luna_conn_close(conn, &err);
+    else if (conn->state == LUNA_CONN_SHARED)
+        luna_lane_cancel_done(conn);
     else if (conn->state == LUNA_CONN_IDLE && conn->request == NULL) {
         luna_timer_stop(conn->cfg->loop, &conn->timer);
         luna_conn_idle_again(conn); /* the answer had come first and waited for this */

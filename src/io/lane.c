@@ -280,17 +280,34 @@ static void lane_set_idle(luna_conn *conn)
     luna_conn_idle_again(conn);
 }
 
-/* The write that waits for the server's last word is the one that runs now. */
-static void cancel_if_expired(luna_conn *conn)
+static void lane_cancel(luna_conn *conn)
 {
-    for (unsigned i = conn->lane.first; step_at(&conn->lane, i)->kind != LUNA_STEP_SYNC; i++) {
-        const luna_request *request = step_at(&conn->lane, i)->request;
-        if (request != NULL && request->expired) {
-            conn->lane.closing = conn->lane.cancelled = true;
-            luna_conn_cancel(conn);
-            return;
-        }
+    luna_lane *lane = &conn->lane;
+    lane->closing = lane->cancelled = true;
+    if (conn->cancel == NULL)
+        lane->cancelled_group = lane->first;
+    luna_conn_cancel(conn);
+}
+
+/* Is the group that runs now one that nobody waits for, or a write that waits for the server's
+ * last word? */
+static void cancel_if_given_up(luna_conn *conn)
+{
+    const luna_lane *lane = &conn->lane;
+    bool wanted = false;
+    for (unsigned i = lane->first; step_at(lane, i)->kind != LUNA_STEP_SYNC; i++) {
+        const luna_step *step = step_at(lane, i);
+        wanted |=
+            step->kind == LUNA_STEP_SETUP || (step->request != NULL && !step->request->expired);
     }
+    if (!wanted)
+        lane_cancel(conn);
+}
+
+void luna_lane_cancel_done(luna_conn *conn)
+{
+    if (conn->lane.cancelled_group != conn->lane.first) /* it was for one that has ended since */
+        cancel_if_given_up(conn);
 }
 
 /* The Sync is answered.  false when reading must stop. */
@@ -317,11 +334,12 @@ static bool group_end(luna_conn *conn)
     lane->groups--;
     lane->began = now;
     conn->bursts = 0;
+    luna_timer_stop(conn->cfg->loop, &conn->timer); /* what was cancelled has ended */
     if (lane->first == lane->end) {
         lane_set_idle(conn);
         return false;
     }
-    cancel_if_expired(conn);
+    cancel_if_given_up(conn);
     conn->owner->progress(conn);
     return true;
 }
@@ -533,10 +551,8 @@ void luna_lane_expire(luna_conn *conn, luna_request *request, luna_status status
             luna_timer_start(conn->cfg->loop, &request->w.timer, luna_loop_clock() + LAST_WORD,
                              on_last_word);
     }
-    if (running) { /* one behind others must not be cancelled: it would hit them */
-        lane->closing = lane->cancelled = true;
-        luna_conn_cancel(conn);
-    }
+    if (running) /* one behind others must not be cancelled: it would hit them */
+        lane_cancel(conn);
 }
 
 void luna_lane_abandon(luna_lane *lane, const luna_request *request)
@@ -558,6 +574,8 @@ void luna_lane_fail(luna_conn *conn, const luna_err *why)
     luna_err err = *why;
     if (err.sqlstate[0] == '\0')
         memcpy(err.sqlstate, lane->last_words, sizeof(err.sqlstate));
+    luna_err neighbour;
+    luna_err_set(&neighbour, LUNA_EDOWN, "another statement's result was too large");
     luna_timer_stop(conn->cfg->loop, &lane->slow);
     for (unsigned i = lane->first; i != lane->end; i++) {
         luna_step *step = step_at(lane, i);
@@ -565,11 +583,12 @@ void luna_lane_fail(luna_conn *conn, const luna_err *why)
         luna_statement_release(step->statement);
         if (request == NULL)
             continue;
-        if (why->code == LUNA_ETOOLARGE && lane->kind == LUNA_LANE_READS &&
-            request->w.err.code != LUNA_ETOOLARGE)
+        if (why->code != LUNA_ETOOLARGE || request->w.err.code == LUNA_ETOOLARGE)
+            luna_conn_fail_request(conn, request, &err, true);
+        else if (lane->kind == LUNA_LANE_READS)
             run_again(conn, request);
         else
-            luna_conn_fail_request(conn, request, &err, true);
+            luna_conn_fail_request(conn, request, &neighbour, true);
     }
     free(lane->steps);
     lane->steps = NULL;

@@ -53,7 +53,8 @@ typedef struct luna_lane {
     char last_words[6];     /* SQLSTATE with which the server ended the session */
     bool closing;           /* drains, and is then no lane any more */
     bool cancelled;         /* we have asked the server to cancel what it runs */
-    luna_timer slow;        /* of reads: those behind a slow group go elsewhere */
+    unsigned cancelled_group; /* its first step */
+    luna_timer slow;          /* of reads: those behind a slow group go elsewhere */
 } luna_lane;
 
 /* Make a lane of an idle connection.  false: it is lost, to be closed by the caller. */
@@ -73,6 +74,9 @@ void luna_lane_read(luna_conn *conn);
 
 /* As luna_conn_expire. */
 void luna_lane_expire(luna_conn *conn, luna_request *request, luna_status status);
+
+/* The cancel request has returned. */
+void luna_lane_cancel_done(luna_conn *conn);
 
 /* It is no lane any more: nothing is under way on it. */
 void luna_lane_leave(luna_conn *conn);
