@@ -36,7 +36,7 @@ function pools.stop()
 end
 
 --- A pool on the server as the application's role.
--- @tparam[opt] table options of lunashard.pool; `false` removes one of the defaults
+-- @tparam[opt] table options of lunashard.pool; `false` removes one of those that say where and who
 function pools.open(options)
   local server = pools.server
   local all = {
@@ -48,11 +48,10 @@ function pools.open(options)
     password = server.password,
   }
   for name, value in pairs(options or {}) do
-    all[name] = value
-  end
-  for name, value in pairs(all) do
-    if value == false then
+    if value == false and all[name] then
       all[name] = nil
+    else
+      all[name] = value
     end
   end
   local made = pool.new(all)

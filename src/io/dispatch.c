@@ -24,9 +24,20 @@
 /* An idle connection untouched for this long is looked at before it is used. */
 #define STALE_CHECK_AFTER 0.02
 
-static unsigned max_lanes(const luna_pool *pool)
+/* A lane that stands still behind a slow statement. */
+static bool is_held_up(const luna_conn *conn, double now)
 {
-    return (pool->cfg.max_size + 1) / 2;
+    double limit = conn->cfg->slow_statement;
+    return conn->lane.groups > 0 && limit > 0 && now - conn->lane.began >= limit;
+}
+
+/* May another connection become a lane?  Those that are held up do not count. */
+static bool can_add_lane(const luna_pool *pool, double now)
+{
+    unsigned held_up = 0;
+    for (luna_list *it = pool->busy.next; it != &pool->busy; it = it->next)
+        held_up += is_held_up(LUNA_CONTAINER(it, luna_conn, link), now);
+    return pool->n_lanes - held_up < (pool->cfg.max_size + 1) / 2;
 }
 
 static luna_waiter *head_of(const luna_list *queue)
@@ -112,7 +123,7 @@ static luna_conn *choose_lane(luna_pool *pool, luna_lane_kind kind, double now)
     if (soon)
         return NULL;
     luna_conn *idle = take_idle(pool, kind);
-    if (idle == NULL && pool->n_lanes < max_lanes(pool)) {
+    if (idle == NULL && can_add_lane(pool, now)) {
         idle = take_idle(pool, LUNA_LANE_NONE);
         pool->wants_lane |= idle == NULL;
     }
@@ -169,34 +180,37 @@ static void serve_lanes(luna_pool *pool, luna_lane_kind kind, double now)
 
 /* ---- making way ---------------------------------------------------------------------- */
 
-static luna_conn *find_lane(const luna_list *list, luna_lane_kind kind)
+static luna_conn *find_lane(const luna_list *list, luna_lane_kind kind, double now)
 {
     for (luna_list *it = list->next; it != list; it = it->next) {
         luna_conn *conn = LUNA_CONTAINER(it, luna_conn, link);
-        if (conn->lane.kind != LUNA_LANE_NONE &&
+        if (conn->lane.kind != LUNA_LANE_NONE && !is_held_up(conn, now) &&
             (conn->lane.kind == kind || kind == LUNA_LANE_NONE))
             return conn;
     }
     return NULL;
 }
 
-static bool one_drains(const luna_pool *pool)
+static bool one_drains(const luna_pool *pool, double now)
 {
-    for (luna_list *it = pool->busy.next; it != &pool->busy; it = it->next)
-        if (LUNA_CONTAINER(it, luna_conn, link)->lane.closing)
+    for (luna_list *it = pool->busy.next; it != &pool->busy; it = it->next) {
+        const luna_conn *conn = LUNA_CONTAINER(it, luna_conn, link);
+        if (conn->lane.closing && !is_held_up(conn, now))
             return true;
+    }
     return false;
 }
 
 /* Let a lane of `kind`, or of any, become an ordinary connection: an idle one, otherwise one at
  * work when it has drained. */
-static void make_way(luna_pool *pool, luna_lane_kind kind, bool at_work)
+static void make_way(luna_pool *pool, luna_lane_kind kind, bool at_work, double now)
 {
-    luna_conn *conn = find_lane(&pool->idle, kind);
+    luna_conn *conn = find_lane(&pool->idle, kind, now);
     if (conn != NULL) {
         luna_pool_move(pool, conn, &pool->busy);
         luna_pool_reset(pool, conn);
-    } else if (at_work && !one_drains(pool) && (conn = find_lane(&pool->busy, kind)) != NULL) {
+    } else if (at_work && !one_drains(pool, now) &&
+               (conn = find_lane(&pool->busy, kind, now)) != NULL) {
         conn->lane.closing = true;
     }
 }
@@ -208,14 +222,14 @@ static void see_to_those_without(luna_pool *pool, double now)
     const luna_waiter *head = head_of(&pool->waiters);
     if (head != NULL && pool->n_lanes > 0 && luna_pool_size(pool) == pool->cfg.max_size) {
         double since = head->queued + PATIENCE;
-        make_way(pool, LUNA_LANE_NONE, now >= since);
+        make_way(pool, LUNA_LANE_NONE, now >= since, now);
         if (now < since)
             luna_timer_start(pool->loop, &pool->patience, since, luna_pool_on_patience);
     }
     for (luna_lane_kind kind = LUNA_LANE_READS; kind <= LUNA_LANE_WRITES; kind++)
-        if (!luna_list_empty(&pool->shareable[kind]) && find_lane(&pool->idle, kind) == NULL &&
-            find_lane(&pool->busy, kind) == NULL)
-            make_way(pool, kind == LUNA_LANE_READS ? LUNA_LANE_WRITES : LUNA_LANE_READS, true);
+        if (!luna_list_empty(&pool->shareable[kind]) && find_lane(&pool->idle, kind, now) == NULL &&
+            find_lane(&pool->busy, kind, now) == NULL)
+            make_way(pool, kind == LUNA_LANE_READS ? LUNA_LANE_WRITES : LUNA_LANE_READS, true, now);
 }
 
 /* ---- the turn's end --------------------------------------------------------------------- */
