@@ -37,7 +37,7 @@ describe("a statement with an effect", function()
 
   before_each(function()
     pools.admin("TRUNCATE sharing.log")
-    pool = sharing.open({ max_size = 2 })
+    pool = pools.open({ max_size = 2 })
   end)
 
   after_each(function()
@@ -219,7 +219,7 @@ describe("a statement with an effect", function()
   end)
 
   it("in a transaction that is undone is seen by nobody, meanwhile or later", function()
-    pool = sharing.open({ max_size = 3 })
+    pool = pools.open({ max_size = 3 })
     local count = "SELECT count(*) AS n FROM sharing.log WHERE id = $1"
     sharing.warm(pool, count, { 1 })
     local undone, over = {}, false

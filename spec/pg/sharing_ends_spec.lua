@@ -47,7 +47,7 @@ describe("statements that share a connection", function()
 
   describe("whose session is terminated", function()
     it("report their true outcome, and reads succeed when they are tried again", function()
-      local pool, killed = sharing.open({ max_size = 2 }), 0
+      local pool, killed = pools.open({ max_size = 2 }), 0
       local neighbours = sharing.neighbours(pool, {
         n = 16,
         execute = retrying(pool, 20),
@@ -64,7 +64,7 @@ describe("statements that share a connection", function()
     end)
 
     it("fail with the server's reason in the middle of a statement, and the next finds a new session", function()
-      local pool = sharing.open({ max_size = 1 })
+      local pool = pools.open({ max_size = 1 })
       local slow = "SELECT v FROM sharing.item WHERE id = $1 AND sharing.nap($2)"
       sharing.warm(pool, slow, { 1, 0 })
       for _ = 1, 3 do
@@ -83,7 +83,7 @@ describe("statements that share a connection", function()
     end)
 
     it("are never sent to a session that ended while it was idle", function()
-      local pool = sharing.open({ max_size = 2 })
+      local pool = pools.open({ max_size = 2 })
       local neighbours = sharing.neighbours(pool, { n = 4 })
       neighbours:stop()
       for _ = 1, 5 do
@@ -98,7 +98,7 @@ describe("statements that share a connection", function()
   describe("of a pool that is closed", function()
     it("end with CLOSED or their true outcome", function()
       for round = 1, 6 do
-        local pool, said = sharing.open({ max_size = 2 }), {}
+        local pool, said = pools.open({ max_size = 2 }), {}
         sharing.warm(pool, sharing.READ, { 1 })
         sharing.warm(pool, sharing.INSERT, { 1 })
         sharing.warm(pool, sharing.SLOW_READ, { 1, 1 })
@@ -141,7 +141,7 @@ describe("statements that share a connection", function()
     end)
 
     it("are stopped on the server", function()
-      local pool = sharing.open({ max_size = 2 })
+      local pool = pools.open({ max_size = 2 })
       local slow = "SELECT v FROM sharing.item WHERE id = $1 AND sharing.nap($2)"
       sharing.warm(pool, slow, { 1, 0 })
       local running = task.spawn(function()
@@ -158,7 +158,7 @@ describe("statements that share a connection", function()
   describe("of a pool with few connections", function()
     for size = 1, 3 do
       it(("make way for transactions and streams, and these for them (%d)"):format(size), function()
-        local pool = sharing.open({ max_size = size })
+        local pool = pools.open({ max_size = size })
         local rounds = { shared = 0, transaction = 0, stream = 0, alone = 0 }
         local neighbours = sharing.neighbours(pool, { n = 4 })
         local works = {}
@@ -206,7 +206,7 @@ describe("statements that share a connection", function()
     end
 
     it("wait for the only one, in vain until their deadline", function()
-      local pool = sharing.open({ max_size = 1 })
+      local pool = pools.open({ max_size = 1 })
       sharing.warm(pool, sharing.READ, { 1 })
       local lease = assert(pool:acquire(task.now() + 5))
       local err = pools.failure("POOL_EXHAUSTED", pool:execute(sharing.READ, { 1 }, { deadline = task.now() + 0.2 }))
@@ -216,7 +216,7 @@ describe("statements that share a connection", function()
     end)
 
     it("are refused beyond max_waiters, and the others get their turn", function()
-      local pool = sharing.open({ max_size = 1, max_waiters = 20 })
+      local pool = pools.open({ max_size = 1, max_waiters = 20 })
       sharing.warm(pool, sharing.READ, { 1 })
       local lease = assert(pool:acquire(task.now() + 5))
       local served, refused, tasks = 0, 0, {}
@@ -243,7 +243,7 @@ describe("statements that share a connection", function()
     end)
 
     it("may be ten thousand at once", function()
-      local pool = sharing.open({ max_size = 2 })
+      local pool = pools.open({ max_size = 2 })
       sharing.warm(pool, sharing.READ, { 1 })
       local right = 0
       sharing.all(10000, function(i)
@@ -255,7 +255,7 @@ describe("statements that share a connection", function()
     end)
 
     it("give back what they took when nothing is to do", function()
-      local pool = sharing.open({ max_size = 3, idle_timeout = 0.3 })
+      local pool = pools.open({ max_size = 3, idle_timeout = 0.3 })
       local neighbours = sharing.neighbours(pool, { n = 12 })
       neighbours:go_on(5)
       neighbours:stop()
@@ -266,7 +266,7 @@ describe("statements that share a connection", function()
     end)
 
     it("move to a new session at max_lifetime without anybody noticing", function()
-      local pool = sharing.open({ max_size = 2, max_lifetime = 0.2 })
+      local pool = pools.open({ max_size = 2, max_lifetime = 0.2 })
       local neighbours = sharing.neighbours(pool, { n = 8 })
       local connects = pool:stats().connects
       pools.wait_until("connections were replaced", function()
@@ -278,7 +278,7 @@ describe("statements that share a connection", function()
 
   describe("of a task that is cancelled", function()
     it("are taken out of the queue", function()
-      local pool = sharing.open({ max_size = 1 })
+      local pool = pools.open({ max_size = 1 })
       sharing.warm(pool, sharing.INSERT, { 1 })
       local lease = assert(pool:acquire(task.now() + 5))
       local id = sharing.new_id()

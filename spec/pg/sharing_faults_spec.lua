@@ -34,7 +34,7 @@ describe("a statement that endangers its connection", function()
   end
 
   it("by far too many parameters does no harm to the others", function()
-    local pool, many = sharing.open({ max_size = 1 }), {}
+    local pool, many = pools.open({ max_size = 1 }), {}
     sharing.warm(pool, sharing.READ, { 1 })
     sharing.warm(pool, sharing.INSERT, { 1 })
     for i = 1, 70000 do
@@ -64,7 +64,7 @@ describe("a statement that endangers its connection", function()
   end)
 
   it("by a timeout while a long one is queued behind it does no harm to that one", function()
-    local pool = sharing.open({ max_size = 1, slow_statement = 10 })
+    local pool = pools.open({ max_size = 1, slow_statement = 10 })
     sharing.warm(pool, SLOW_WRITE, { 1, 0 })
     local first, second = sharing.new_id(), sharing.new_id()
     local given_up = running(function()
@@ -85,7 +85,7 @@ describe("a statement that endangers its connection", function()
   end)
 
   it("by a timeout one after the other ends each of them in time", function()
-    local pool = sharing.open({ max_size = 1, slow_statement = 10 })
+    local pool = pools.open({ max_size = 1, slow_statement = 10 })
     sharing.warm(pool, SLOW_WRITE, { 1, 0 })
     local ids, tasks = {}, {}
     for i = 1, 12 do
@@ -116,7 +116,7 @@ describe("a statement that endangers its connection", function()
   end)
 
   it("by a result that is far too large leaves the outcome of others true", function()
-    local pool = sharing.open({ max_size = 1 })
+    local pool = pools.open({ max_size = 1 })
     sharing.warm(pool, sharing.INSERT, { 1 })
     for round = 1, 3 do
       local said, tasks, large = {}, {}, nil
@@ -152,7 +152,7 @@ describe("a statement that endangers its connection", function()
   end)
 
   it("by its slowness holds up neither reads nor writes of the others", function()
-    local pool = sharing.open({ max_size = 4, slow_statement = 0.1 })
+    local pool = pools.open({ max_size = 4, slow_statement = 0.1 })
     local slow_read = "SELECT v FROM sharing.item WHERE id = $1 AND sharing.nap($2)"
     sharing.warm(pool, slow_read, { 1, 0 })
     sharing.warm(pool, SLOW_WRITE, { 1, 0 })
@@ -177,7 +177,7 @@ describe("a statement that endangers its connection", function()
   end)
 
   it("by the loss of a session leaves room for reads and for writes", function()
-    local pool = sharing.open({ max_size = 2 })
+    local pool = pools.open({ max_size = 2 })
     local neighbours = sharing.neighbours(pool, { n = 4 })
     neighbours:stop()
     for _ = 1, 5 do

@@ -56,10 +56,8 @@ describe("statements interleaved on shared connections", function()
 
   it(("are each answered rightly and done once (seed %d)"):format(SEED), function()
     local total = run(4, {})
-    local pool = sharing.open()
-    if sharing.is_on(pool) then
-      assert.is_true(total.shared > 1000 and total.batched > 300, ("%d shared, %d batched"):format(total.shared, total.batched))
-    end
+    local said = ("%d answers, %d shared, %d batched"):format(total.answers, total.shared, total.batched)
+    assert.is_true(total.shared > total.answers / 4 and total.batched > total.answers / 10, said)
   end)
 
   it(("also while somebody cancels statements and ends sessions (seed %d)"):format(SEED), function()

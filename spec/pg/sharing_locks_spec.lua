@@ -38,7 +38,7 @@ describe("a statement that waits on the server", function()
 
   describe("for a row lock", function()
     it("does not keep the lock's holder from statements of its own", function()
-      local pool = sharing.open({ max_size = 3 })
+      local pool = pools.open({ max_size = 3 })
       for _, sql in ipairs({ sharing.READ, sharing.COUNT, sharing.INSERT }) do
         sharing.warm(pool, sql, { 9 })
       end
@@ -66,7 +66,7 @@ describe("a statement that waits on the server", function()
     end)
 
     it("may be one of many that wait for one transaction", function()
-      local pool = sharing.open({ max_size = 3 })
+      local pool = pools.open({ max_size = 3 })
       sharing.warm(pool, sharing.COUNT, { 1 })
       local neighbours = sharing.neighbours(pool, { n = 4 })
       neighbours:stop()
@@ -94,7 +94,7 @@ describe("a statement that waits on the server", function()
     end)
 
     it("never fails with a lock_timeout that the caller has not set", function()
-      local pool = sharing.open({ max_size = 4 })
+      local pool = pools.open({ max_size = 4 })
       local neighbours = sharing.neighbours(pool, { n = 10 })
       sharing.all(2, function(i)
         for _ = 1, 4 do
@@ -112,7 +112,7 @@ describe("a statement that waits on the server", function()
     it("fails with 55P03 when the caller's role has a lock_timeout, and its neighbours do not", function()
       pools.admin("ALTER ROLE " .. pools.server.user .. " SET lock_timeout = '400ms'")
       local ok, problem = pcall(function()
-        local pool = sharing.open({ max_size = 3 })
+        local pool = pools.open({ max_size = 3 })
         sharing.warm(pool, sharing.COUNT, { 1 })
         local lease = lease_of(pools.as_admin())
         assert(lease:execute("BEGIN"))
@@ -149,7 +149,7 @@ describe("a statement that waits on the server", function()
     end
 
     local function migrate(statements)
-      local pool, over = sharing.open({ max_size = 3 }), false
+      local pool, over = pools.open({ max_size = 3 }), false
       sharing.warm(pool, READ_LEFT, { 1 })
       sharing.warm(pool, READ_RIGHT, { 1 })
       local reading = readers(pool, 12, function()
@@ -197,7 +197,7 @@ describe("a statement that waits on the server", function()
     end)
 
     it("lets reads of other tables pass", function()
-      local pool = sharing.open({ max_size = 4 })
+      local pool = pools.open({ max_size = 4 })
       sharing.warm(pool, READ_LEFT, { 1 })
       sharing.warm(pool, READ_RIGHT, { 1 })
       local lease = lease_of(pools.as_admin())
@@ -237,7 +237,7 @@ describe("a statement that waits on the server", function()
     end)
 
     it("fails with 57014, alone and without being tried again", function()
-      local pool = sharing.open({ max_size = 3 })
+      local pool = pools.open({ max_size = 3 })
       local slow = "SELECT nextval('sharing.ticket'), pg_sleep($1::float8)"
       for _ = 1, 4 do
         assert(pool:execute(slow, { 0 }))
@@ -255,7 +255,7 @@ describe("a statement that waits on the server", function()
     end)
 
     it("fails with 57014 when it is a read among other reads", function()
-      local pool = sharing.open({ max_size = 2 })
+      local pool = pools.open({ max_size = 2 })
       sharing.warm(pool, sharing.SLOW_READ, { 1, 1 })
       local neighbours = sharing.neighbours(pool, { n = 6 })
       for id = 1, 3 do
@@ -269,7 +269,7 @@ describe("a statement that waits on the server", function()
 
   describe("for long", function()
     it("does not keep fast ones waiting", function()
-      local pool = sharing.open({ max_size = 4, slow_statement = 0.1 })
+      local pool = pools.open({ max_size = 4, slow_statement = 0.1 })
       local slow = "SELECT v FROM sharing.item WHERE id = $1 AND sharing.nap($2)"
       sharing.warm(pool, slow, { 1, 0 })
       sharing.warm(pool, sharing.READ, { 1 })
@@ -292,7 +292,7 @@ describe("a statement that waits on the server", function()
     end)
 
     it("runs on a connection of its own once it is known to be slow", function()
-      local pool = sharing.open({ max_size = 4, slow_statement = 0.05 })
+      local pool = pools.open({ max_size = 4, slow_statement = 0.05 })
       sharing.warm(pool, sharing.SLOW_READ, { 1, 1 })
       for _ = 1, 3 do
         assert(pool:execute(sharing.SLOW_READ, { 1, 3000000 }))

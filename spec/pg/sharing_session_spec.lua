@@ -67,7 +67,7 @@ describe("a session that tasks share", function()
 
   for name, statements in pairs(TRAPS) do
     it("stays as it is for the others in spite of " .. name, function()
-      local pool = sharing.open({ max_size = 3 })
+      local pool = pools.open({ max_size = 3 })
       local neighbours = sharing.neighbours(pool, { n = 6 })
       for _ = 1, 4 do
         for _, sql in ipairs(statements) do
@@ -82,7 +82,7 @@ describe("a session that tasks share", function()
     end)
 
     it("is never the place of " .. name, function()
-      local pool = sharing.open({ max_size = 2 })
+      local pool = pools.open({ max_size = 2 })
       sharing.accustom(pool, statements)
       local shared = sharing.shared_by(pool, function()
         for _ = 1, 2 do
@@ -96,7 +96,7 @@ describe("a session that tasks share", function()
   end
 
   it("is what reads, inserts and updates by a key get, from the third time on", function()
-    local pool = sharing.open({ max_size = 2 })
+    local pool = pools.open({ max_size = 2 })
     for _, sql in ipairs({ sharing.READ, sharing.INSERT, sharing.COUNT }) do
       sharing.warm(pool, sql, { 1 })
       local shared, batched = sharing.shared_by(pool, function()
@@ -104,13 +104,13 @@ describe("a session that tasks share", function()
           assert(pool:execute(sql, { i }))
         end
       end)
-      assert.equal(sharing.is_on(pool) and 10 or 0, shared)
-      assert.equal(sharing.is_on(pool) and sql == sharing.READ and 10 or 0, batched)
+      assert.equal(10, shared)
+      assert.equal(sql == sharing.READ and 10 or 0, batched)
     end
   end)
 
   it("never keeps an advisory lock", function()
-    local pool = sharing.open({ max_size = 3 })
+    local pool = pools.open({ max_size = 3 })
     local neighbours = sharing.neighbours(pool, { n = 6 })
     local statements = {
       "SELECT pg_advisory_lock(4711)", "SELECT pg_try_advisory_lock(4712)", "SELECT pg_advisory_lock_shared(47, 13)",
@@ -138,7 +138,7 @@ describe("a session that tasks share", function()
       CREATE VIEW sharing.marked AS SELECT set_config('sharing.mark', 'left', false) AS v;
       CREATE VIEW sharing.marked_again AS SELECT v FROM sharing.marked;
       CREATE VIEW sharing.marked_by_function AS SELECT sharing.mark('left') AS v]])
-    local pool = sharing.open({ max_size = 2 })
+    local pool = pools.open({ max_size = 2 })
     for _, sql in ipairs({
       "SELECT sharing.mark('left')", "SELECT sharing.mark_in_secret('left')", "SELECT v FROM sharing.marked",
       "SELECT v FROM sharing.marked_again", "SELECT v FROM sharing.marked_by_function",
@@ -162,7 +162,7 @@ describe("a session that tasks share", function()
         BEGIN RETURN lo_create(0)::int8; END $$;
       CREATE OR REPLACE VIEW sharing.object_view AS SELECT lo_create(0)::int8 AS oid]])
     local before = pools.admin("SELECT count(*) AS n FROM pg_largeobject_metadata")[1].n
-    local pool, made = sharing.open({ max_size = 2 }), {}
+    local pool, made = pools.open({ max_size = 2 }), {}
     local neighbours = sharing.neighbours(pool, { n = 4 })
     local statements = {
       "SELECT sharing.object() AS oid", "SELECT oid FROM sharing.object_view", "SELECT lo_create(0)::int8 AS oid",

@@ -75,33 +75,10 @@ function sharing.drop()
   pools.admin("DROP SCHEMA sharing CASCADE")
 end
 
---- Does this pool share connections? All that depends on it goes when every pool does.
-function sharing.is_on(pool)
-  return pool:stats().lanes ~= nil
-end
-
--- The options that a pool without shared connections does not know.
-local OPTIONS = { "pipeline", "read_batches", "slow_statement" }
-
---- As `pools.open`.
-function sharing.open(options)
-  local pool = pools.open({ max_size = 1 })
-  local known = {}
-  for name, value in pairs(options or {}) do
-    known[name] = value
-  end
-  if not sharing.is_on(pool) then
-    for _, name in ipairs(OPTIONS) do
-      known[name] = nil
-    end
-  end
-  return pools.open(known)
-end
-
 --- How many statements have run on shared connections, and how many of these in batches.
 function sharing.counts(pool)
   local stats = pool:stats()
-  return stats.shared or 0, stats.batched or 0
+  return stats.shared, stats.batched
 end
 
 --- Run a function and tell how many of its statements have shared a connection.
@@ -120,13 +97,10 @@ end
 -- @string sql
 -- @tparam[opt] table|function params the parameters, or what gives them for each run
 function sharing.warm(pool, sql, params)
-  local runs = 0
   pools.wait_until("it shares a connection: " .. sql, function()
-    local shared = sharing.shared_by(pool, function()
+    return sharing.shared_by(pool, function()
       assert(pool:execute(sql, type(params) == "function" and params() or params))
-    end)
-    runs = runs + 1
-    return shared > 0 or not sharing.is_on(pool) and runs == 3
+    end) > 0
   end)
 end
 

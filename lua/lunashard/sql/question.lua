@@ -3,7 +3,7 @@
 
 local question = {}
 
--- What hints at a change of session state in the source of a trigger: set_config, SET in its forms that are not
+-- What hints at a change of session state in the source of a function: set_config, SET in its forms that are not
 -- UPDATE's, RESET, advisory locks, temporary tables, LISTEN, and SQL that is put together at run time.
 local SUSPECT = [[$re$set_config|setseed|advisory|dblink|\mpg_temp]]
   .. [[|\m(temp|temporary|listen|unlisten|discard|execute)\M|\mset\s+(local|session)\M|\mset\s+[\w.]+\s+to\M]]
@@ -13,11 +13,12 @@ local SUSPECT = [[$re$set_config|setseed|advisory|dblink|\mpg_temp]]
 -- Names match in every schema: which one a search path would find is not known here.
 local PARTS = {}
 
--- Detail: the extension that has it. An aggregate is never declared volatile, the functions that it is made of may be.
+-- Detail: the extension that has it. One whose source hints at session state is not believed to be what it is declared
+-- as. An aggregate is never declared volatile, the functions that it is made of may be.
 -- Defaults of arguments are evaluated by the statement that calls.
 PARTS.functions = [[
 SELECT DISTINCT 'functions' AS kind, n.nspname::text AS schema, p.proname::text AS name, e.extname::text AS detail,
-  p.provolatile = 'v' OR p.prokind = 'a' AND EXISTS (
+  p.provolatile = 'v' OR l.lanname NOT IN ('internal', 'c') AND p.prosrc ~* ]] .. SUSPECT .. [[ OR p.prokind = 'a' AND EXISTS (
     SELECT FROM pg_catalog.pg_aggregate a JOIN pg_catalog.pg_proc s ON s.oid IN (a.aggtransfn, a.aggfinalfn,
       a.aggcombinefn, a.aggserialfn, a.aggdeserialfn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn)
     WHERE a.aggfnoid = p.oid AND s.provolatile = 'v') AS volatile,
@@ -28,6 +29,7 @@ SELECT DISTINCT 'functions' AS kind, n.nspname::text AS schema, p.proname::text 
   END AS texts
 FROM pg_catalog.pg_proc p
   JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+  JOIN pg_catalog.pg_language l ON l.oid = p.prolang
   LEFT JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
   LEFT JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
 WHERE p.proname = ANY ($names::name[])]]

@@ -4,9 +4,9 @@
 -- transaction of its own on a shared session, where it leaves nothing behind but what it commits. `alone`: all else,
 -- and whatever is not known for certain.
 --
--- A function is believed to be what it is declared as. The functions of triggers are judged by their source: those not
--- in PL/pgSQL, and those whose source hints at session state (see `lunashard.sql.question`), keep a write alone; what
--- functions called by them do is not seen. What a write sets off beyond its table is followed along partitions,
+-- A function is believed to be what it is declared as, unless its source hints at session state (see
+-- `lunashard.sql.question`). A trigger keeps a write alone when its function does, or is not in PL/pgSQL. What functions
+-- called by these do is not seen. What a write sets off beyond its table is followed along partitions,
 -- inheritance and foreign keys.
 -- @module lunashard.sql.sharing
 
