@@ -46,7 +46,8 @@ function router.new(given)
     max_parallel_shards = cfg.max_parallel_shards or inherited.max_parallel_shards,
     max_result_bytes = cfg.max_result_bytes or inherited.max_result_bytes,
     statistics = statistics.new(),
-    spare = false, -- a list of tables for run_on
+    spare = {}, -- tables for run_on
+    n_spare = 0,
   }, Router)
 end
 
@@ -85,13 +86,19 @@ end
 function Router:run_on(member, sql, params, opts, deadline)
   -- The pool keeps nothing of this table: it is used again when the statement has ended, for a new one each time
   -- would be a third of what the router costs.
-  local how = self.spare or { deadline = 0, max_result_bytes = 0, next = false }
-  self.spare = how.next
+  local spare, n = self.spare, self.n_spare
+  local how
+  if n > 0 then
+    how, self.n_spare = spare[n], n - 1
+  else
+    how = { deadline = 0, max_result_bytes = 0 }
+  end
   how.deadline, how.read_only, how.pipeline = deadline, opts.read_only, opts.pipeline
   how.decode_json, how.max_result_bytes = opts.decode_json, opts.max_result_bytes or self.max_result_bytes
   local result, err = run(self, member, opts.read_only, opts.retries or self.retries, deadline, run_statement,
     sql, params, how)
-  self.spare, how.next = how, self.spare
+  n = self.n_spare + 1
+  spare[n], self.n_spare = how, n
   return result, err
 end
 
