@@ -173,6 +173,14 @@ function aggregate.is(value)
   return getmetatable(value) == Aggregate
 end
 
+--- Does it take rows as they were received, all of a shard at once (`plugin.keep`), rather than one by one?
+-- @tparam Aggregate agg
+-- @treturn bool
+function aggregate.keeps(agg)
+  local keeps = agg.plugin.keeps
+  return keeps ~= nil and keeps(agg.options)
+end
+
 local function find(name)
   if registered[name] then
     return registered[name]

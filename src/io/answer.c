@@ -138,6 +138,28 @@ void luna_too_large(const luna_request *request, luna_err *err)
                  request->read_only ? "" : "; a statement that writes may have been done");
 }
 
+static void describe_rows(luna_rows *rows, const PGresult *res)
+{
+    int n_columns = rows->described ? 0 : PQnfields(res);
+    for (int c = 0; c < n_columns; c++)
+        luna_rows_column(rows, PQfname(res, c), PQftype(res, c));
+}
+
+/* A row of a stream that libpq has read (see wire.h).  Takes `res`. */
+static void take_row(const luna_conn *conn, PGresult *res)
+{
+    luna_rows *rows = conn->request != NULL ? conn->request->rows : NULL;
+    if (rows != NULL) {
+        describe_rows(rows, res);
+        luna_rows_begin(rows);
+        for (int c = 0; c < PQnfields(res); c++)
+            luna_rows_field(rows, PQgetvalue(res, 0, c),
+                            PQgetisnull(res, 0, c) ? -1 : PQgetlength(res, 0, c));
+        luna_rows_end(rows);
+    }
+    PQclear(res);
+}
+
 /* Takes `res`. */
 static void take_rows(luna_conn *conn, PGresult *res)
 {
@@ -153,30 +175,14 @@ static void take_rows(luna_conn *conn, PGresult *res)
         PQclear(res);
         return;
     }
+    if (request->rows != NULL)
+        describe_rows(request->rows, res); /* there were none */
     if (request->many == NULL)
         set_result(request, res);
     else if (request->w.err.code == LUNA_OK || request->expired)
         luna_many_answer(request->many, res);
     else /* one before it was too large: it has failed with that one */
         PQclear(res);
-}
-
-/* A row of a stream that libpq has read (see wire.h).  Takes `res`. */
-static void take_row(const luna_conn *conn, PGresult *res)
-{
-    luna_rows *rows = conn->request != NULL ? conn->request->rows : NULL;
-    int n_columns = PQnfields(res);
-    bool is_first = rows != NULL && !rows->described;
-    for (int c = 0; is_first && c < n_columns; c++)
-        luna_rows_column(rows, PQfname(res, c), PQftype(res, c));
-    if (rows != NULL) {
-        luna_rows_begin(rows);
-        for (int c = 0; c < n_columns; c++)
-            luna_rows_field(rows, PQgetvalue(res, 0, c),
-                            PQgetisnull(res, 0, c) ? -1 : PQgetlength(res, 0, c));
-        luna_rows_end(rows);
-    }
-    PQclear(res);
 }
 
 /* Complete the request while the exchange goes on (rows or COPY data to come). */

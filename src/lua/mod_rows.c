@@ -119,6 +119,15 @@ static int rows_take(lua_State *L)
     return 1;
 }
 
+/*** How many rows were received and not taken.
+@function rows:count
+@treturn int */
+static int rows_count(lua_State *L)
+{
+    lua_pushnumber(L, (lua_Number)luna_rows_check(L, 1)->ready);
+    return 1;
+}
+
 /*** Drop the rows that were not taken.
 @function rows:close */
 static int rows_close(lua_State *L)
@@ -143,10 +152,8 @@ static int rows_gc(lua_State *L)
 int luaopen_lunashard_core_rows(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        { "columns", rows_columns },
-        { "take", rows_take },
-        { "close", rows_close },
-        { NULL, NULL },
+        { "columns", rows_columns }, { "take", rows_take }, { "count", rows_count },
+        { "close", rows_close },     { NULL, NULL },
     };
     static const luaL_Reg meta[] = { { "__gc", rows_gc }, { NULL, NULL } };
     static const luaL_Reg functions[] = {

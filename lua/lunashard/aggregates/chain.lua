@@ -53,6 +53,16 @@ function plugin.step(acc, row, shard_id, types)
   return acc
 end
 
+function plugin.keeps(made)
+  local first = made.stages[1].plugin
+  return first.keeps ~= nil and first.keeps(made.stages[1].options)
+end
+
+function plugin.keep(acc, kept)
+  acc.first = acc.stages[1].plugin.keep(acc.first, kept)
+  return acc
+end
+
 function plugin.merge(a, b)
   local first, err = a.stages[1]:merge(a.first, b.first)
   if first == nil then

@@ -4,6 +4,7 @@
 -- @module lunashard.aggregates.merge_sort
 
 local merge = require("lunashard.order.merge")
+local merged = require("lunashard.order.merged")
 local options = require("lunashard.options")
 local order = require("lunashard.order")
 
@@ -31,14 +32,35 @@ function plugin.step(acc, row, shard_id, types)
   return acc
 end
 
+-- From the servers rows come as they were received, and are compared before they become tables.
+function plugin.keeps()
+  return true
+end
+
+function plugin.keep(acc, kept)
+  acc.kept = { kept }
+  return acc
+end
+
+local function append(to, list)
+  for _, one in ipairs(list) do
+    to[#to + 1] = one
+  end
+end
+
 function plugin.merge(a, b)
-  for _, source in ipairs(b.sources) do
-    a.sources[#a.sources + 1] = source
+  append(a.sources, b.sources)
+  if b.kept then
+    a.kept = a.kept or {}
+    append(a.kept, b.kept)
   end
   return a
 end
 
 function plugin.finish(acc)
+  if acc.kept then
+    return merged.all(acc.items, acc.kept)
+  end
   local sources = {}
   for i, source in ipairs(acc.sources) do
     local at = 0
@@ -65,6 +87,9 @@ function plugin.finish(acc)
 end
 
 function plugin.types(acc)
+  if acc.kept then
+    return order.types(acc.kept[1])
+  end
   return acc.sources[1] and acc.sources[1].types
 end
 

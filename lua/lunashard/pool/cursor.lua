@@ -147,8 +147,29 @@ function Cursor:close()
   end
   if not self.closed then
     self.closed = true
-    self.rows:close()
+    if not self.kept then
+      self.rows:close()
+    end
   end
+end
+
+--- Receive all rows that are left, and let them outlive the cursor: `rows` is the caller's then. Yields.
+-- @treturn[1] int how many rows there are that nobody has taken
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function Cursor:keep()
+  local more, err
+  repeat
+    more, err = self:in_time()
+    if more then
+      more, err = self:receive()
+    end
+    if more == nil then
+      return nil, err
+    end
+  until not more
+  self.kept = true
+  return self.rows:count()
 end
 
 return cursor

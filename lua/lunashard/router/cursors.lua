@@ -16,7 +16,8 @@ cursors.FETCH_SIZE = 500
 -- @tparam table how `deadline`, `read_only`, `decode_json`, `fetch_size`
 -- @treturn[1] table source: `next_rows()` gives a list of rows, nil at the end, or nil and an error; `rows`, those
 --   that nobody has taken yet (see `lunashard.core.rows`), and `receive()`, which waits for more (false at the end, or
---   nil and an error), `in_time()` (true, or nil and an error); `columns()`, `column_types()`, `elapsed()` seconds,
+--   nil and an error), `in_time()` (true, or nil and an error), `keep()` (receives all, which then outlive
+--   the source, and gives their number, or nil and an error); `columns()`, `column_types()`, `elapsed()` seconds,
 --   `close()`; the lease stays the caller's
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
@@ -31,7 +32,7 @@ function cursors.on_lease(lease, sql, params, how)
     return nil, err
   end
   local size = how.fetch_size or cursors.FETCH_SIZE
-  local source = { rows = cursor.rows }
+  local source = { rows = cursor.rows, decode_json = how.decode_json }
 
   function source.next_rows()
     local rows, problem = cursor:next_rows(size)
@@ -47,6 +48,10 @@ function cursors.on_lease(lease, sql, params, how)
 
   function source.in_time()
     return cursor:in_time()
+  end
+
+  function source.keep()
+    return cursor:keep()
   end
 
   function source.columns()

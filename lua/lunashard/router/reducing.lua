@@ -34,7 +34,32 @@ local function step_failed(err)
   })
 end
 
+-- Some reducers want the rows as they were received, all of them.
+local function keep(source, reducer, shard_id)
+  local n, err = source.keep()
+  if not n then
+    return nil, err
+  end
+  local kept = {
+    rows = source.rows,
+    shard_id = shard_id,
+    columns = source.columns(),
+    column_types = source.column_types(),
+    decode_json = source.decode_json,
+  }
+  return {
+    acc = reducer.plugin.keep(reducer:init(), kept),
+    row_count = n,
+    rows = {},
+    columns = kept.columns,
+    column_types = kept.column_types,
+  }
+end
+
 local function fold(source, reducer, shard_id)
+  if aggregate.is(reducer) and aggregate.keeps(reducer) then
+    return keep(source, reducer, shard_id)
+  end
   local acc, n = reducer:init(), 0
   local types = order.types({ columns = source.columns(), column_types = source.column_types() })
   while true do

@@ -1,6 +1,6 @@
 --- Sorted streams of several shards as one.
 -- Rows are compared in C, as they were received; only those that are handed out become tables.
--- @module lunashard.router.merged
+-- @module lunashard.order.merged
 
 local core = require("lunashard.core.rows")
 local errors = require("lunashard.errors")
@@ -12,6 +12,8 @@ local merged = {}
 
 -- Families of `lunashard.order.sortkey` as the core knows them; those not named here are the same there.
 local FAMILIES = { text = "bytes", uuid = "bytes", bytea = "bytes", time = "bytes", char = "padded" }
+
+local ALL = 2 ^ 31 - 1
 
 -- The column that a row table would show under this name: the last one.
 local function column_number(names, wanted)
@@ -142,6 +144,49 @@ function merged.pull(items, sources, size, decode_json)
     end
     return nil, problem
   end
+end
+
+local function constant(value)
+  return function()
+    return value
+  end
+end
+
+--- Merge rows that have all been received; they are gone afterwards.
+-- @tparam table items an order from @{lunashard.order.parse}
+-- @tparam {table,...} kept each `{ rows =, columns =, column_types =, shard_id =, decode_json = }`
+-- @treturn[1] {table,...} rows
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function merged.all(items, kept)
+  local sources = {}
+  for i, one in ipairs(kept) do
+    sources[i] = {
+      rows = one.rows,
+      shard_id = one.shard_id,
+      columns = constant(one.columns),
+      column_types = constant(one.column_types),
+      receive = constant(false),
+      in_time = constant(true),
+    }
+  end
+  local pull, err = merged.pull(items, sources, ALL, kept[1].decode_json)
+  local rows = {}
+  while pull do
+    local list, problem = pull()
+    if list == nil then
+      err = problem
+      break
+    end
+    table.move(list, 1, #list, #rows + 1, rows)
+  end
+  for _, one in ipairs(kept) do
+    one.rows:close()
+  end
+  if err ~= nil then
+    return nil, err
+  end
+  return rows
 end
 
 return merged
