@@ -356,6 +356,27 @@ static void test_array_garbage(void)
 static void test_copy(void)
 {
     luna_buf buf = { 0 };
+    int wrong = 0;
+    for (int byte = 0; byte < 256; byte++) { /* any byte at any place among others */
+        for (size_t at = 0; at < 19; at++) {
+            char text[19], expected[20];
+            static const char special[] = "\\\t\n\r", named[] = "\\tnr";
+            memset(text, byte % 2 ? 'x' : 0xE4, sizeof(text));
+            memcpy(expected, text, sizeof(text));
+            text[at] = expected[at] = (char)byte;
+            const char *found = byte != 0 ? strchr(special, byte) : NULL;
+            if (found != NULL) {
+                memmove(expected + at + 1, expected + at, sizeof(text) - at);
+                expected[at] = '\\';
+                expected[at + 1] = named[found - special];
+            }
+            luna_buf_clear(&buf);
+            luna_pg_add_copy_field(&buf, text, sizeof(text));
+            wrong += !same(&buf, expected, sizeof(text) + (found != NULL));
+        }
+    }
+    CHECK_INT(0, wrong);
+    luna_buf_clear(&buf);
     luna_pg_add_copy_field(&buf, "a\\b\tc\nd\re\\N", 11);
     CHECK(SAME(buf, "a\\\\b\\tc\\nd\\re\\\\N"));
     luna_buf_clear(&buf);

@@ -302,10 +302,30 @@ void luna_pg_array_end(luna_pg_array_writer *writer)
 
 /* ---- COPY's text format ---- */
 
+/* Do all eight bytes stand for themselves in COPY's text format?  May say no without need. */
+static bool is_plain_word(uint64_t word)
+{
+    const uint64_t ones = UINT64_C(0x0101010101010101), tops = ones << 7;
+    uint64_t backslash = word ^ (ones * '\\');
+    uint64_t low = word - ones * ('\r' + 1), is_backslash = backslash - ones;
+    return (((low & ~word) | (is_backslash & ~backslash)) & tops) == 0;
+}
+
 void luna_pg_add_copy_field(luna_buf *out, const char *bytes, size_t n)
 {
     char *start = luna_buf_reserve(out, 2 * n + 1), *to = start;
     for (size_t i = 0; i < n; i++) {
+        uint64_t word;
+        while (n - i >= sizeof(word)) {
+            memcpy(&word, bytes + i, sizeof(word));
+            if (!is_plain_word(word))
+                break;
+            memcpy(to, &word, sizeof(word));
+            to += sizeof(word);
+            i += sizeof(word);
+        }
+        if (i == n)
+            break;
         char c = bytes[i];
         if ((unsigned char)c > '\r' && c != '\\') { /* nearly all */
             *to++ = c;

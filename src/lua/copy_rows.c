@@ -61,16 +61,16 @@ static bool push_values(lua_State *L, luna_splitter *s, int row, int names, doub
  * the error pushed. */
 static int output_of_values(lua_State *L, luna_splitter *s, int first, double number)
 {
-    luna_key keys[LUNA_KEY_MAX_COLUMNS], one[LUNA_KEY_MAX_COLUMNS];
+    luna_key keys[LUNA_KEY_MAX_COLUMNS], *key = keys;
     luna_err err;
-    for (size_t i = 0; i < s->n_keys; i++) {
-        luna_key_spec spec = { .types = { s->spec.types[i] }, .columns = 1 };
-        luna_status st = luna_read_key(L, first + (int)s->key_at[i], &spec, one, &err);
+    luna_key_spec one = { .columns = 1 };
+    for (size_t i = 0; i < s->n_keys; i++, key++) {
+        one.types[0] = s->spec.types[i];
+        luna_status st = luna_read_key(L, first + (int)s->key_at[i], &one, key, &err);
         if (st != LUNA_OK) {
             luna_push_row_err(L, number, st, "%s", err.msg);
             return -1;
         }
-        keys[i] = one[0];
     }
     return s->map->owner[luna_bucket_of(s->map, luna_key_row_hash(keys, s->n_keys))];
 }
@@ -95,6 +95,7 @@ static void add_value(lua_State *L, luna_splitter *s, int idx, luna_buf *out, do
             return;
         }
         break;
+    case LUA_TBOOLEAN: luna_buf_add_char(out, lua_toboolean(L, idx) ? 't' : 'f'); return;
     case LUA_TLIGHTUSERDATA:
         if (lua_touserdata(L, idx) == NULL) {
             luna_pg_add_copy_null(out);
@@ -103,7 +104,7 @@ static void add_value(lua_State *L, luna_splitter *s, int idx, luna_buf *out, do
         break;
     default: break;
     }
-    snprintf(where, sizeof(where), "row %.0f: value %d", number, column);
+    snprintf(where, sizeof(where), "row %lld: value %d", (long long)number, column);
     luna_buf_clear(&s->field);
     luna_value_encode(L, idx, where, &s->field, &s->scratch);
     luna_pg_add_copy_field(out, s->field.data, s->field.len);

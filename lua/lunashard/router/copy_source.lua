@@ -6,7 +6,7 @@ local options = require("lunashard.options")
 
 local copy_source = {}
 
-local BATCH = 500 -- rows
+local BATCH = 100 -- rows: little enough that they are still in the cache when they are written
 local PIECE = 65536 -- bytes
 
 local function is_plain(value)
