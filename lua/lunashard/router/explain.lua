@@ -16,6 +16,7 @@ local EXPLAIN = options.known(routing.OPTIONS, {
   retries = "count",
   decode_json = "boolean",
   max_result_bytes = "count",
+  pipeline = "boolean",
 })
 
 local Plan = {}
