@@ -176,6 +176,58 @@ describe("a statement that endangers its connection", function()
     neighbours:stop()
   end)
 
+  it("by its slowness holds up no more than were sent behind it", function()
+    local pool = pools.open({ max_size = 4, slow_statement = 0.2 })
+    sharing.warm(pool, SLOW_WRITE, { 1, 0 })
+    sharing.warm(pool, sharing.INSERT, { 1 })
+    local slow = running(function()
+      return assert(pool:execute(SLOW_WRITE, { 1, 4 }))
+    end)
+    local done, tasks = 0, {}
+    for i = 1, 300 do
+      tasks[i] = running(function()
+        assert(pool:execute(sharing.INSERT, { sharing.new_id() }))
+        done = done + 1
+      end)
+    end
+    pools.wait_until("most are done", function()
+      return done >= 200
+    end, 10)
+    assert.equal("waiting", slow:status())
+    assert(slow:join(10))
+    for i = 1, 300 do
+      assert(tasks[i]:join(10))
+    end
+  end)
+
+  it("by its failure in a batch leaves no prepared statements behind", function()
+    local pool = pools.open({ max_size = 1, statement_cache = 8 })
+    local fails = "SELECT id FROM sharing.item WHERE id = 1 AND v / ($1::int8 - $1) > 0"
+    local prepared = "SELECT count(*) AS n FROM pg_prepared_statements"
+    local texts = {}
+    for i = 1, 24 do
+      texts[i] = ("SELECT v + %d AS v FROM sharing.item WHERE id = $1"):format(i)
+    end
+    for _ = 1, 4 do
+      for i = 1, 24 do
+        assert(pool:execute(texts[i], { i }))
+      end
+    end
+    sharing.warm(pool, prepared)
+    sharing.all(16, function(i)
+      for round = 1, 60 do
+        local n = (i * 5 + round) % 24 + 1
+        assert.equal(i * 7 + 3 + n, assert(pool:execute(texts[n], { i })).rows[1].v)
+        if round % 3 == 0 then
+          pools.failure("SQL", pool:execute(fails, { i }))
+        end
+      end
+    end)
+    pools.wait_until("only those in the cache are left", function()
+      return assert(pool:execute(prepared)).rows[1].n <= 8
+    end)
+  end)
+
   it("by the loss of a session leaves room for reads and for writes", function()
     local pool = pools.open({ max_size = 2 })
     local neighbours = sharing.neighbours(pool, { n = 4 })

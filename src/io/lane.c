@@ -306,8 +306,10 @@ static void cancel_if_given_up(luna_conn *conn)
 
 void luna_lane_cancel_done(luna_conn *conn)
 {
-    if (conn->lane.cancelled_group != conn->lane.first) /* it was for one that has ended since */
-        cancel_if_given_up(conn);
+    if (conn->lane.cancelled_group == conn->lane.first)
+        return; /* what it was for has yet to end */
+    luna_timer_stop(conn->cfg->loop, &conn->timer);
+    cancel_if_given_up(conn);
 }
 
 /* The Sync is answered.  false when reading must stop. */
@@ -334,7 +336,8 @@ static bool group_end(luna_conn *conn)
     lane->groups--;
     lane->began = now;
     conn->bursts = 0;
-    luna_timer_stop(conn->cfg->loop, &conn->timer); /* what was cancelled has ended */
+    if (conn->cancel == NULL) /* otherwise its return may still be long in coming */
+        luna_timer_stop(conn->cfg->loop, &conn->timer);
     if (lane->first == lane->end) {
         lane_set_idle(conn);
         return false;
@@ -440,6 +443,7 @@ static bool take_answer(luna_conn *conn, PGresult *res)
         PQclear(res);
         if (step->kind == LUNA_STEP_PREPARE)
             luna_statements_remove(&conn->statements, step->statement);
+        conn->plans_changed |= step->kind == LUNA_STEP_DEALLOCATE; /* the server has it still */
         if (step->state == LUNA_STEP_SENT)
             step->state = LUNA_STEP_SKIPPED;
         break;
