@@ -39,8 +39,10 @@ local HARMLESS = set([[
 -- Extensions none of whose functions touches the session.
 local HARMLESS_EXTENSIONS = { pgcrypto = true, ["uuid-ossp"] = true }
 
--- Not volatile by their declaration, but they run what views or texts say.
+-- Not volatile by their declaration, but they run what views or texts say, or show settings that shared sessions have
+-- changed.
 local EXECUTORS = set([[
+  pg_show_all_settings
   connectby crosstab crosstab2 crosstab3 crosstab4 crosstabn database_to_xml database_to_xml_and_xmlschema
   schema_to_xml schema_to_xml_and_xmlschema table_to_xml table_to_xml_and_xmlschema xpath_table
 ]])
@@ -75,11 +77,24 @@ local function is_temporary(schema)
   return schema ~= nil and schema:find("^pg_temp") ~= nil
 end
 
+local SETTINGS = { "lock_timeout", "transaction_read_only", "transaction_isolation", "current_setting%s*%(%s*[^'%s]" }
+
+-- Shared sessions have settings of their own, which nobody must take for the server's.
+local function rate_text(verdict, text)
+  local lower = text:lower()
+  for _, pattern in ipairs(SETTINGS) do
+    if lower:find(pattern) then
+      rate(verdict, ALONE, "it may ask for a setting that shared sessions have changed")
+    end
+  end
+end
+
 local visit
 
 -- What the catalog quotes: the query of a view, an expression.
 local function visit_texts(verdict, texts)
   for _, text in ipairs(texts or {}) do
+    rate_text(verdict, text)
     local found = statement.parse(text)
     if found and found.statements == 1 then
       visit(verdict, found)
@@ -100,7 +115,7 @@ local VISITS = {}
 
 function VISITS.functions(verdict, fact)
   if EXECUTORS[fact.name] then
-    rate(verdict, ALONE, "function %s runs other queries", fact.name)
+    rate(verdict, ALONE, "function %s runs other queries or shows settings", fact.name)
   elseif is_temporary(fact.schema) then
     rate(verdict, ALONE, "function %s is temporary", fact.name)
   elseif fact.volatile then
@@ -197,10 +212,11 @@ local function why_alone(found)
 end
 
 -- Judge by what is known. Once something keeps the statement alone, what is missing does not matter any more.
-local function judge(facts, found)
+local function judge(facts, found, text)
   local verdict = {
     class = BATCH, reason = "it only reads", facts = facts, missing = {}, is_missing = false, seen = {},
   }
+  rate_text(verdict, text)
   visit_implicit(verdict)
   visit(verdict, found)
   return verdict
@@ -228,7 +244,7 @@ function sharing.classify(text, catalog)
     return "alone", reason
   end
   while true do
-    local verdict = judge(catalog.facts, found)
+    local verdict = judge(catalog.facts, found, text)
     if verdict.class == ALONE or not verdict.is_missing then
       return CLASSES[verdict.class], verdict.reason
     elseif catalog.busy then
