@@ -74,8 +74,8 @@ end
 -- @param rows a list, or an iterator that gives a row and in the end nil; a row is a list of values in the
 --   columns' order (nil is NULL) or a table by column name. An iterator that gives nil and an error has
 --   failed, as one that raises. With `format`: bytes as `psql`'s `\copy` would read them, which is faster:
---   a string, an open file, a list of strings, or an iterator that gives strings and in the end nil; they
---   may be cut anywhere
+--   a string, an open file (a pipe blocks all tasks while it is empty), a list of strings, or an iterator that
+--   gives strings and in the end nil; they may be cut anywhere
 -- @tparam[opt] table opts `key`: the shard key's column or columns [the table's, then the strategy's];
 --   `shard_id` or `routing_key`: all
 --   rows to one shard; `table`: whose declaration counts, when the name differs; `format`: `text` (tabs, and
