@@ -70,6 +70,7 @@ function answers.result(owner, request, text, started, decode_json)
     success = true,
     shard_id = owner.shard_id,
     endpoint = owner.endpoint,
+    attempts = 1, -- here, so that who counts them adds no field
   }
   if decode_json then
     local err
