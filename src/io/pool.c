@@ -6,6 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* How many connections are opened at a time.  To open one costs both sides far more than most
+ * statements, so that meanwhile those there are may well get through the queue. */
+#define MAX_CONNECTING 3
+
 /* Seconds between attempts to connect to a server that fails: doubled from the
  * first to the second, each with jitter, so that clients do not come in step. */
 #define BACKOFF_MIN 0.05
@@ -159,6 +163,8 @@ void luna_pool_grow(luna_pool *pool)
     unsigned held = pool->n_idle + pool->n_busy;
     if (held + wanted < pool->cfg.min_size)
         wanted = pool->cfg.min_size - held;
+    if (wanted > MAX_CONNECTING)
+        wanted = MAX_CONNECTING;
     if (wanted <= pool->n_connecting || luna_pool_size(pool) >= pool->cfg.max_size)
         return;
     if (pool->retry_at > 0 && luna_loop_clock() < pool->retry_at) {

@@ -34,6 +34,32 @@ static void preload_bindings(lua_State *L)
     lua_pop(L, 2);
 }
 
+/* KiB of garbage that may pile up before the collector starts anew, however little is alive: with
+ * the default, as much as is alive, a small program would mark everything every few milliseconds.
+ */
+#define GARBAGE 16384
+
+/* The __gc of a userdata that nobody holds runs once in each cycle of the collector. */
+static int on_gc_cycle(lua_State *L)
+{
+    int alive = lua_gc(L, LUA_GCCOUNT, 0) + 1, pause = 100 + 100 * (GARBAGE / alive);
+    lua_gc(L, LUA_GCSETPAUSE, pause < 200 ? 200 : pause > 1000 ? 1000 : pause);
+    lua_newuserdata(L, 0);
+    lua_getmetatable(L, 1);
+    lua_setmetatable(L, -2);
+    return 0;
+}
+
+static void tune_collector(lua_State *L)
+{
+    lua_newuserdata(L, 0);
+    lua_createtable(L, 0, 1);
+    lua_pushcfunction(L, on_gc_cycle);
+    lua_setfield(L, -2, "__gc");
+    lua_setmetatable(L, -2);
+    lua_pop(L, 1);
+}
+
 int luna_runtime_open(void)
 {
     luna_loop_init(&luna_rt.loop);
@@ -47,6 +73,8 @@ int luna_runtime_open(void)
     if (getenv("LUNASHARD_GCSTRESS") != NULL) { /* collect all the time: finds missing anchors */
         lua_gc(L, LUA_GCSETPAUSE, 0);
         luaJIT_setmode(L, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_OFF); /* traces starve under it */
+    } else {
+        tune_collector(L);
     }
     preload_bindings(L);
 

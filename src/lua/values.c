@@ -3,6 +3,7 @@
 
 #include <lauxlib.h>
 #include <limits.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -96,26 +97,24 @@ static bool add_scalar(lua_State *L, int idx, const char *where, luna_buf *out)
 /* The length of a list, counting what `n` says; raises when it is no list. */
 static int list_length(lua_State *L, int idx, const char *where)
 {
-    lua_getfield(L, idx, "n");
-    int n = (int)lua_objlen(L, idx);
-    if (!lua_isnil(L, -1)) {
-        double given = lua_tonumber(L, -1);
-        if (lua_type(L, -1) != LUA_TNUMBER || !(given >= 0 && given <= INT_MAX) ||
-            given != (double)(int)given)
-            bad_value(L, "%s: n, the length of the list, must be a whole number from 0 up", where);
-        n = (int)given;
-    }
-    lua_pop(L, 1);
+    double n = (double)lua_objlen(L, idx), last = 0;
     for (lua_pushnil(L); lua_next(L, idx) != 0; lua_pop(L, 1)) {
-        bool is_index =
-            lua_type(L, -2) == LUA_TNUMBER && lua_tonumber(L, -2) >= 1 && lua_tonumber(L, -2) <= n;
-        bool is_n = lua_type(L, -2) == LUA_TSTRING && strcmp(lua_tostring(L, -2), "n") == 0;
-        if (!is_index && !is_n)
-            bad_value(L,
-                      "%s: a table that is no list is no SQL array; for json use lunashard.json(t)",
-                      where);
+        if (lua_type(L, -2) == LUA_TNUMBER) {
+            double index = lua_tonumber(L, -2);
+            last = index < 1 || index != (double)(int)index ? INFINITY : fmax(last, index);
+        } else if (lua_type(L, -2) == LUA_TSTRING && strcmp(lua_tostring(L, -2), "n") == 0) {
+            n = lua_type(L, -1) == LUA_TNUMBER ? lua_tonumber(L, -1) : -1;
+            if (!(n >= 0 && n <= INT_MAX) || n != (double)(int)n)
+                bad_value(L, "%s: n, the length of the list, must be a whole number from 0 up",
+                          where);
+        } else {
+            last = INFINITY;
+        }
     }
-    return n;
+    if (last > n)
+        bad_value(L, "%s: a table that is no list is no SQL array; for json use lunashard.json(t)",
+                  where);
+    return (int)n;
 }
 
 static void add_array(lua_State *L, int idx, const char *where, int depth,
