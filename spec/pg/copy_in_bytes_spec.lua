@@ -141,7 +141,11 @@ describe("router:copy_in from bytes", function()
   end)
 
   it("leaves no row when a shard refuses one, or the source fails", function()
-    failure("SHARDS_FAILED", load_text("1\ta\n2\tb\n1\tc\n"))
+    local refused = failure("SHARDS_FAILED", load_text("1\ta\n2\tb\n1\tc\n"))
+    assert.equal(3, refused.failed[1].error.index)
+    -- A line end within quotes counts as a line to the server: no number is better than a wrong one.
+    refused = failure("SHARDS_FAILED", load_text('1,a\n2,"b\nb"\n1,c\n2,d\n', { format = "csv", shard_id = "shard1" }))
+    assert.is_nil(refused.failed[1].error.index)
     local i = 0
     local err = failure("PLUGIN_FAILED", load_text(function()
       i = i + 1

@@ -166,6 +166,8 @@ describe("router:copy_in", function()
     assert.equal(1, #err.failed)
     assert.equal(manager:get_shard_for_write(1500).shard_id, err.failed[1].shard_id)
     assert.equal("23505", err.failed[1].error.sqlstate)
+    assert.equal(3001, err.failed[1].error.index)
+    assert.is_truthy(err.failed[1].error.message:find("^row 3001: duplicate key"), err.failed[1].error.message)
     assert.same({}, err.committed)
     assert.equal(0, count())
   end)
@@ -226,6 +228,23 @@ describe("router:copy_in", function()
     local err = failure("SHARDS_FAILED", router:copy_in("e_copy.users", { "user_id", "tags" }, { { 1, "no array" } }))
     assert.equal("22P02", err.failed[1].error.sqlstate)
     assert.equal(0, count())
+  end)
+
+  it("names the row that a server refuses, whichever shard it is for", function()
+    for _, bad in ipairs({ 1, 77, 2500 }) do
+      local rows = {}
+      for key = 1, 5000 do
+        rows[key] = { key, key == bad and "no array" or "{}" }
+      end
+      local err = failure("SHARDS_FAILED", router:copy_in("e_copy.users", { "user_id", "tags" }, rows))
+      assert.equal(bad, err.failed[1].error.index)
+      assert.equal("22P02", err.failed[1].error.sqlstate)
+    end
+    local err = failure("SHARDS_FAILED", router:copy_in("e_copy.countries", { "code" }, { { "at" }, { "ch" }, { "at" } }))
+    assert.is_true(#err.failed > 0)
+    for _, one in ipairs(err.failed) do
+      assert.equal(3, one.error.index)
+    end
   end)
 
   it("loads a reference table's rows on every shard", function()

@@ -12,6 +12,12 @@
 #include "buf.h"
 #include "copytext.h"
 #include "placement.h"
+#include "row_log.h"
+
+typedef struct luna_copy_output {
+    luna_buf bytes;
+    luna_row_log rows; /* that were ever written here */
+} luna_copy_output;
 
 typedef struct luna_splitter {
     luna_copy_reader reader;
@@ -29,7 +35,7 @@ typedef struct luna_splitter {
     luna_buf values[LUNA_KEY_MAX_COLUMNS]; /* unescaped keys */
     luna_buf field, scratch;
     size_t n_outputs;
-    luna_buf outputs[];
+    luna_copy_output outputs[];
 } luna_splitter;
 
 luna_splitter *luna_check_splitter(lua_State *L);
@@ -38,8 +44,8 @@ luna_splitter *luna_check_splitter(lua_State *L);
 int luna_push_row_err(lua_State *L, double row, luna_status code, const char *fmt, ...)
     LUNA_PRINTF(4, 5);
 
-/* Where the rows of output `i` are written. */
-luna_buf *luna_splitter_output(luna_splitter *s, size_t i);
+/* Where row number `row`, whose place is output `i`, is to be written. */
+luna_buf *luna_splitter_output(luna_splitter *s, size_t i, double row);
 
 /* The output, from 0, that item `i` of the list at `list` names.  Raises when there is none. */
 size_t luna_named_output(lua_State *L, const luna_splitter *s, int list, int i);

@@ -39,9 +39,11 @@ static luna_status output_of_text(luna_splitter *s, const char *bytes, size_t *a
     return LUNA_OK;
 }
 
-static void add_line(luna_splitter *s, size_t at, const char *bytes, size_t len)
+static void add_line(luna_splitter *s, size_t at, double row, const char *bytes, size_t len)
 {
-    luna_buf *out = luna_splitter_output(s, at);
+    luna_buf *out = luna_splitter_output(s, at, row);
+    if (s->reader.format == LUNA_COPY_CSV && memchr(bytes, '\n', len - 1) != NULL)
+        luna_row_log_lose(&s->outputs[at].rows); /* the server counts lines */
     luna_buf_add(out, bytes, len);
     if (bytes[len - 1] == '\n')
         return;
@@ -111,7 +113,7 @@ static int take_line(lua_State *L, luna_splitter *s, const char *bytes, size_t a
         if (s->map != NULL)
             st = output_of_text(s, start, &to, &err);
         if (st == LUNA_OK)
-            add_line(s, to, start, len);
+            add_line(s, to, s->rows + 1, start, len);
     }
     if (st != LUNA_OK)
         return luna_push_row_err(L, s->rows + 1, st, "%s", err.msg);
@@ -226,8 +228,8 @@ static int splitter_place(lua_State *L)
     const line *lines = (const line *)(const void *)s->lines.data;
     size_t n = s->lines.len / sizeof(*lines);
     for (size_t i = 0; i < n; i++)
-        add_line(s, luna_named_output(L, s, 2, (int)i + 1), s->rest.data + lines[i].at,
-                 lines[i].len);
+        add_line(s, luna_named_output(L, s, 2, (int)i + 1), s->rows - (double)(n - i) + 1,
+                 s->rest.data + lines[i].at, lines[i].len);
     drop(&s->rest, s->used);
     s->used = 0;
     luna_buf_clear(&s->lines);

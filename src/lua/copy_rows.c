@@ -143,7 +143,7 @@ static int splitter_rows(lua_State *L)
             at = (int)luna_named_output(L, s, 5, r - from + 1);
         else if (s->map != NULL && (at = output_of_values(L, s, 8, number)) < 0)
             return 2;
-        luna_buf *out = luna_splitter_output(s, (size_t)at);
+        luna_buf *out = luna_splitter_output(s, (size_t)at, number);
         for (int c = 0; c < columns; c++) {
             if (c > 0)
                 luna_buf_add_char(out, '\t');

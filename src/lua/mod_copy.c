@@ -35,9 +35,10 @@ int luna_push_row_err(lua_State *L, double row, luna_status code, const char *fm
     return 2;
 }
 
-luna_buf *luna_splitter_output(luna_splitter *s, size_t i)
+luna_buf *luna_splitter_output(luna_splitter *s, size_t i, double row)
 {
-    luna_buf *out = &s->outputs[i];
+    luna_buf *out = &s->outputs[i].bytes;
+    luna_row_log_add(&s->outputs[i].rows, (uint64_t)row);
     if (out->cap == 0)
         luna_buf_reserve(out, BUFFER_SIZE);
     return out;
@@ -90,7 +91,7 @@ static int copy_splitter(lua_State *L)
                   "there must be 1 to 1600 columns");
     luaL_argcheck(L, outputs >= 1 && outputs <= LUNA_MAX_SHARDS, 2, "must be 1 to 1024");
     lua_settop(L, 6);
-    size_t size = sizeof(luna_splitter) + (size_t)outputs * sizeof(luna_buf);
+    size_t size = sizeof(luna_splitter) + (size_t)outputs * sizeof(luna_copy_output);
     luna_splitter *s = lua_newuserdata(L, size);
     memset(s, 0, size);
     s->n_outputs = (size_t)outputs;
@@ -131,7 +132,7 @@ static int splitter_count(lua_State *L)
     return 1;
 }
 
-static luna_buf *check_output(lua_State *L)
+static luna_copy_output *check_output(lua_State *L)
 {
     luna_splitter *s = luna_check_splitter(L);
     lua_Integer i = luaL_checkinteger(L, 2);
@@ -145,7 +146,7 @@ static luna_buf *check_output(lua_State *L)
 @treturn number */
 static int splitter_size(lua_State *L)
 {
-    lua_pushnumber(L, (lua_Number)check_output(L)->len);
+    lua_pushnumber(L, (lua_Number)check_output(L)->bytes.len);
     return 1;
 }
 
@@ -155,7 +156,7 @@ static int splitter_size(lua_State *L)
 @treturn buffer to be sent once */
 static int splitter_take(lua_State *L)
 {
-    luna_buf *out = check_output(L);
+    luna_buf *out = &check_output(L)->bytes;
     luna_buf *buffer = lua_newuserdata(L, sizeof(*buffer));
     *buffer = *out;
     *out = (luna_buf){ 0 };
@@ -170,9 +171,24 @@ static int splitter_take(lua_State *L)
 @treturn string */
 static int splitter_take_string(lua_State *L)
 {
-    luna_buf *out = check_output(L);
+    luna_buf *out = &check_output(L)->bytes;
     lua_pushlstring(L, out->data, out->len);
     luna_buf_clear(out);
+    return 1;
+}
+
+/*** Which row was written to an output as the n-th?
+@function splitter:row_of
+@int output from 1
+@tparam number n from 1
+@treturn ?number its number over all calls; nil when it is not known any more */
+static int splitter_row_of(lua_State *L)
+{
+    lua_Number n = luaL_checknumber(L, 3);
+    uint64_t row = n >= 1 ? luna_row_log_find(&check_output(L)->rows, (uint64_t)n) : 0;
+    if (row == 0)
+        return 0;
+    lua_pushnumber(L, (lua_Number)row);
     return 1;
 }
 
@@ -190,8 +206,10 @@ luna_buf *luna_to_copy_buffer(lua_State *L, int idx)
 static int splitter_gc(lua_State *L)
 {
     luna_splitter *s = luna_check_splitter(L);
-    for (size_t i = 0; i < s->n_outputs; i++)
-        luna_buf_deinit(&s->outputs[i]);
+    for (size_t i = 0; i < s->n_outputs; i++) {
+        luna_buf_deinit(&s->outputs[i].bytes);
+        luna_row_log_deinit(&s->outputs[i].rows);
+    }
     for (size_t i = 0; i < LUNA_KEY_MAX_COLUMNS; i++)
         luna_buf_deinit(&s->values[i]);
     luna_buf_deinit(&s->rest);
@@ -210,11 +228,9 @@ static int buffer_gc(lua_State *L)
 int luaopen_lunashard_core_copy(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        { "count", splitter_count },
-        { "size", splitter_size },
-        { "take", splitter_take },
-        { "take_string", splitter_take_string },
-        { NULL, NULL },
+        { "count", splitter_count },   { "size", splitter_size },
+        { "take", splitter_take },     { "take_string", splitter_take_string },
+        { "row_of", splitter_row_of }, { NULL, NULL },
     };
     static const luaL_Reg meta[] = { { "__gc", splitter_gc }, { NULL, NULL } };
     static const luaL_Reg buffer_methods[] = { { NULL, NULL } };

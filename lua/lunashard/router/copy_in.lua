@@ -83,7 +83,8 @@ end
 --   columns, and is checked; `timeout` for everything [none]. Rows of a reference table go to every shard
 -- @treturn[1] table `row_count`, `rows_by_shard` (shard_id -> rows), `duration`, `success`
 -- @treturn[2] nil
--- @treturn[2] lunashard.error `SHARDS_FAILED` (with `failed`, `committed`), `NULL_KEY`, `INVALID`, `NO_SHARD`
+-- @treturn[2] lunashard.error `SHARDS_FAILED` (with `failed`, whose errors have the row's number in `index` where
+--   the server names one, and `committed`), `NULL_KEY`, `INVALID`, `NO_SHARD`
 --   (with `index`, the row's
 --   number, the header not counted), `PLUGIN_FAILED` (the iterator failed, or what it gave is no row), `CLOSED`
 function copy_in.methods:copy_in(table_name, columns, rows, opts)
@@ -114,7 +115,9 @@ function copy_in.methods:copy_in(table_name, columns, rows, opts)
     return nil, err
   end
   local started = task.now()
-  local job = copy_load.new(self, sql, opts.timeout and started + opts.timeout)
+  local job = copy_load.new(self, sql, function(shard_id, n)
+    return split:row_of(shard_id, n)
+  end, opts.timeout and started + opts.timeout)
   local total
   ok, total, err = pcall(feed, job, source, split)
   if not ok then

@@ -54,9 +54,24 @@ function Load:work()
   end
   if err then
     lease:release()
-    return nil, err
+    return nil, self:at_row(err)
   end
   return self:commit(lease, timing)
+end
+
+-- The server counts the rows that it was sent: say which of all rows it means.
+function Load:at_row(err)
+  local line
+  for found in (err.context or ""):gmatch("COPY [^\n]-, line (%d+)") do
+    line = tonumber(found)
+  end
+  local row = line and self.row_of(self.shard_id, line)
+  if not row then
+    return err
+  end
+  local named = errors.wrap(err, { index = row })
+  named.message = ("row %d: %s"):format(row, err.message)
+  return named
 end
 
 -- Wait for the others, then commit.
@@ -88,6 +103,7 @@ local function start(job, member)
     sql = job.sql,
     queue = {},
     changed = job.changed,
+    row_of = job.row_of,
     deadline = job.deadline,
     acquire_deadline = job.router:deadline({}),
   }, Load)
@@ -110,13 +126,15 @@ Job.__index = Job
 --- A job without loads.
 -- @tparam Router router
 -- @string sql the COPY command
+-- @tparam func row_of from a shard_id and the how manieth row there, to the row's number
 -- @tparam ?number deadline for all of it
 -- @treturn Job
-function copy_load.new(router, sql, deadline)
+function copy_load.new(router, sql, row_of, deadline)
   return setmetatable({
     router = router,
     manager = router.manager,
     sql = sql,
+    row_of = row_of,
     deadline = deadline,
     loads = {},
     changed = task.event(),

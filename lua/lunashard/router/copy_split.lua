@@ -272,6 +272,18 @@ function Split:count()
   return self.splitter and self.splitter:count() or 0
 end
 
+--- Which row did a shard get as its n-th?
+-- @string shard_id
+-- @int n
+-- @treturn ?number the row's number; nil when it is not known any more
+function Split:row_of(shard_id, n)
+  for i, one in ipairs(self.shard_ids) do
+    if one == shard_id then
+      return self.splitter:row_of(self.broadcast and 1 or i, n)
+    end
+  end
+end
+
 --- Hand over what waits: for each shard when it is enough, or when the shard has nothing to do. Yields.
 -- @tparam Job job of @{lunashard.router.copy_load}
 -- @int enough bytes
