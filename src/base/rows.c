@@ -62,7 +62,13 @@ size_t luna_frames_take(luna_frames *frames, const char *bytes, size_t n)
     while (at < n && !frames->broken) {
         if (frames->n_head == 0 && !is_ours(bytes[at]))
             break;
-        if (frames->n_head < 5) {
+        if (frames->n_head == 0 && n - at >= 5) {
+            memcpy(frames->head, bytes + at, 5);
+            frames->n_head = 5;
+            at += 5;
+            if (!frames_begin(frames))
+                break;
+        } else if (frames->n_head < 5) {
             frames->head[frames->n_head++] = bytes[at++];
             if (frames->n_head < 5 || !frames_begin(frames))
                 continue;
