@@ -20,11 +20,38 @@ assert(router:execute_on_all_shards([[
   DROP TABLE IF EXISTS soak;
   CREATE TABLE soak (user_id bigint PRIMARY KEY, n bigint NOT NULL, note text)]]))
 
+assert(router:execute_on_all_shards([[
+  DROP TABLE IF EXISTS soak_bulk;
+  CREATE TABLE soak_bulk (user_id bigint NOT NULL, note text)]]))
+
 local function key()
   return math.random(KEYS)
 end
 
+-- One at a time: each holds a connection of every shard while it waits for the next one.
+local bulk_busy = false
+local function bulk()
+  if bulk_busy then
+    return
+  end
+  bulk_busy = true
+  local rows, sets = {}, {}
+  for i = 1, math.random(2000) do
+    rows[i] = { i, ("x"):rep(math.random(200)) }
+    sets[i] = { i }
+  end
+  assert(router:copy_in("soak_bulk", { "user_id", "note" }, rows, { key = "user_id" }))
+  local parts = {}
+  local out = assert(router:copy_out("soak_bulk", function(bytes)
+    parts[#parts + 1] = bytes
+  end))
+  assert(out.row_count == #rows and #table.concat(parts) == out.bytes)
+  assert(router:execute_many("DELETE FROM soak_bulk WHERE user_id = $1", sets, { key = 1 }).row_count == #rows)
+  bulk_busy = false
+end
+
 local work = {
+  bulk,
   function()
     local k = key()
     assert(router:execute("INSERT INTO soak VALUES ($1, 1, $2) ON CONFLICT (user_id) DO UPDATE SET n = soak.n + 1",

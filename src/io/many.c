@@ -54,8 +54,8 @@ bool luna_many_send(luna_many *many, PGconn *pg, const char *name, const char *s
 {
     size_t max = (size_t)many->max_params + 1;
     const char **values = calloc(max, sizeof(*values));
-    int *lengths = calloc(max, 2 * sizeof(*lengths)), *formats = lengths + max;
-    if (values == NULL || lengths == NULL)
+    int *lengths = calloc(max, sizeof(*lengths)), *formats = calloc(max, sizeof(*formats));
+    if (values == NULL || lengths == NULL || formats == NULL)
         abort();
     forget_answers(many);
     const char *at = many->sets.data;
@@ -73,12 +73,13 @@ bool luna_many_send(luna_many *many, PGconn *pg, const char *name, const char *s
     }
     free(values);
     free(lengths);
+    free(formats);
     return sent;
 }
 
 void luna_many_answer(luna_many *many, PGresult *res)
 {
-    luna_buf_add(&many->answers, &res, sizeof(PGresult *));
+    luna_buf_add(&many->answers, &res, sizeof(res));
 }
 
 int luna_many_answered(const luna_many *many)
@@ -89,6 +90,6 @@ int luna_many_answered(const luna_many *many)
 PGresult *luna_many_result(const luna_many *many, int i)
 {
     PGresult *res;
-    memcpy(&res, many->answers.data + (size_t)i * sizeof(PGresult *), sizeof(PGresult *));
+    memcpy(&res, many->answers.data + (size_t)i * sizeof(res), sizeof(res));
     return res;
 }
