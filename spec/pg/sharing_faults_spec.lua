@@ -200,6 +200,35 @@ describe("a statement that endangers its connection", function()
     end
   end)
 
+  it("by its slowness in a batch holds up no more reads than are in that batch", function()
+    local pool = pools.open({ max_size = 4, slow_statement = 0.2 })
+    local slow_read = "SELECT v FROM sharing.item WHERE id = $1 AND sharing.nap($2)"
+    local quick = "SELECT $1::int8 AS v"
+    sharing.warm(pool, slow_read, { 1, 0 })
+    sharing.warm(pool, quick, { 1 })
+    for _ = 1, 100 do -- so that the pool takes them for quick
+      sharing.all(60, function(i)
+        assert(pool:execute(quick, { i }))
+      end)
+    end
+    local done, tasks = 0, {}
+    tasks[0] = running(function()
+      return assert(pool:execute(slow_read, { 1, 4 }))
+    end)
+    for i = 1, 150 do -- all in one turn: nothing happens afterwards that could wake those that wait
+      tasks[i] = running(function()
+        assert(pool:execute(quick, { i }))
+        done = done + 1
+      end)
+    end
+    task.sleep(1.5)
+    assert.equal("waiting", tasks[0]:status())
+    assert.is_true(done >= 80, done .. " reads were done")
+    for i = 0, 150 do
+      assert(tasks[i]:join(10))
+    end
+  end)
+
   it("by its failure in a batch leaves no prepared statements behind", function()
     local pool = pools.open({ max_size = 1, statement_cache = 8 })
     local fails = "SELECT id FROM sharing.item WHERE id = 1 AND v / ($1::int8 - $1) > 0"

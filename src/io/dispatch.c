@@ -217,6 +217,9 @@ static void make_way(luna_pool *pool, luna_lane_kind kind, bool at_work, double 
 
 static void see_to_those_without(luna_pool *pool, double now)
 {
+    /* what waits for a lane that soon has room must not wait for one that turns out to be slow */
+    if (pool->n_waiters > pool->n_own && !ev_is_active(&pool->patience.ev))
+        luna_timer_start(pool->loop, &pool->patience, now + PATIENCE, luna_pool_on_patience);
     if (pool->n_connecting > 0)
         return;
     const luna_waiter *head = head_of(&pool->waiters);
