@@ -17,7 +17,7 @@ function pools.start(options)
   local place = private or sandbox.shared()
   local server = place.shards[1]
   server.passfile, server.ca_file = place.passfile, place.ca_file
-  pools.server = server
+  pools.server, pools.private = server, private
   return server
 end
 
