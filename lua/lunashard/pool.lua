@@ -152,8 +152,13 @@ function Pool:execute(query, params, opts)
   if not result then
     return nil, err
   end
-  texts.note(self, opts.simple and "several" or result.command)
-  texts.consider(self, query, known, started)
+  if known then
+    texts.learn(self, query, known, result.command)
+  elseif not text then
+    texts.note(self, "several statements")
+  elseif started >= self.catalog.expires then
+    texts.refresh(self)
+  end
   return result
 end
 

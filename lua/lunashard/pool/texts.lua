@@ -90,23 +90,6 @@ local function look(self, fn, ...)
   end, ...)
 end
 
---- After a success: is there something to look at?
--- @tparam Pool self
--- @string query
--- @tparam ?table known from @{meet}
--- @number started
-function texts.consider(self, query, known, started)
-  if known then
-    known.uses = known.uses + 1
-    if known.uses >= LOOK_AFTER and self.pipeline then
-      known.uses = 0 -- should the look fail, so many more come before the next one
-      look(self, judge, query, known)
-    end
-  elseif started >= self.catalog.expires and not self.catalog.busy then
-    look(self, refresh)
-  end
-end
-
 --- A command was done: forget what it may have changed.
 -- @tparam Pool self
 -- @string command
@@ -117,6 +100,31 @@ function texts.note(self, command)
     return true
   end
   return false
+end
+
+--- A statement has succeeded that has not been looked at: count that, and look when it is time.
+-- One that may change what others do is never looked at, so that every run of it is noted.
+-- @tparam Pool self
+-- @string query
+-- @tparam table known from @{meet}
+-- @string command
+function texts.learn(self, query, known, command)
+  if texts.note(self, command) then
+    return
+  end
+  known.uses = known.uses + 1
+  if known.uses >= LOOK_AFTER and self.pipeline then
+    known.uses = 0 -- should the look fail, so many more come before the next one
+    look(self, judge, query, known)
+  end
+end
+
+--- What is known of the database has grown old: ask anew.
+-- @tparam Pool self
+function texts.refresh(self)
+  if not self.catalog.busy then
+    look(self, refresh)
+  end
 end
 
 return texts
