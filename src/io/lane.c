@@ -90,13 +90,18 @@ bool luna_lane_open(luna_conn *conn, luna_lane_kind kind, double now)
     return luna_lane_sync(conn);
 }
 
+/* Does the group that runs take longer than it may?  Not counting what we were too busy to hear. */
+static bool is_slow(const luna_conn *conn, double now)
+{
+    double limit = conn->cfg->slow_statement;
+    return limit > 0 && now - conn->lane.began - conn->cfg->loop->busy >= limit;
+}
+
 bool luna_lane_is_open(const luna_conn *conn, double now)
 {
     const luna_lane *lane = &conn->lane;
-    if (lane->kind == LUNA_LANE_NONE || lane->closing || conn->state_changed)
-        return false;
-    return lane->groups == 0 || conn->cfg->slow_statement <= 0 ||
-           now - lane->began < conn->cfg->slow_statement;
+    return lane->kind != LUNA_LANE_NONE && !lane->closing && !conn->state_changed &&
+           (lane->groups == 0 || !is_slow(conn, now));
 }
 
 /* The prepared statement for `text`, sent for preparation when it is new; `*st` is NULL when there
@@ -187,7 +192,7 @@ static void on_slow(luna_timer *timer)
     luna_lane *lane = &conn->lane;
     if (lane->groups < 2)
         return;
-    if (luna_lane_is_open(conn, luna_loop_clock())) { /* it was another group */
+    if (!is_slow(conn, luna_loop_clock())) { /* it was another group */
         luna_timer_start(conn->cfg->loop, timer, lane->began + conn->cfg->slow_statement, on_slow);
         return;
     }
@@ -206,14 +211,14 @@ static void on_slow(luna_timer *timer)
 /* ---- the end of a group ------------------------------------------------------------ */
 
 /* What it took tells which texts had better not share a connection. */
-static void learn(luna_conn *conn, unsigned end, unsigned runs, double elapsed)
+static void learn(luna_conn *conn, unsigned end, unsigned runs, double now)
 {
     luna_lane *lane = &conn->lane;
     if (runs == 0)
         return;
-    double each = elapsed / runs, limit = conn->cfg->slow_statement;
+    double each = (now - lane->began) / runs;
     lane->service += (each - lane->service) / (lane->service > 0 ? 8 : 1);
-    if (limit <= 0 || elapsed < limit)
+    if (!is_slow(conn, now))
         return;
     for (unsigned i = lane->first; i != end; i++) {
         const luna_step *step = step_at(lane, i);
@@ -326,7 +331,7 @@ static bool group_end(luna_conn *conn)
         /* somebody cancelled it: what was sent after it is good, but no more */
         lane->closing |= step->kind == LUNA_STEP_SETUP && step->state != LUNA_STEP_DONE;
     }
-    learn(conn, end, runs, now - lane->began);
+    learn(conn, end, runs, now);
     for (; lane->first != end; lane->first++) {
         luna_step *step = step_at(lane, lane->first);
         deliver(conn, step, runs, failed, now);

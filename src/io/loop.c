@@ -28,6 +28,7 @@ static void on_prepare(struct ev_loop *ev, ev_prepare *w, int revents)
         ev_idle_stop(ev, &loop->idle);
     else
         ev_idle_start(ev, &loop->idle);
+    loop->busy = luna_loop_clock() - loop->now;
 }
 
 static void on_check(struct ev_loop *ev, ev_check *w, int revents)

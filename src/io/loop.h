@@ -23,6 +23,7 @@ typedef struct luna_loop {
     luna_list turns; /* luna_turn: to be run when those have */
     unsigned live;   /* operations started and not yet done */
     double now;      /* monotonic seconds when this turn began, as libev's timers have it */
+    double busy;     /* seconds that the turn before it took: nothing was heard meanwhile */
     ev_prepare prepare;
     ev_check check;
     ev_idle idle; /* active while something above is left: the poll must not sleep */
