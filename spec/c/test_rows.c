@@ -187,6 +187,25 @@ static void nonsense(void)
     CHECK(is_refused("T\0\0\0\5\0", 6));
 }
 
+/* However many rows pile up, there is room for many more. */
+static void many_rows(void)
+{
+    luna_rows rows = { 0 };
+    luna_frames frames = { 0 };
+    luna_buf answer = { 0 };
+    size_t room;
+    add_answer(&answer, 2000);
+    for (int i = 0; i < 10; i++) {
+        for (size_t at = 0; at < answer.len;)
+            at += put(&rows, &frames, answer.data + at, answer.len - at);
+        luna_rows_reserve(&rows, &frames, &room);
+        CHECK(room >= LUNA_ROWS_CHUNK / 2);
+    }
+    CHECK_INT(20000, (int64_t)rows.ready);
+    luna_rows_deinit(&rows);
+    luna_buf_deinit(&answer);
+}
+
 /* A long row grows the room as it comes, and gives it back. */
 static void long_row(void)
 {
@@ -222,6 +241,7 @@ int main(void)
     dropped();
     received_by_others();
     nonsense();
+    many_rows();
     long_row();
     return test_report();
 }

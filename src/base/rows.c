@@ -103,11 +103,11 @@ void luna_rows_deinit(luna_rows *rows)
 char *luna_rows_reserve(luna_rows *rows, const luna_frames *frames, size_t *room)
 {
     luna_buf *bytes = &rows->bytes;
-    size_t missing = frames->body, want = LUNA_ROWS_CHUNK;
-    if (bytes->len < want)
+    size_t missing = frames->body + 1, want = LUNA_ROWS_CHUNK;
+    if (missing > want && bytes->len > want) /* a long row: no faster than it comes */
+        want = missing < bytes->len ? missing : bytes->len;
+    else if (bytes->len < want / 2)
         want -= bytes->len;
-    else /* a long row: as far as it goes, but no faster than it comes */
-        want = missing < bytes->len ? missing + 1 : bytes->len;
     *room = want;
     return luna_buf_reserve(bytes, want + 1); /* one byte may be read behind a field */
 }
