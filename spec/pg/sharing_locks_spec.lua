@@ -42,7 +42,7 @@ describe("a statement that waits on the server", function()
       for _, sql in ipairs({ sharing.READ, sharing.COUNT, sharing.INSERT }) do
         sharing.warm(pool, sql, { 9 })
       end
-      for round = 1, 5 do
+      for round = 1, 3 do
         local lease = lease_of(pool)
         assert(lease:execute("BEGIN"))
         local mine = assert(lease:execute(sharing.COUNT, { 1 })).rows[1].n
@@ -97,7 +97,7 @@ describe("a statement that waits on the server", function()
       local pool = pools.open({ max_size = 4 })
       local neighbours = sharing.neighbours(pool, { n = 10 })
       sharing.all(2, function(i)
-        for _ = 1, 4 do
+        for _ = 1, 3 do
           local lease = lease_of(pool)
           assert(lease:execute("BEGIN"))
           assert(lease:execute("SELECT id FROM sharing.counter WHERE id % 2 = $1 ORDER BY id FOR UPDATE", { i % 2 }))
@@ -156,7 +156,7 @@ describe("a statement that waits on the server", function()
         return over
       end)
       local failed
-      for _ = 1, 10 do
+      for _ = 1, 6 do
         local lease = lease_of(pools.as_admin())
         local ok, err = lease:execute("BEGIN")
         for _, sql in ipairs(statements) do
@@ -275,7 +275,7 @@ describe("a statement that waits on the server", function()
       sharing.warm(pool, sharing.READ, { 1 })
       for _ = 1, 2 do -- the second time it is known to be slow
         local waiting = running(function()
-          return assert(pool:execute(slow, { 2, 2 })).rows[1].v
+          return assert(pool:execute(slow, { 2, 0.7 })).rows[1].v
         end)
         pools.wait_until("it runs", function()
           return pools.sessions("wait_event = 'PgSleep'") == 1
@@ -295,10 +295,10 @@ describe("a statement that waits on the server", function()
       local pool = pools.open({ max_size = 4, slow_statement = 0.05 })
       sharing.warm(pool, sharing.SLOW_READ, { 1, 1 })
       for _ = 1, 3 do
-        assert(pool:execute(sharing.SLOW_READ, { 1, 3000000 }))
+        assert(pool:execute(sharing.SLOW_READ, { 1, 800000 }))
       end
       local shared = sharing.shared_by(pool, function()
-        assert(pool:execute(sharing.SLOW_READ, { 1, 3000000 }))
+        assert(pool:execute(sharing.SLOW_READ, { 1, 800000 }))
       end)
       assert.equal(0, shared)
     end)

@@ -111,6 +111,21 @@ describe("sharing of connections", function()
     end)
   end)
 
+  it("carries large parameters and answers both ways at once", function()
+    local one = pools.open({ max_size = 1 })
+    local echo, length = "SELECT $1::text AS v", "SELECT length($1::text) AS v"
+    sharing.warm(one, echo, { "x" })
+    sharing.warm(one, length, { "x" })
+    sharing.all(20, function(i)
+      for round = 1, 2 do
+        local text = string.char(97 + (i + round) % 26):rep(200000 + i)
+        assert.is_true(assert(one:execute(echo, { text })).rows[1].v == text)
+        text = text:rep(4)
+        assert.equal(#text, assert(one:execute(length, { text })).rows[1].v)
+      end
+    end)
+  end)
+
   it("shows statements the settings that a session of one's own would show", function()
     local one = pools.open({ max_size = 2 })
     for _, sql in ipairs({

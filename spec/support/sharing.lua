@@ -97,11 +97,14 @@ end
 -- @string sql
 -- @tparam[opt] table|function params the parameters, or what gives them for each run
 function sharing.warm(pool, sql, params)
-  pools.wait_until("it shares a connection: " .. sql, function()
-    return sharing.shared_by(pool, function()
+  local deadline = task.now() + 5
+  repeat
+    local shared = sharing.shared_by(pool, function()
       assert(pool:execute(sql, type(params) == "function" and params() or params))
-    end) > 0
-  end)
+    end)
+    assert(shared > 0 or task.now() < deadline, "it never shares a connection: " .. sql)
+    task.sleep(0.001)
+  until shared > 0
 end
 
 --- Run statements, whether they succeed or not, until they have been looked at.
