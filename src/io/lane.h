@@ -57,6 +57,12 @@ typedef struct luna_lane {
     luna_timer slow;          /* of reads: those behind a slow group go elsewhere */
 } luna_lane;
 
+/* A step by its number, from `first` to before `end`. */
+static inline luna_step *luna_lane_step(const luna_lane *lane, unsigned i)
+{
+    return &lane->steps[i & (lane->size - 1)];
+}
+
 /* Make a lane of an idle connection.  false: it is lost, to be closed by the caller. */
 LUNA_MUSTCHECK bool luna_lane_open(luna_conn *conn, luna_lane_kind kind, double now);
 
@@ -69,8 +75,18 @@ bool luna_lane_is_open(const luna_conn *conn, double now);
 LUNA_MUSTCHECK bool luna_lane_add(luna_conn *conn, luna_request *request, double now);
 LUNA_MUSTCHECK bool luna_lane_sync(luna_conn *conn);
 
-/* The socket is readable. */
+/* Does the group that runs take longer than it may?  Not counting what we were too busy to hear. */
+bool luna_lane_is_slow(const luna_conn *conn, double now);
+
+/* Hand a request back to the owner: the server did nothing of it, or undid it, for another's sake.
+ */
+void luna_lane_run_again(luna_conn *conn, luna_request *request);
+
+/* lane_answer.c: the socket is readable. */
 void luna_lane_read(luna_conn *conn);
+
+/* Ask the server to cancel the group that runs; the lane drains. */
+void luna_lane_cancel(luna_conn *conn);
 
 /* As luna_conn_expire. */
 void luna_lane_expire(luna_conn *conn, luna_request *request, luna_status status);
