@@ -21,10 +21,11 @@ describe("a statement with an effect", function()
       CREATE TYPE sharing.labelled AS (id int8);
       CREATE FUNCTION sharing.to_label(id int8) RETURNS sharing.labelled VOLATILE LANGUAGE plpgsql AS $$
         BEGIN PERFORM sharing.write(id); RETURN row(id)::sharing.labelled; END $$;
-      CREATE CAST (int8 AS sharing.labelled) WITH FUNCTION sharing.to_label;
       CREATE FUNCTION sharing.rows_of(id int8) RETURNS SETOF int8 STABLE LANGUAGE plpgsql AS $$
         BEGIN RETURN NEXT sharing.write(id); END $$;
       CREATE FUNCTION sharing.inlined(id int8) RETURNS int8 STABLE LANGUAGE sql AS 'SELECT sharing.write(id)';
+      CREATE FUNCTION sharing.object() RETURNS int8 STABLE LANGUAGE plpgsql AS $$
+        BEGIN RETURN lo_create(0)::int8; END $$;
       CREATE DOMAIN sharing.checked AS int8 CHECK (sharing.allow(value));
       CREATE FUNCTION sharing.ticket_in_secret() RETURNS int8 STABLE LANGUAGE plpgsql AS $$
         BEGIN RETURN (SELECT ticket FROM sharing.next_ticket); END $$]])
@@ -62,7 +63,6 @@ describe("a statement with an effect", function()
     ["a table with a row security policy that calls one"] = "SELECT id FROM sharing.guarded WHERE id = $1",
     ["an aggregate made of one"] = "SELECT sharing.writing_count(id) + $1 - 1 AS id FROM sharing.item WHERE id = $1",
     ["an operator made of one"] = "SELECT id FROM sharing.item WHERE id = $1 AND id OPERATOR(sharing.===) $1::int8",
-    ["a cast made of one"] = "SELECT (CAST($1::int8 AS sharing.labelled)).id AS id",
     ["a domain whose check calls one"] = "SELECT CAST($1::int8 AS sharing.checked)::int8 AS id",
     ["a data-modifying WITH"] = "WITH w AS (INSERT INTO sharing.log VALUES ($1) RETURNING id) SELECT id FROM w",
     ["INSERT ... RETURNING"] = "INSERT INTO sharing.log VALUES ($1) RETURNING id",
@@ -110,6 +110,30 @@ describe("a statement with an effect", function()
     end)
   end
 
+  it("of a cast has it once for each answer, and keeps all reads of its database out of batches", function()
+    sharing.define("CREATE CAST (int8 AS sharing.labelled) WITH FUNCTION sharing.to_label")
+    local sql = "SELECT (CAST($1::int8 AS sharing.labelled)).id AS id"
+    sharing.warm(pool, sharing.READ, { 1 })
+    local _, batched = sharing.shared_by(pool, function()
+      sharing.all(12, function(i)
+        for round = 1, 8 do
+          local id = i * 8 + round
+          assert.equal(id, assert(pool:execute(sql, { id })).rows[1].id)
+          pools.failure("SQL", pool:execute(FAILS, { id }))
+          assert(pool:execute(sharing.READ, { i }))
+        end
+      end)
+    end)
+    pools.admin("DROP CAST (int8 AS sharing.labelled)")
+    assert.equal(0, batched)
+    local times, n = sharing.written(), 0
+    for _, count in pairs(times) do
+      assert.equal(1, count)
+      n = n + 1
+    end
+    assert.equal(96, n)
+  end)
+
   for name, sql in pairs({
     ["nextval"] = "SELECT nextval('sharing.ticket') AS ticket",
     ["a view of nextval"] = "SELECT ticket FROM sharing.next_ticket",
@@ -155,6 +179,38 @@ describe("a statement with an effect", function()
     neighbours:stop()
     assert.equal(1, pools.admin("SELECT count(*) AS n FROM sharing.deferred WHERE id = $1", { first })[1].n)
     assert.equal(before + 80, pools.admin("SELECT count(*) AS n FROM sharing.deferred")[1].n)
+  end)
+
+  it("in a batch that another one makes fail is there when it was acknowledged, and only once", function()
+    local object, texts, made, n = "SELECT sharing.object() AS oid", {}, {}, 0
+    sharing.warm(pool, object)
+    sharing.warm(pool, sharing.READ, { 1 })
+    for k = 1, 40 do -- one that has failed in a batch goes by itself from then on
+      texts[k] = ("SELECT v / $1::int8 + %d AS v FROM sharing.item WHERE id = 1"):format(k)
+      sharing.warm(pool, texts[k], { 1 })
+    end
+    local before = pools.admin("SELECT count(*) AS n FROM pg_largeobject_metadata")[1].n
+    local reruns = pool:stats().reruns
+    for k = 1, 40 do
+      sharing.all(7, function(i) -- all in one batch
+        if i == 5 then
+          local err = pools.failure("SQL", pool:execute(texts[k], { 0 }))
+          assert.equal("22012", err.sqlstate)
+        elseif i == 6 then
+          assert.equal(k * 7 + 3, assert(pool:execute(sharing.READ, { k })).rows[1].v)
+        else
+          made[assert(pool:execute(object)).rows[1].oid] = true
+          n = n + 1
+        end
+      end)
+    end
+    assert.is_true(pool:stats().reruns - reruns >= 100)
+    for _, row in ipairs(pools.admin("SELECT oid::int8 AS oid FROM pg_largeobject_metadata")) do
+      made[row.oid] = nil
+    end
+    assert.is_nil(next(made))
+    assert.equal(before + n, pools.admin("SELECT count(*) AS n FROM pg_largeobject_metadata")[1].n)
+    pools.admin("SELECT lo_unlink(oid) FROM pg_largeobject_metadata")
   end)
 
   it("that fails tells its own error to its own task", function()

@@ -29,6 +29,10 @@ function interleave.create()
     CREATE FUNCTION sharing.admit(id int8) RETURNS boolean STABLE LANGUAGE plpgsql AS $$
       BEGIN PERFORM sharing.enter('guarded', id); RETURN true; END $$;
     CREATE VIEW sharing.entering AS SELECT id, sharing.enter('view', id) AS entered FROM sharing.item;
+    CREATE FUNCTION sharing.new_object() RETURNS int8 STABLE LANGUAGE plpgsql AS $$
+      BEGIN RETURN lo_create(0)::int8; END $$;
+    CREATE FUNCTION sharing.ticket_in_secret() RETURNS int8 STABLE LANGUAGE plpgsql AS $$
+      BEGIN RETURN (SELECT ticket FROM sharing.next_ticket); END $$;
     CREATE TABLE sharing.admitted (id int8 PRIMARY KEY);
     INSERT INTO sharing.admitted SELECT id FROM sharing.item;
     ALTER TABLE sharing.admitted ENABLE ROW LEVEL SECURITY;
@@ -205,6 +209,23 @@ function works.fail(round)
   end
 end
 
+-- One that has failed in a batch goes by itself for long: these fail for the first time.
+local FIRST_FAILURES = 60
+
+local function first_failure(n)
+  return ("SELECT v / $1::int8 + %d AS v FROM sharing.item WHERE id = 1"):format(n)
+end
+
+function works.fail_in_batch(round)
+  round.first_failures = round.first_failures % FIRST_FAILURES + 1
+  local result, err = round:execute(first_failure(round.first_failures), { 0 })
+  if result then
+    round:complain("divided by zero")
+  else
+    round:judge("division", err, "22012")
+  end
+end
+
 function works.insert(round)
   local id = sharing.new_id()
   round:effect("insert", "insert", id, "INSERT INTO sharing.ledger VALUES ('insert', $1)", { id })
@@ -269,10 +290,14 @@ function works.secret(round)
   end
 end
 
+local TICKETS = {
+  "SELECT ticket FROM sharing.next_ticket", "SELECT nextval('sharing.ticket') AS ticket",
+  "SELECT sharing.ticket_in_secret() AS ticket",
+}
+
 function works.ticket(round)
   round.draws = round.draws + 1
-  local sql = random(2) == 1 and "SELECT ticket FROM sharing.next_ticket" or "SELECT nextval('sharing.ticket') AS ticket"
-  local result, err = round:execute(sql)
+  local result, err = round:execute(TICKETS[random(#TICKETS)])
   if not result then
     round:judge("ticket", err)
     return
@@ -283,6 +308,18 @@ function works.ticket(round)
   end
   round.drawn[ticket] = true
   round.tickets = round.tickets + 1
+end
+
+-- An effect that a read-only session allows.
+function works.object(round)
+  round.asked_for_objects = round.asked_for_objects + 1
+  local result, err = round:execute("SELECT sharing.new_object() AS oid")
+  if result then
+    round.answers = round.answers + 1
+    round.objects[#round.objects + 1] = result.rows[1].oid
+  else
+    round:judge("object", err)
+  end
 end
 
 -- A transaction of one's own; what it wrote is seen by nobody else when it is undone.
@@ -344,7 +381,7 @@ end
 -- How often of what; those that keep a connection to themselves are rare, for there are few.
 local NAMES, WEIGHTED = {}, {}
 local WEIGHTS = { read = 12, read_several = 3, insert = 6, count = 6, look_at_counter = 5, fail = 6, secret = 4,
-  slow_read = 2, ticket = 2 }
+  slow_read = 2, ticket = 2, object = 3, fail_in_batch = 3 }
 for name in pairs(works) do
   NAMES[#NAMES + 1] = name
 end
@@ -422,6 +459,19 @@ local function check_ledger(round)
   if drawn < round.tickets or drawn > round.draws then
     round:complain("%d tickets are gone, %d were given to somebody, %d were asked for", drawn, round.tickets, round.draws)
   end
+  local objects = pools.admin("SELECT oid::int8 AS oid FROM pg_largeobject_metadata")
+  local exists = {}
+  for _, row in ipairs(objects) do
+    exists[row.oid] = true
+  end
+  for _, oid in ipairs(round.objects) do
+    if not exists[oid] then
+      round:complain("object %d was made, they said, and is not there", oid)
+    end
+  end
+  if #objects > round.asked_for_objects then
+    round:complain("%d objects are there, %d were asked for", #objects, round.asked_for_objects)
+  end
   if round.cancelled > round.cancels then
     round:complain("%d statements were cancelled by %d cancels", round.cancelled, round.cancels)
   end
@@ -432,6 +482,7 @@ local function prepare(round)
   assert(pools.as_admin():execute([[
     TRUNCATE sharing.ledger, sharing.log;
     UPDATE sharing.counter SET n = 0;
+    SELECT lo_unlink(oid) FROM pg_largeobject_metadata;
     SELECT setval('sharing.ticket', 1, true)]], nil, { simple = true }))
   for id = 1, sharing.COUNTERS do
     round.counters[id] = { least = 0, most = 0 }
@@ -454,6 +505,11 @@ local function warm_up(round)
       round.pool:execute(failing[2], { failing[3] == "text" and "text" or 1 })
     end
   end
+  for n = 1, FIRST_FAILURES do
+    for _ = 1, 4 do
+      round.pool:execute(first_failure(n), { 1 })
+    end
+  end
   for _, secret in ipairs(SECRETS) do
     for _ = 1, 4 do
       round:effect("secret " .. secret[1], secret[1], 1, secret[2], { 1 })
@@ -468,7 +524,7 @@ end
 function interleave.round(options)
   local round = setmetatable({
     complaints = {}, counters = {}, drawn = {}, sabotage = options.sabotage,
-    ledger = { insert = {}, transaction = {} },
+    ledger = { insert = {}, transaction = {} }, objects = {}, asked_for_objects = 0, first_failures = 0,
     answers = 0, given_up = 0, lost = 0, cancelled = 0, cancels = 0, tickets = 0, draws = 0,
   }, Round)
   prepare(round)
