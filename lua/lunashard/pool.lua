@@ -121,6 +121,35 @@ function pool.new(options)
   return self
 end
 
+local function run(self, text_or_sql, text, params, opts, started)
+  local request, err = raw_execute(self.handle, answers.request(), text_or_sql, params, started, opts.deadline,
+    opts.read_only, opts.max_result_bytes or self.max_result_bytes, opts.pipeline == false)
+  if request == CANCELED then
+    task.raise_cancelled()
+  elseif not request then
+    return fail(self, err, started)
+  end
+  return answers.result(self, request, text, started, opts.decode_json)
+end
+
+-- Everything but a text that has been looked at. Apart, so that what is compiled for those has no branch for it.
+local function run_and_learn(self, query, params, opts, started)
+  local text = not opts.simple and self.texts[query] or nil
+  local known = not text and not opts.simple and texts.meet(self, query) or nil
+  text = text or known and known.text
+  local result, err = run(self, text or query, text or answers.ANY_TEXT, params, opts, started)
+  if not result then
+    return nil, err
+  elseif known then
+    texts.learn(self, query, known, result.command)
+  elseif not text then
+    texts.note(self, "several statements")
+  else
+    texts.refresh(self)
+  end
+  return result
+end
+
 --- Run a statement on any connection, in autocommit. Yields.
 -- @string query SQL
 -- @tparam ?table params
@@ -135,31 +164,11 @@ end
 function Pool:execute(query, params, opts)
   opts = opts or NONE
   local started = now()
-  local text, known = self.texts[query], nil
-  if not text and not opts.simple then
-    known = texts.meet(self, query)
-    text = known.text
+  local text = self.texts[query]
+  if not text or started >= self.catalog.expires or opts.simple then
+    return run_and_learn(self, query, params, opts, started)
   end
-  local request, err = raw_execute(self.handle, answers.request(), text or query, params, started, opts.deadline,
-    opts.read_only, opts.max_result_bytes or self.max_result_bytes, opts.pipeline == false)
-  if request == CANCELED then
-    task.raise_cancelled()
-  elseif not request then
-    return fail(self, err, started)
-  end
-  local result
-  result, err = answers.result(self, request, text or answers.ANY_TEXT, started, opts.decode_json)
-  if not result then
-    return nil, err
-  end
-  if known then
-    texts.learn(self, query, known, result.command)
-  elseif not text then
-    texts.note(self, "several statements")
-  elseif started >= self.catalog.expires then
-    texts.refresh(self)
-  end
-  return result
+  return run(self, text, text, params, opts, started)
 end
 
 --- Wait for a connection of one's own. Yields. It is given back when the task ends, at the latest.

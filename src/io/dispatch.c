@@ -97,23 +97,29 @@ static void serve_own(luna_pool *pool)
 
 /* ---- lanes ------------------------------------------------------------------------ */
 
-static bool has_room(const luna_conn *conn)
+static bool has_room(const luna_conn *conn, bool solo)
 {
-    return conn->lane.depth < LANE_DEPTH &&
-           (conn->lane.kind != LUNA_LANE_READS || conn->lane.groups < LANE_BATCHES);
+    return conn->lane.depth < LANE_DEPTH && (solo || conn->lane.groups < LANE_BATCHES);
+}
+
+/* Does it get a Sync of its own? */
+static bool is_solo(luna_waiter *waiter, luna_lane_kind kind)
+{
+    return kind == LUNA_LANE_WRITES || LUNA_CONTAINER(waiter, luna_request, w)->solo;
 }
 
 /* The lane for the head of a queue: one that is at work and soon done, an idle one, a new one,
  * or the least loaded, in this order.  NULL to wait: one will soon have room, or all are full. */
 static luna_conn *choose_lane(luna_pool *pool, luna_lane_kind kind, double now)
 {
+    bool soon = false, solo = is_solo(head_of(&pool->shareable[kind]), kind);
     luna_conn *least = NULL;
-    bool soon = false;
     for (luna_list *it = pool->busy.next; it != &pool->busy; it = it->next) {
         luna_conn *conn = LUNA_CONTAINER(it, luna_conn, link);
         if (conn->lane.kind != kind || !luna_lane_is_open(conn, now))
             continue;
-        bool quick = conn->lane.depth * conn->lane.service <= LANE_WAIT, room = has_room(conn);
+        bool quick = conn->lane.depth * conn->lane.service <= LANE_WAIT,
+             room = has_room(conn, solo);
         if (quick && room)
             return conn;
         soon |= quick;
@@ -142,10 +148,12 @@ static bool fill_lane(luna_pool *pool, luna_conn *conn, luna_lane_kind kind, dou
         if (!luna_lane_open(conn, kind, now))
             return false;
     }
-    while (!luna_list_empty(queue) && has_room(conn)) {
+    while (!luna_list_empty(queue)) {
         luna_waiter *waiter = head_of(queue);
         luna_request *request = LUNA_CONTAINER(waiter, luna_request, w);
-        bool solo = kind == LUNA_LANE_WRITES || request->solo;
+        bool solo = is_solo(waiter, kind);
+        if (!has_room(conn, solo))
+            break;
         if (solo && batch > 0 && !luna_lane_sync(conn))
             return false;
         luna_list_del(&waiter->op.link);
