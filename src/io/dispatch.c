@@ -7,17 +7,18 @@
  * Lanes are ordinary connections with a few settings; any idle one becomes a lane
  * or an ordinary one again as work demands.  Half of the pool may be lanes.  Work
  * gathers on few of them, for that makes batches large and system calls few, until
- * what is under way there would take longer than LANE_WAIT; then it spreads over
- * more, for then the server has more to win by working side by side.  When the
- * pool is full, lanes make way for work that needs a connection of its own, and
- * those of one kind for the other when it has none. */
+ * what there is would take one longer than LANE_WAIT; then it spreads over more, for then the
+ * server has more to win by working side by side.  When the pool is full, lanes make way for work
+ * that needs a connection of its own, and those of one kind for the other when it has none. */
 #include "pool_parts.h"
 
 /* Statements and reads' groups that may be under way on a lane. */
 #define LANE_DEPTH 64
 #define LANE_BATCHES 2
-/* Seconds: what a lane may have before it by its own account when it is given more. */
-#define LANE_WAIT 0.002
+/* Seconds that the work at hand would take one lane: up to this it is not spread.  Lanes at work
+ * side by side on a busy machine look slower than they are, so that this must not be near what is
+ * usual. */
+#define LANE_WAIT 0.005
 /* Seconds that work waits for a connection of its own before a lane at work is let drain for it. */
 #define PATIENCE 0.05
 
@@ -118,8 +119,8 @@ static luna_conn *choose_lane(luna_pool *pool, luna_lane_kind kind, double now)
         luna_conn *conn = LUNA_CONTAINER(it, luna_conn, link);
         if (conn->lane.kind != kind || !luna_lane_is_open(conn, now))
             continue;
-        bool quick = conn->lane.depth * conn->lane.service <= LANE_WAIT,
-             room = has_room(conn, solo);
+        unsigned backlog = conn->lane.depth + pool->n_waiters - pool->n_own;
+        bool quick = backlog * conn->lane.service <= LANE_WAIT, room = has_room(conn, solo);
         if (quick && room)
             return conn;
         soon |= quick;
