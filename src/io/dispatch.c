@@ -14,7 +14,7 @@
 
 /* Statements and reads' groups that may be under way on a lane. */
 #define LANE_DEPTH 64
-#define LANE_BATCHES 2
+#define LANE_BATCHES 4
 /* Seconds that the work at hand would take one lane: up to this it is not spread.  Lanes at work
  * side by side on a busy machine look slower than they are, so that this must not be near what is
  * usual. */
