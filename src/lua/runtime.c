@@ -34,10 +34,9 @@ static void preload_bindings(lua_State *L)
     lua_pop(L, 2);
 }
 
-/* KiB of garbage that may pile up before the collector starts anew, however little is alive: with
- * the default, as much as is alive, a small program would mark everything every few milliseconds.
- */
-#define GARBAGE 16384
+/* KiB of garbage that may pile up before the collector starts anew, however little is alive: not so
+ * little that a small program marks everything again and again, not more than caches hold. */
+#define GARBAGE 2048
 
 /* The same while rows are streamed: they are many and live for a moment, and to make them in memory
  * that no cache holds any more takes twice as long. */
