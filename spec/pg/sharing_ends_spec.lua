@@ -5,22 +5,7 @@ local task = require("lunashard.task")
 
 -- The end of a session, of a server, of a pool, and pools that have hardly any connection.
 describe("statements that share a connection", function()
-  setup(function()
-    pools.start()
-    sharing.create()
-  end)
-
-  teardown(function()
-    sharing.drop()
-    pools.stop()
-  end)
-
-  after_each(function()
-    pools.close_all()
-    pools.wait_until("no session is left", function()
-      return pools.sessions() == 0
-    end)
-  end)
+  sharing.around(setup, teardown, after_each)
 
   -- As the router does: what is certain to be harmless is run again.
   local function retrying(pool, tries)

@@ -8,22 +8,7 @@ describe("a statement that endangers its connection", function()
   local SLOW_WRITE = "INSERT INTO sharing.log SELECT $1 WHERE sharing.nap($2)"
   local LARGE_WRITE = "INSERT INTO sharing.log VALUES ($1) RETURNING repeat('x', $2::int) AS x%d"
 
-  setup(function()
-    pools.start()
-    sharing.create()
-  end)
-
-  teardown(function()
-    sharing.drop()
-    pools.stop()
-  end)
-
-  after_each(function()
-    pools.close_all()
-    pools.wait_until("no session is left", function()
-      return pools.sessions() == 0
-    end)
-  end)
+  sharing.around(setup, teardown, after_each)
 
   local function running(fn)
     return task.spawn(fn):watch()

@@ -5,22 +5,7 @@ local task = require("lunashard.task")
 
 -- What happens to one statement on a shared connection must not happen to the others.
 describe("neighbours on a connection", function()
-  setup(function()
-    pools.start()
-    sharing.create()
-  end)
-
-  teardown(function()
-    sharing.drop()
-    pools.stop()
-  end)
-
-  after_each(function()
-    pools.close_all()
-    pools.wait_until("no session is left", function()
-      return pools.sessions() == 0
-    end)
-  end)
+  sharing.around(setup, teardown, after_each)
 
   -- Writes as long as its second parameter says.
   local SLOW_INSERT = "INSERT INTO sharing.log SELECT $1 WHERE (SELECT count(*) FROM generate_series(1, $2::int)) >= 0"

@@ -3,22 +3,7 @@ local sharing = require("spec.support.sharing")
 local task = require("lunashard.task")
 
 describe("a session that tasks share", function()
-  setup(function()
-    pools.start()
-    sharing.create()
-  end)
-
-  teardown(function()
-    sharing.drop()
-    pools.stop()
-  end)
-
-  after_each(function()
-    pools.close_all()
-    pools.wait_until("no session is left", function()
-      return pools.sessions() == 0
-    end)
-  end)
+  sharing.around(setup, teardown, after_each)
 
   -- What would change a session for all who share it: statements that are run one after the other, each on
   -- its own, whether they succeed or not.

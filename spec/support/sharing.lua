@@ -289,4 +289,25 @@ function Neighbours:stop()
   end
 end
 
+--- What surrounds the specs of a file: a server with the schema, and no session left after each.
+-- busted's functions are known to spec files alone, which hand them over.
+function sharing.around(setup, teardown, after_each)
+  setup(function()
+    pools.start()
+    sharing.create()
+  end)
+
+  teardown(function()
+    sharing.drop()
+    pools.stop()
+  end)
+
+  after_each(function()
+    pools.close_all()
+    pools.wait_until("no session is left", function()
+      return pools.sessions() == 0
+    end)
+  end)
+end
+
 return sharing
