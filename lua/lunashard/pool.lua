@@ -50,12 +50,12 @@ Pool.__index = Pool
 local NONE = {}
 local raw_execute, raw_acquire -- methods of the core's userdata, from the first one on
 
-local function check(options)
-  checks.check(options, TYPES, "pool.new")
+local function check(options, what)
+  checks.check(options, TYPES, what)
   local function refuse(name, expected)
     local value = options[name]
     if value ~= nil then
-      error(("pool.new: option %s: expected %s, got %s"):format(name, expected, checks.describe(value)), 4)
+      error(("%s: option %s: expected %s, got %s"):format(what, name, expected, checks.describe(value)), 4)
     end
   end
   if options.port and (options.port < 1 or options.port > 65535) then
@@ -67,16 +67,8 @@ local function check(options)
   end
 end
 
---- Make a pool. Connects when it is used, or at once for `min_size`.
--- @tparam table options `shard_id host port database user password passfile`, libpq's `ssl...` and
---   `keepalives...` options, `max_size` [20] `min_size` [0] `max_waiters` [10000]
---   `connection_timeout` [5] `idle_timeout` [300] `max_lifetime` [3600] (seconds, 0 is for ever)
---   `statement_cache` [256] prepared statements a connection, `max_result_bytes` [256 MiB]; `pipeline` [true]
---   lets statements of different tasks share connections, `read_batches` [true] lets reads share their Sync,
---   `slow_statement` [0.05 s]: what takes longer gets a connection of its own
--- @treturn Pool
-function pool.new(options)
-  check(options)
+-- What the core wants to know, from the options of `new`.
+local function settings(options)
   local function option(name)
     local value = options[name]
     if value == nil then
@@ -94,31 +86,72 @@ function pool.new(options)
       conninfo[name] = tostring(value)
     end
   end
-  local endpoint = ("%s:%d"):format(host, port)
-  local handle = assert(core.new({
+  return {
     host = host,
-    endpoint = endpoint,
+    endpoint = ("%s:%d"):format(host, port),
     max_size = option("max_size"),
     min_size = option("min_size"),
     max_waiters = option("max_waiters"),
     connection_timeout = option("connection_timeout"),
     idle_timeout = option("idle_timeout"),
     max_lifetime = option("max_lifetime"),
+    max_result_bytes = option("max_result_bytes"),
     statement_cache = option("statement_cache"),
     slow_statement = option("slow_statement"),
     pipeline = option("pipeline"),
     read_batches = option("read_batches"),
     conninfo = conninfo,
-  }))
+  }
+end
+
+--- Make a pool. Connects when it is used, or at once for `min_size`.
+-- @tparam table options `shard_id host port database user password passfile`, libpq's `ssl...` and
+--   `keepalives...` options, `max_size` [20] `min_size` [0] `max_waiters` [10000]
+--   `connection_timeout` [5] `idle_timeout` [300] `max_lifetime` [3600] (seconds, 0 is for ever)
+--   `statement_cache` [256] prepared statements a connection, `max_result_bytes` [256 MiB]; `pipeline` [true]
+--   lets statements of different tasks share connections, `read_batches` [true] lets reads share their Sync,
+--   `slow_statement` [0.05 s]: what takes longer gets a connection of its own
+-- @treturn Pool
+function pool.new(options)
+  check(options, "pool.new")
+  local given = settings(options)
+  local handle = assert(core.new(given))
   raw_execute, raw_acquire = raw_execute or handle.execute, raw_acquire or task.waits(handle.acquire)
   local self = setmetatable({
     handle = handle,
     shard_id = options.shard_id,
-    endpoint = endpoint,
-    max_result_bytes = option("max_result_bytes"),
+    endpoint = given.endpoint,
+    max_result_bytes = given.max_result_bytes,
   }, Pool)
-  texts.open(self, option("pipeline"))
+  texts.open(self, given.pipeline)
   return self
+end
+
+--- Use other options from now on. Does not yield.
+-- Nothing that runs is disturbed: connections beyond a smaller `max_size` are closed when they come free, and
+-- those that were made with another user, password or the like are replaced within the next half minute.
+-- Raises as `new` does, and for another host or port.
+-- @tparam table options all of them, as for `new`
+function Pool:reconfigure(options)
+  check(options, "pool:reconfigure")
+  local given = settings(options)
+  if given.endpoint ~= self.endpoint then
+    error(("pool:reconfigure: this is a pool of %s, not of %s"):format(self.endpoint, given.endpoint), 2)
+  end
+  self.max_result_bytes, self.pipeline = given.max_result_bytes, given.pipeline
+  self.handle:reconfigure(given)
+end
+
+--- No new work will come: close every connection as soon as it is free.
+-- Work that comes all the same is done.
+function Pool:drain()
+  self.handle:drain()
+end
+
+--- How much there is to do: statements and leases that run or wait. Cheap.
+-- @treturn number 0 when closed
+function Pool:load()
+  return self.handle:load()
 end
 
 local function run(self, text_or_sql, text, params, opts, started)

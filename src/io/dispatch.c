@@ -232,7 +232,7 @@ static void see_to_those_without(luna_pool *pool, double now)
     if (pool->n_connecting > 0)
         return;
     const luna_waiter *head = head_of(&pool->waiters);
-    if (head != NULL && pool->n_lanes > 0 && luna_pool_size(pool) == pool->cfg.max_size) {
+    if (head != NULL && pool->n_lanes > 0 && luna_pool_size(pool) >= pool->cfg.max_size) {
         double since = head->queued + PATIENCE;
         make_way(pool, LUNA_LANE_NONE, now >= since, now);
         if (now < since)

@@ -18,7 +18,7 @@
 static const luna_conn_owner pool_as_owner;
 
 /* splitmix64, Steele et al. 2014: good enough to spread timers */
-static double pool_random(luna_pool *pool)
+double luna_pool_random(luna_pool *pool)
 {
     uint64_t z = (pool->random += UINT64_C(0x9e3779b97f4a7c15));
     z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
@@ -228,7 +228,8 @@ static void pool_enqueue(luna_pool *pool, luna_waiter *waiter)
         waiter_refuse(waiter, LUNA_ETIMEOUT, "the deadline had passed before the start");
         return;
     }
-    unsigned room = pool->cfg.max_size - pool->n_idle - pool->n_busy; /* may still be opened */
+    unsigned held = pool->n_idle + pool->n_busy;
+    unsigned room = pool->cfg.max_size > held ? pool->cfg.max_size - held : 0; /* to be opened */
     if (pool->n_waiters >= pool->cfg.max_waiters + room + pool->n_idle) {
         luna_err err;
         luna_err_set(&err, LUNA_EPOOL, "%u are waiting for a connection already (max_waiters)",
@@ -347,6 +348,8 @@ static void pool_on_idle(luna_conn *conn)
     luna_pool_move(pool, conn, &pool->idle);
     if (is_expired(conn, luna_loop_clock()))
         luna_pool_retire(conn, "max_lifetime");
+    else if (luna_pool_size(pool) > pool->cfg.max_size) /* which is less than it was */
+        luna_pool_retire(conn, "max_size");
     else
         luna_pool_serve_soon(pool);
 }
@@ -360,7 +363,7 @@ static void pool_on_opened(luna_conn *conn)
     luna_timer_stop(pool->loop, &pool->retry);
     if (pool->cfg.max_lifetime > 0)
         conn->expires_at =
-            conn->opened_at + pool->cfg.max_lifetime * (0.9 + 0.2 * pool_random(pool));
+            conn->opened_at + pool->cfg.max_lifetime * (0.9 + 0.2 * luna_pool_random(pool));
     pool_on_idle(conn);
 }
 
@@ -382,7 +385,7 @@ static void pool_on_closed(luna_conn *conn, const luna_err *why)
     if (never_opened) {
         pool->stats.connect_failures++;
         pool->backoff = pool->backoff > 0 ? fmin(pool->backoff * 2, BACKOFF_MAX) : BACKOFF_MIN;
-        pool->retry_at = luna_loop_clock() + pool->backoff * (0.5 + pool_random(pool));
+        pool->retry_at = luna_loop_clock() + pool->backoff * (0.5 + luna_pool_random(pool));
         if (pool->n_idle + pool->n_busy == 0 && pool->n_connecting == 0)
             pool_fail_waiters(pool, why);
     }
@@ -417,7 +420,7 @@ static const luna_conn_owner pool_as_owner = {
 
 static void on_maintenance(luna_timer *timer);
 
-static void schedule_maintenance(luna_pool *pool)
+void luna_pool_schedule_maintenance(luna_pool *pool)
 {
     double every = 30;
     if (pool->cfg.idle_timeout > 0)
@@ -441,7 +444,7 @@ static void on_maintenance(luna_timer *timer)
             luna_pool_retire(conn, "idle_timeout");
     }
     luna_pool_grow(pool);
-    schedule_maintenance(pool);
+    luna_pool_schedule_maintenance(pool);
 }
 
 luna_pool *luna_pool_new(const luna_pool_config *cfg)
@@ -462,7 +465,7 @@ luna_pool *luna_pool_new(const luna_pool_config *cfg)
     double seed = luna_loop_clock();
     memcpy(&pool->random, &seed, sizeof(seed));
     pool->random ^= (uint64_t)(uintptr_t)pool;
-    schedule_maintenance(pool);
+    luna_pool_schedule_maintenance(pool);
     luna_pool_grow(pool);
     return pool;
 }
@@ -486,17 +489,7 @@ void luna_pool_free(luna_pool *pool)
     close_list(&pool->idle);
     close_list(&pool->connecting);
     luna_list_del(&pool->turn.link);
-    const luna_pool_config *cfg = &pool->cfg;
-    for (int i = 0; cfg->conn.keywords[i] != NULL; i++) {
-        char *value = (char *)(uintptr_t)cfg->conn.values[i];
-        explicit_bzero(value, strlen(value)); /* one of them is the password */
-        free(value);
-        free((void *)(uintptr_t)cfg->conn.keywords[i]);
-    }
-    free((void *)(uintptr_t)cfg->conn.keywords);
-    free((void *)(uintptr_t)cfg->conn.values);
-    free((void *)(uintptr_t)cfg->conn.host);
-    free((void *)(uintptr_t)cfg->conn.endpoint);
+    luna_pool_config_deinit(&pool->cfg);
     free(pool);
 }
 

@@ -63,4 +63,15 @@ void luna_waiter_cancel(luna_op *op);
 void luna_waiter_abandon(luna_waiter *waiter);
 
 void luna_pool_get_stats(const luna_pool *pool, luna_pool_stats *stats);
+
+/* Statements and leases that run or wait: how much there is to do. */
+unsigned luna_pool_load(const luna_pool *pool);
+
+/* pool_settings.c: other limits, times and parameters from now on, of the same host and endpoint.
+ * Takes what `cfg` points to.  Nothing that runs is disturbed: connections beyond max_size are
+ * closed when they come free, those made with other parameters are replaced little by little. */
+void luna_pool_reconfigure(luna_pool *pool, const luna_pool_config *cfg);
+
+/* No new work will come: close connections as soon as they are free.  What still comes is done. */
+void luna_pool_drain(luna_pool *pool);
 #endif

@@ -43,6 +43,15 @@ void luna_pool_grow(luna_pool *pool);
 /* Reset the session; a lane is none any more. */
 void luna_pool_reset(luna_pool *pool, luna_conn *conn);
 
+/* Look for connections that are too old, from time to time, as the settings are now. */
+void luna_pool_schedule_maintenance(luna_pool *pool);
+
+/* From 0 to below 1. */
+double luna_pool_random(luna_pool *pool);
+
+/* Free the strings of a configuration. */
+void luna_pool_config_deinit(const luna_pool_config *cfg);
+
 /* Bring work and connections together at the end of this loop turn. */
 void luna_pool_serve_soon(luna_pool *pool);
 void luna_pool_serve(luna_turn *turn);

@@ -89,6 +89,51 @@ static luna_status start_services(luna_err *err)
     return LUNA_OK;
 }
 
+/* Raise unless the options at `idx`, the last on the stack, are complete; leaves conninfo behind.
+ */
+static void check_config(lua_State *L, int idx)
+{
+    static const char *const strings[] = { "host", "endpoint" };
+    luaL_checktype(L, idx, LUA_TTABLE);
+    for (size_t i = 0; i < 2; i++) {
+        lua_getfield(L, idx, strings[i]);
+        if (!lua_isstring(L, -1))
+            luaL_error(L, "pool: %s is missing", strings[i]);
+    }
+    lua_settop(L, idx);
+    lua_getfield(L, idx, "conninfo");
+    luaL_checktype(L, idx + 1, LUA_TTABLE);
+    for (lua_pushnil(L); lua_next(L, idx + 1) != 0; lua_pop(L, 1))
+        if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TSTRING)
+            luaL_error(L, "pool: conninfo holds strings only");
+}
+
+/* Options that check_config has seen, for a pool to take. */
+static luna_pool_config read_config(lua_State *L, int idx)
+{
+    luna_pool_config cfg = {
+        .conn = {
+            .loop = &luna_rt.loop,
+            .resolver = luna_rt.resolver,
+            .canceler = luna_rt.canceler,
+            .connection_timeout = number_field(L, idx, "connection_timeout"),
+            .statement_cache = (unsigned)number_field(L, idx, "statement_cache"),
+            .slow_statement = number_field(L, idx, "slow_statement"),
+        },
+        .max_size = (unsigned)number_field(L, idx, "max_size"),
+        .min_size = (unsigned)number_field(L, idx, "min_size"),
+        .max_waiters = (unsigned)number_field(L, idx, "max_waiters"),
+        .idle_timeout = number_field(L, idx, "idle_timeout"),
+        .max_lifetime = number_field(L, idx, "max_lifetime"),
+        .pipeline = bool_field(L, idx, "pipeline"),
+        .read_batches = bool_field(L, idx, "read_batches"),
+    };
+    cfg.conn.host = string_field(L, idx, "host");
+    cfg.conn.endpoint = string_field(L, idx, "endpoint");
+    conninfo(L, idx + 1, &cfg.conn);
+    return cfg;
+}
+
 /*** Make a pool. Checked and called by `lunashard.pool`.
 @function new
 @tparam table options `host endpoint max_size min_size max_waiters connection_timeout
@@ -99,46 +144,40 @@ libpq parameters as strings
 @treturn[2] lunashard.error */
 static int pool_new(lua_State *L)
 {
-    static const char *const strings[] = { "host", "endpoint" };
-    luaL_checktype(L, 1, LUA_TTABLE);
-    for (size_t i = 0; i < 2; i++) {
-        lua_getfield(L, 1, strings[i]);
-        if (!lua_isstring(L, -1))
-            return luaL_error(L, "pool: %s is missing", strings[i]);
-    }
-    lua_settop(L, 1);
-    lua_getfield(L, 1, "conninfo");
-    luaL_checktype(L, 2, LUA_TTABLE);
-    for (lua_pushnil(L); lua_next(L, 2) != 0; lua_pop(L, 1))
-        if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TSTRING)
-            return luaL_error(L, "pool: conninfo holds strings only");
     luna_err err;
+    lua_settop(L, 1);
+    check_config(L, 1);
     if (start_services(&err) != LUNA_OK)
         return luna_push_err(L, &err);
-
     pool_handle *handle = luna_bind_new(L, sizeof(*handle), POOL_TYPE);
-    luna_pool_config cfg = {
-        .conn = {
-            .loop = &luna_rt.loop,
-            .resolver = luna_rt.resolver,
-            .canceler = luna_rt.canceler,
-            .connection_timeout = number_field(L, 1, "connection_timeout"),
-            .statement_cache = (unsigned)number_field(L, 1, "statement_cache"),
-            .slow_statement = number_field(L, 1, "slow_statement"),
-        },
-        .max_size = (unsigned)number_field(L, 1, "max_size"),
-        .min_size = (unsigned)number_field(L, 1, "min_size"),
-        .max_waiters = (unsigned)number_field(L, 1, "max_waiters"),
-        .idle_timeout = number_field(L, 1, "idle_timeout"),
-        .max_lifetime = number_field(L, 1, "max_lifetime"),
-        .pipeline = bool_field(L, 1, "pipeline"),
-        .read_batches = bool_field(L, 1, "read_batches"),
-    };
-    cfg.conn.host = string_field(L, 1, "host");
-    cfg.conn.endpoint = string_field(L, 1, "endpoint");
-    conninfo(L, 2, &cfg.conn);
+    luna_pool_config cfg = read_config(L, 1);
     handle->pool = luna_pool_new(&cfg);
     return 1;
+}
+
+/*** Use other settings from now on, of the same host; does nothing when closed.
+@function pool:reconfigure
+@tparam table options as for `new` */
+static int pool_reconfigure(lua_State *L)
+{
+    luna_pool *pool = check_pool(L);
+    lua_settop(L, 2);
+    check_config(L, 2);
+    if (pool != NULL) {
+        luna_pool_config cfg = read_config(L, 2);
+        luna_pool_reconfigure(pool, &cfg);
+    }
+    return 0;
+}
+
+/*** Close connections as soon as they are free, for no new work will come.
+@function pool:drain */
+static int pool_drain(lua_State *L)
+{
+    luna_pool *pool = check_pool(L);
+    if (pool != NULL)
+        luna_pool_drain(pool);
+    return 0;
 }
 
 /*** Run a statement in autocommit. Yields; called through `lunashard.pool`.
@@ -182,6 +221,16 @@ static int pool_acquire(lua_State *L)
 }
 
 /* ---- the pool's other methods ---------------------------------------------------------- */
+
+/*** How much there is to do: statements and leases that run or wait.
+@function pool:load
+@treturn number 0 when closed */
+static int pool_load(lua_State *L)
+{
+    const luna_pool *pool = check_pool(L);
+    lua_pushnumber(L, pool != NULL ? luna_pool_load(pool) : 0);
+    return 1;
+}
 
 /*** What the pool is doing.
 @function pool:stats
@@ -257,11 +306,10 @@ static int new_bytea(lua_State *L)
 int luaopen_lunashard_core_pool(lua_State *L)
 {
     static const luaL_Reg pool_methods[] = {
-        { "execute", pool_execute },
-        { "acquire", pool_acquire },
-        { "stats", pool_stats },
-        { "close", pool_close },
-        { NULL, NULL },
+        { "execute", pool_execute }, { "acquire", pool_acquire },
+        { "load", pool_load },       { "reconfigure", pool_reconfigure },
+        { "drain", pool_drain },     { "stats", pool_stats },
+        { "close", pool_close },     { NULL, NULL },
     };
     static const luaL_Reg pool_meta[] = { { "__gc", pool_close }, { NULL, NULL } };
     static const luaL_Reg no_methods[] = { { NULL, NULL } };
