@@ -18,6 +18,7 @@ local EXPORTS = {
   cache = { "lunashard.cache", "new" },
   errors = { "lunashard.errors" },
   set_warn = { "lunashard.warn", "set" },
+  set_dns_servers = { "lunashard.dns", "set_servers" },
   spawn = { "lunashard.task", "spawn" },
   gather = { "lunashard.task", "gather" },
   sleep = { "lunashard.task", "sleep" },

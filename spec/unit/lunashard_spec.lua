@@ -3,7 +3,7 @@ local lunashard = require("lunashard")
 describe("the public table", function()
   it("has everything that the documentation names", function()
     for _, name in ipairs({
-      "manager", "router", "open", "spawn", "gather", "sleep", "now", "event", "json", "bytea", "set_warn",
+      "manager", "router", "open", "spawn", "gather", "sleep", "now", "event", "json", "bytea", "set_warn", "set_dns_servers",
     }) do
       assert.equal("function", type(lunashard[name]), name)
     end

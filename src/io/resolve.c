@@ -25,6 +25,7 @@ enum {
 struct luna_resolver {
     luna_loop *loop;
     ares_channel channel;
+    struct ares_addr_port_node *system; /* the servers of the system's configuration */
     ev_timer timer;
     luna_list sockets;  /* of resolver_socket */
     luna_list attempts; /* attached ones */
@@ -136,6 +137,9 @@ luna_resolver *luna_resolver_new(luna_loop *loop, luna_err *err)
         };
         rc = ares_init_options(&resolver->channel, &options,
                                ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB);
+        if (rc == ARES_SUCCESS &&
+            (rc = ares_get_servers_ports(resolver->channel, &resolver->system)) != ARES_SUCCESS)
+            ares_destroy(resolver->channel);
         if (rc == ARES_SUCCESS)
             return resolver;
         ares_library_cleanup();
@@ -150,9 +154,47 @@ void luna_resolver_free(luna_resolver *resolver)
     if (resolver == NULL)
         return;
     ares_destroy(resolver->channel); /* returns every attempt and closes every socket */
+    ares_free_data(resolver->system);
     ares_library_cleanup();
     ev_timer_stop(resolver->loop->ev, &resolver->timer);
     free(resolver);
+}
+
+/* How many servers are asked now. */
+static int resolver_count_servers(luna_resolver *resolver)
+{
+    struct ares_addr_port_node *servers = NULL;
+    int n = 0;
+    if (ares_get_servers_ports(resolver->channel, &servers) == ARES_SUCCESS)
+        for (struct ares_addr_port_node *node = servers; node != NULL; node = node->next)
+            n++;
+    ares_free_data(servers);
+    return n;
+}
+
+luna_status luna_resolver_use(luna_resolver *resolver, const char *servers, luna_err *err)
+{
+    struct ares_addr_port_node *before = NULL;
+    int rc = ares_get_servers_ports(resolver->channel, &before);
+    ares_cancel(resolver->channel); /* servers cannot be changed under a query */
+    if (rc == ARES_SUCCESS && servers == NULL) {
+        rc = ares_set_servers_ports(resolver->channel, resolver->system);
+    } else if (rc == ARES_SUCCESS) {
+        int given = 1;
+        for (const char *p = servers; *p != '\0'; p++)
+            given += *p == ',';
+        rc = ares_set_servers_ports_csv(resolver->channel, servers);
+        if (rc == ARES_SUCCESS && resolver_count_servers(resolver) != given)
+            rc = ARES_EBADSTR; /* it passes over what is no address */
+    }
+    if (rc != ARES_SUCCESS && before != NULL)
+        ares_set_servers_ports(resolver->channel, before);
+    ares_free_data(before);
+    resolver_rearm(resolver);
+    if (rc == ARES_SUCCESS)
+        return LUNA_OK;
+    return luna_err_set(err, LUNA_EINVAL, "\"%.255s\" is not a list of addresses (%s)",
+                        servers != NULL ? servers : "", ares_strerror(rc));
 }
 
 /* The caller's side of an attempt ends here, whoever ends it. */

@@ -26,6 +26,12 @@ luna_resolver *luna_resolver_new(luna_loop *loop, luna_err *err);
  * must not be freed before that.  NULL is allowed. */
 void luna_resolver_free(luna_resolver *resolver);
 
+/* Ask these servers from now on ("10.0.0.2,10.0.0.3:8600"), NULL: those of the
+ * system.  Lookups under way fail with LUNA_EDOWN.  On failure (LUNA_EINVAL)
+ * the servers stay as they are. */
+LUNA_MUSTCHECK luna_status luna_resolver_use(luna_resolver *resolver, const char *servers,
+                                             luna_err *err);
+
 /* Start looking up `host` (copied).  A numeric address completes with itself.
  * Both families are asked for, in the order of preference of RFC 6724.
  * Fails with LUNA_EDOWN (no such host, no answer) or LUNA_ETIMEOUT after

@@ -303,6 +303,24 @@ static int new_bytea(lua_State *L)
     return 1;
 }
 
+/*** Ask other DNS servers. Checked and called by `lunashard.dns`.
+@function set_dns_servers
+@tparam ?string servers numeric addresses with commas between them, each with `:port` or not; nil
+for those of the system
+@treturn[1] boolean true
+@treturn[2] nil
+@treturn[2] lunashard.error */
+static int set_dns_servers(lua_State *L)
+{
+    const char *servers = luaL_optstring(L, 1, NULL);
+    luna_err err;
+    if (start_services(&err) != LUNA_OK ||
+        luna_resolver_use(luna_rt.resolver, servers, &err) != LUNA_OK)
+        return luna_push_err(L, &err);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
 int luaopen_lunashard_core_pool(lua_State *L)
 {
     static const luaL_Reg pool_methods[] = {
@@ -317,6 +335,7 @@ int luaopen_lunashard_core_pool(lua_State *L)
         { "new", pool_new },
         { "bytea", new_bytea },
         { "request", luna_request_new },
+        { "set_dns_servers", set_dns_servers },
         { "text", luna_shape_new_text },
         { NULL, NULL },
     };
