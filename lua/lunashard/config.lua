@@ -118,6 +118,7 @@ local MANAGER = {
   max_replica_lag = number(10, { min = 0 }),
   query_timeout = seconds(30),
   retries = count(2, 0),
+  retry_budget = number(0.2, { min = 0 }),
   max_parallel_shards = count(nil, 1),
   max_result_bytes = count(256 * 1024 * 1024, 1),
   pipeline = flag(true),
@@ -131,6 +132,7 @@ local ROUTER = {
   shard_manager = { type = "table", required = true },
   query_timeout = seconds(nil),
   retries = count(nil, 0),
+  retry_budget = number(nil, { min = 0 }),
   max_parallel_shards = count(nil, 1),
   max_result_bytes = count(nil, 1),
 }

@@ -3,7 +3,8 @@
 -- by `code`, never by text. Misuse is different: it raises a plain string.
 --
 -- An error is a table with `code`, `message`, `retryable` and, where known, `shard_id`,
--- `endpoint`, `sqlstate`, `detail`, `hint`, `position`, `cause`, `elapsed`.
+-- `endpoint`, `sqlstate`, `detail`, `hint`, `position`, `cause`, `elapsed` (seconds since the call began),
+-- `attempts` (how often it was tried).
 -- `SHARDS_FAILED` also has `failed`, a list of `{ shard_id = , error = }`, and `total`.
 -- @module lunashard.errors
 
@@ -285,6 +286,7 @@ local PLAIN_FIELDS = {
   "sqlstate",
   "position",
   "elapsed",
+  "attempts",
   "index",
   "total",
 }

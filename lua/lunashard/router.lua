@@ -5,6 +5,7 @@ local attempt = require("lunashard.router.attempt")
 local config = require("lunashard.config")
 local manager_module = require("lunashard.manager")
 local options = require("lunashard.options")
+local retry_budget = require("lunashard.router.retry_budget")
 local routing = require("lunashard.router.routing")
 local statistics = require("lunashard.router.statistics")
 local task = require("lunashard.task")
@@ -25,7 +26,7 @@ end
 
 --- Create a router.
 -- Raises for an option that is unknown or wrong.
--- @tparam table given `shard_manager`; `query_timeout`, `retries`, `max_parallel_shards` and
+-- @tparam table given `shard_manager`; `query_timeout`, `retries`, `retry_budget`, `max_parallel_shards` and
 --   `max_result_bytes` default to the manager's. A manager alone will do, as in the guide.
 -- @treturn Router
 function router.new(given)
@@ -43,6 +44,7 @@ function router.new(given)
     manager = cfg.shard_manager,
     query_timeout = cfg.query_timeout or inherited.query_timeout,
     retries = cfg.retries or inherited.retries,
+    retry_budget = retry_budget.new(cfg.retry_budget or inherited.retry_budget),
     max_parallel_shards = cfg.max_parallel_shards or inherited.max_parallel_shards,
     max_result_bytes = cfg.max_result_bytes or inherited.max_result_bytes,
     statistics = statistics.new(),
@@ -73,6 +75,14 @@ function Router:deadline(opts)
   return now() + (opts.timeout or self.query_timeout)
 end
 
+--- Seconds since a call with this deadline began.
+-- @tparam table opts
+-- @number deadline
+-- @treturn number
+function Router:elapsed(opts, deadline)
+  return now() - deadline + (opts.timeout or self.query_timeout)
+end
+
 --- Run a statement on one shard, with retries. Yields.
 -- For the router's parts.
 -- @tparam table member
@@ -99,6 +109,9 @@ function Router:run_on(member, sql, params, opts, deadline)
     sql, params, how)
   n = self.n_spare + 1
   spare[n], self.n_spare = how, n
+  if err then
+    err.elapsed = self:elapsed(opts, deadline)
+  end
   return result, err
 end
 
@@ -133,12 +146,13 @@ function Router:execute(sql, params, opts)
   elseif opts.table and routing.is_reference(manager, opts.table) then
     return self:execute_reference(sql, params, opts, kind)
   end
+  local deadline = now() + (opts.timeout or self.query_timeout) -- here, for a directory may have to be asked
   local member
   member, err = resolve(manager, opts)
   if not member then
     return nil, err
   end
-  return self:run_on(member, sql, params, opts, now() + (opts.timeout or self.query_timeout))
+  return self:run_on(member, sql, params, opts, deadline)
 end
 
 --- What the router has done so far.

@@ -267,7 +267,9 @@ static void on_resolved(luna_op *op)
     if (conn->state == LUNA_CONN_CLOSED) {
         free(conn);
     } else if (op->status != LUNA_OK) {
-        luna_conn_close(conn, &conn->lookup.err);
+        luna_err err; /* not TIMEOUT: that is when a deadline of the caller's passes */
+        luna_err_set(&err, LUNA_EDOWN, "cannot connect: %s", conn->lookup.err.msg);
+        luna_conn_close(conn, &err);
     } else {
         connect_start(conn, conn->lookup.addresses);
     }
@@ -277,7 +279,8 @@ static void on_connect_timeout(luna_timer *timer)
 {
     luna_conn *conn = LUNA_CONTAINER(timer, luna_conn, timer);
     luna_err err;
-    luna_err_set(&err, LUNA_EDOWN, "cannot connect: no answer within %gs",
+    luna_err_set(&err, LUNA_EDOWN, "cannot connect: no answer from the %s within %gs",
+                 conn->state == LUNA_CONN_RESOLVING ? "resolver" : "server",
                  conn->cfg->connection_timeout);
     luna_conn_close(conn, &err);
 }

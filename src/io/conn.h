@@ -106,6 +106,9 @@ LUNA_MUSTCHECK bool luna_conn_send(luna_conn *conn, luna_request *request);
 /* Its deadline passed, or nobody wants it any more.  `status` says which. */
 void luna_conn_expire(luna_conn *conn, luna_request *request, luna_status status);
 
+/* What such a request is doing, for messages: "timed out while ...". */
+const char *luna_conn_phase(const luna_conn *conn, const luna_request *request);
+
 /* Bring the session back to what it was when it was opened; `idle` follows.  It
  * is closed when that takes longer than a new connection may. */
 void luna_conn_reset(luna_conn *conn);

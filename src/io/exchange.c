@@ -220,6 +220,21 @@ void luna_conn_abandon(luna_conn *conn)
         ev_feed_event(conn->cfg->loop->ev, &conn->io, EV_READ);
 }
 
+const char *luna_conn_phase(const luna_conn *conn, const luna_request *request)
+{
+    if (conn->state == LUNA_CONN_SHARED && !luna_lane_runs(&conn->lane, request))
+        return "waiting behind other statements on a shared connection";
+    if (request == conn->next)
+        return "waiting for the statement before it to be cancelled";
+    switch (request->kind) {
+    case LUNA_REQUEST_FETCH:
+    case LUNA_REQUEST_COPY_READ: return "waiting for rows";
+    case LUNA_REQUEST_COPY_WRITE: return "sending rows";
+    case LUNA_REQUEST_COPY_END: return "waiting for the server to take the rows in";
+    default: return "running on the server";
+    }
+}
+
 void luna_conn_expire(luna_conn *conn, luna_request *request, luna_status status)
 {
     if (conn->state == LUNA_CONN_SHARED) {

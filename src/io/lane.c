@@ -201,7 +201,7 @@ void luna_lane_cancel(luna_conn *conn)
     luna_conn_cancel(conn);
 }
 
-static bool is_running(const luna_lane *lane, const luna_request *request)
+bool luna_lane_runs(const luna_lane *lane, const luna_request *request)
 {
     for (unsigned i = lane->first; i != request->step; i++)
         if (luna_lane_step(lane, i)->kind == LUNA_STEP_SYNC)
@@ -224,7 +224,7 @@ void luna_lane_expire(luna_conn *conn, luna_request *request, luna_status status
 {
     luna_lane *lane = &conn->lane;
     bool reads = lane->kind == LUNA_LANE_READS || request->read_only;
-    bool running = is_running(lane, request);
+    bool running = luna_lane_runs(lane, request);
     if (reads || status == LUNA_ECANCELED) {
         luna_lane_abandon(lane, request);
         request->w.conn = NULL;

@@ -75,6 +75,9 @@ bool luna_lane_is_open(const luna_conn *conn, double now);
 LUNA_MUSTCHECK bool luna_lane_add(luna_conn *conn, luna_request *request, double now);
 LUNA_MUSTCHECK bool luna_lane_sync(luna_conn *conn);
 
+/* Does the server work on this request, or its group, now?  Otherwise others are before it. */
+bool luna_lane_runs(const luna_lane *lane, const luna_request *request);
+
 /* Does the group that runs take longer than it may?  Not counting what we were too busy to hear. */
 bool luna_lane_is_slow(const luna_conn *conn, double now);
 

@@ -11,9 +11,12 @@
 #define MAX_CONNECTING 3
 
 /* Seconds between attempts to connect to a server that fails: doubled from the
- * first to the second, each with jitter, so that clients do not come in step. */
+ * first to the second, each with jitter, so that clients do not come in step.  A connection that
+ * the server ends before it is this old has failed too. */
 #define BACKOFF_MIN 0.05
 #define BACKOFF_MAX 1.0
+#define BRIEF 1.0
+#define FORGOTTEN 5.0 /* seconds after which a failure counts for nothing */
 
 static const luna_conn_owner pool_as_owner;
 
@@ -80,27 +83,42 @@ static void pool_fail_waiters(luna_pool *pool, const luna_err *err)
             waiter_fail(pool, LUNA_CONTAINER(it, luna_waiter, op.link), err);
 }
 
+/* How far the connection that is nearest to be opened has come. */
+static const char *connecting_phase(const luna_pool *pool)
+{
+    const char *phase = "waiting to connect again";
+    for (const luna_list *it = pool->connecting.next; it != &pool->connecting; it = it->next) {
+        if (LUNA_CONTAINER(it, luna_conn, link)->state == LUNA_CONN_CONNECTING)
+            return "connecting";
+        phase = "resolving the host's name";
+    }
+    return phase;
+}
+
 static void waiter_expire(luna_waiter *waiter)
 {
     luna_pool *pool = waiter->pool;
     double waited = luna_loop_clock() - waiter->queued;
-    if (waiter->conn != NULL) { /* a request that runs */
-        luna_err_set(&waiter->err, LUNA_ETIMEOUT, "no answer within %.3gs", waited);
-        luna_conn_expire(waiter->conn, LUNA_CONTAINER(waiter, luna_request, w), LUNA_ETIMEOUT);
+    luna_conn *conn = waiter->conn;
+    if (conn != NULL) { /* a request that runs */
+        luna_request *request = LUNA_CONTAINER(waiter, luna_request, w);
+        luna_err_set(&waiter->err, LUNA_ETIMEOUT, "timed out after %.3gs while %s", waited,
+                     luna_conn_phase(conn, request));
+        luna_conn_expire(conn, request, LUNA_ETIMEOUT);
         return;
     }
     luna_err err;
     if (pool->n_busy + pool->n_idle > 0)
-        luna_err_set(
-            &err, LUNA_EPOOL,
-            "all %u connections of the pool are in use (%u waiting) and none came free within "
-            "%.3gs",
-            luna_pool_size(pool), pool->n_waiters, waited);
+        luna_err_set(&err, LUNA_EPOOL,
+                     "timed out after %.3gs while waiting for a connection: %u of at most %u are "
+                     "in use, %u statements and leases wait",
+                     waited, pool->n_busy, pool->cfg.max_size, pool->n_waiters);
     else if (pool->stats.last_error[0] != '\0')
-        luna_err_set(&err, LUNA_EDOWN, "no connection within %.3gs; last error: %s", waited,
-                     pool->stats.last_error);
+        luna_err_set(&err, LUNA_EDOWN, "timed out after %.3gs while %s; last error: %s", waited,
+                     connecting_phase(pool), pool->stats.last_error);
     else
-        luna_err_set(&err, LUNA_ETIMEOUT, "no connection within %.3gs", waited);
+        luna_err_set(&err, LUNA_ETIMEOUT, "timed out after %.3gs while %s", waited,
+                     connecting_phase(pool));
     waiter_fail(pool, waiter, &err);
 }
 
@@ -163,8 +181,9 @@ void luna_pool_grow(luna_pool *pool)
     unsigned held = pool->n_idle + pool->n_busy;
     if (held + wanted < pool->cfg.min_size)
         wanted = pool->cfg.min_size - held;
-    if (wanted > MAX_CONNECTING)
-        wanted = MAX_CONNECTING;
+    unsigned most = pool->in_doubt ? 1 : MAX_CONNECTING;
+    if (wanted > most)
+        wanted = most;
     if (wanted <= pool->n_connecting || luna_pool_size(pool) >= pool->cfg.max_size)
         return;
     if (pool->retry_at > 0 && luna_loop_clock() < pool->retry_at) {
@@ -175,8 +194,6 @@ void luna_pool_grow(luna_pool *pool)
     while (pool->n_connecting < wanted && luna_pool_size(pool) < pool->cfg.max_size) {
         luna_conn *conn = luna_conn_open(&pool->cfg.conn, &pool_as_owner, pool);
         luna_pool_move(pool, conn, &pool->connecting);
-        if (pool->backoff > 0)
-            break; /* a server that has just failed is tried with one */
     }
 }
 
@@ -232,8 +249,10 @@ static void pool_enqueue(luna_pool *pool, luna_waiter *waiter)
     unsigned room = pool->cfg.max_size > held ? pool->cfg.max_size - held : 0; /* to be opened */
     if (pool->n_waiters >= pool->cfg.max_waiters + room + pool->n_idle) {
         luna_err err;
-        luna_err_set(&err, LUNA_EPOOL, "%u are waiting for a connection already (max_waiters)",
-                     pool->n_waiters);
+        luna_err_set(&err, LUNA_EPOOL,
+                     "refused at once: %u are waiting for a connection already, max_waiters is %u",
+                     pool->n_waiters, pool->cfg.max_waiters);
+        pool->stats.refused++;
         luna_waiter_finish(waiter, LUNA_EPOOL, &err);
         return;
     }
@@ -344,7 +363,7 @@ static void pool_on_idle(luna_conn *conn)
         luna_pool_reset(pool, conn);
         return;
     }
-    conn->idle_since = ev_now(pool->loop->ev);
+    conn->idle_since = pool->loop->now;
     luna_pool_move(pool, conn, &pool->idle);
     if (is_expired(conn, luna_loop_clock()))
         luna_pool_retire(conn, "max_lifetime");
@@ -358,13 +377,30 @@ static void pool_on_opened(luna_conn *conn)
 {
     luna_pool *pool = conn->owner_data;
     pool->stats.connects++;
-    pool->backoff = pool->retry_at = 0;
+    pool->in_doubt = false;
+    pool->retry_at = 0;
     pool->stats.last_error[0] = '\0';
     luna_timer_stop(pool->loop, &pool->retry);
     if (pool->cfg.max_lifetime > 0)
         conn->expires_at =
             conn->opened_at + pool->cfg.max_lifetime * (0.9 + 0.2 * luna_pool_random(pool));
     pool_on_idle(conn);
+}
+
+/* The server failed a connection: the next one is a trial, alone, and comes after a pause if this
+ * one did not live.  Those that fail together are one failure. */
+static void back_off(luna_pool *pool, const luna_conn *conn, bool never_opened)
+{
+    double now = luna_loop_clock();
+    bool lived = !never_opened && now - conn->opened_at >= BRIEF;
+    if (lived || now - pool->failed_at >= FORGOTTEN)
+        pool->backoff = 0;
+    pool->in_doubt = true;
+    pool->failed_at = now;
+    if (lived || now < pool->retry_at)
+        return;
+    pool->backoff = pool->backoff > 0 ? fmin(pool->backoff * 2, BACKOFF_MAX) : BACKOFF_MIN;
+    pool->retry_at = now + pool->backoff * (0.5 + luna_pool_random(pool));
 }
 
 static void pool_on_closed(luna_conn *conn, const luna_err *why)
@@ -380,12 +416,13 @@ static void pool_on_closed(luna_conn *conn, const luna_err *why)
     }
     if (pool->closing)
         return;
-    if (why->code == LUNA_EDOWN || why->code == LUNA_EAUTH) /* not what our side closed it for */
+    bool failed = why->code == LUNA_EDOWN || why->code == LUNA_EAUTH; /* not closed by our side */
+    if (failed) {
         snprintf(pool->stats.last_error, sizeof(pool->stats.last_error), "%.255s", why->msg);
+        back_off(pool, conn, never_opened);
+    }
     if (never_opened) {
         pool->stats.connect_failures++;
-        pool->backoff = pool->backoff > 0 ? fmin(pool->backoff * 2, BACKOFF_MAX) : BACKOFF_MIN;
-        pool->retry_at = luna_loop_clock() + pool->backoff * (0.5 + luna_pool_random(pool));
         if (pool->n_idle + pool->n_busy == 0 && pool->n_connecting == 0)
             pool_fail_waiters(pool, why);
     }
@@ -434,13 +471,13 @@ void luna_pool_schedule_maintenance(luna_pool *pool)
 static void on_maintenance(luna_timer *timer)
 {
     luna_pool *pool = LUNA_CONTAINER(timer, luna_pool, maintenance);
-    double now = luna_loop_clock(), cached = ev_now(pool->loop->ev);
+    double now = luna_loop_clock();
     LUNA_LIST_EACH (&pool->idle, it) {
         luna_conn *conn = LUNA_CONTAINER(it, luna_conn, link);
         if (is_expired(conn, now))
             luna_pool_retire(conn, "max_lifetime");
         else if (pool->cfg.idle_timeout > 0 && luna_pool_size(pool) > pool->cfg.min_size &&
-                 cached - conn->idle_since >= pool->cfg.idle_timeout)
+                 now - conn->idle_since >= pool->cfg.idle_timeout)
             luna_pool_retire(conn, "idle_timeout");
     }
     luna_pool_grow(pool);

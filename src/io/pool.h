@@ -22,6 +22,7 @@ typedef struct luna_pool_stats {
     uint64_t queries, errors, connects, connect_failures;
     uint64_t shared, batched, batches; /* statements on lanes, in batches; those */
     uint64_t reruns;                   /* for the sake of others on a shared connection */
+    uint64_t refused;                  /* for max_waiters */
     double wait_time;                  /* seconds that work has waited for connections, in all */
     char last_error[256];
 } luna_pool_stats;

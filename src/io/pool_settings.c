@@ -92,7 +92,8 @@ void luna_pool_reconfigure(luna_pool *pool, const luna_pool_config *cfg)
     if (!has_all_of(&before.conn, &cfg->conn) || !has_all_of(&cfg->conn, &before.conn)) {
         expire_within(pool, &pool->idle, RECYCLE_WITHIN);
         expire_within(pool, &pool->busy, RECYCLE_WITHIN);
-        pool->backoff = pool->retry_at = 0; /* what failed may work now */
+        pool->in_doubt = false; /* what failed may work now */
+        pool->backoff = pool->retry_at = 0;
     }
     if (cfg->max_lifetime > 0 && cfg->max_lifetime != before.max_lifetime) {
         limit_lifetime(pool, &pool->idle);

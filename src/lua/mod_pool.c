@@ -235,7 +235,8 @@ static int pool_load(lua_State *L)
 /*** What the pool is doing.
 @function pool:stats
 @treturn ?table `size used idle connecting waiting max_size min_size queries errors connects
-  connect_failures wait_time lanes shared batched batches reruns last_error`; nil when closed */
+  connect_failures wait_time lanes shared batched batches reruns refused last_error`; nil when
+closed */
 static int pool_stats(lua_State *L)
 {
     luna_pool *pool = check_pool(L);
@@ -264,6 +265,7 @@ static int pool_stats(lua_State *L)
         { "batched", (double)stats.batched },
         { "batches", (double)stats.batches },
         { "reruns", (double)stats.reruns },
+        { "refused", (double)stats.refused },
     };
     lua_createtable(L, 0, 24);
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {

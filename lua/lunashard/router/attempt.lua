@@ -1,7 +1,21 @@
 --- Running something on a shard, again where that is certain to be harmless.
--- Nothing that may have taken effect is ever repeated by itself: only what the pool says
--- was never sent, what the server says it undid (serialization failure, deadlock), and
--- what the caller declared to be a read.
+-- Nothing that may have taken effect is ever repeated by itself. All tries share the call's one deadline and
+-- `retries` [2]; between them is a pause of 50 ms, doubled each time up to 2 s, less up to a half at random.
+--
+--    error                                 tried again when
+--    SHARD_DOWN, no connection or lost     always: the statement never left, or nothing of it was done;
+--      before anything was done            53300 (too many connections) and 57P03 (starting up) among them
+--    SHARD_DOWN, writes refused for now    always: nothing was sent
+--    SHARD_DOWN, UNKNOWN_OUTCOME, lost     only with read_only = true; first on the primary, without a pause, when it
+--      after it was sent (57P01 ...)       was a replica that failed
+--    SQL 40001, 40P01                      always in autocommit; a transaction as a whole with its own `retries`
+--    SQL 25006 of a write                  when another endpoint turns out to be the primary, there and without a pause
+--    stale plan (26000, 0A000), 55P03 and  always, by the pool and not counted here: see `reruns` of the
+--      57014 of a shared connection        pool's statistics
+--    all else: TIMEOUT, CANCELED, AUTH,    never
+--      POOL_EXHAUSTED, SQL, INVALID ...
+--
+-- Besides, all retries of a router together are bounded (`retry_budget`, see `lunashard.router.retry_budget`).
 -- @module lunashard.router.attempt
 
 local errors = require("lunashard.errors")
@@ -53,13 +67,38 @@ function attempt.pause(n, deadline)
   return true
 end
 
-local function explain(err, tries)
-  local context = tries > 1 and { attempts = tries } or nil
+--- Take a retry out of the router's budget and count it.
+-- @tparam Router router
+-- @tparam lunashard.error err why it is tried again
+-- @treturn[1] boolean true
+-- @treturn[2] boolean false
+-- @treturn[2] string that the budget is used up, for the error's message
+function attempt.allow(router, err)
+  local statistics = router.statistics
+  if router.retry_budget:take(statistics:ended(), now()) then
+    statistics:retried(err)
+    return true
+  end
+  statistics.retries_refused = statistics.retries_refused + 1
+  return false, ("not tried again, for the retry budget is used up (%g %% of recent requests)"):format(
+    router.retry_budget.share * 100)
+end
+
+-- The error with what only the loop of tries knows.
+local function explain(err, tries, elapsed, refusal)
+  local context = { elapsed = elapsed, attempts = tries }
   if err.sqlstate == "42601" and err.message:find("multiple commands", 1, true) then
-    context = context or {}
     context.hint = "run the statements one by one, or use execute_on_all_shards"
   end
-  return context and errors.wrap(err, context) or err
+  local explained = errors.wrap(err, context)
+  explained.elapsed = elapsed
+  if refusal then
+    explained.message = explained.message .. "; " .. refusal
+  elseif err.code == "TIMEOUT" or tries > 1 and err.code == "POOL_EXHAUSTED" then
+    explained.message = ("%s; %s"):format(explained.message, tries == 1 and "it was the first attempt"
+      or tries .. " attempts in all")
+  end
+  return explained
 end
 
 local function succeeded(router, member, endpoint, result, tries)
@@ -70,25 +109,45 @@ local function succeeded(router, member, endpoint, result, tries)
   return result
 end
 
+local function refuse(member)
+  return errors.new("SHARD_DOWN", {
+    message = "writes are refused: " .. member.write_refusal,
+    shard_id = member.shard_id,
+    endpoint = member.primary.name,
+    elapsed = 0,
+  })
+end
+
 -- What follows a first try that failed: a loop apart, so that calls that succeed have none.
 local function again(router, member, endpoint, read_only, retries, deadline, err, fn, a, b, c)
   local manager, statistics = router.manager, router.statistics
-  local tries, repeated = 1, 0
+  local tries, repeated, fell_back, started = 1, 0, false, now() - (err.elapsed or 0)
   while true do
-    manager:note(endpoint, err)
-    if endpoint ~= member.primary and LOST[err.code] then
-      endpoint = member.primary
-    elseif repeated < retries and attempt.is_safe(err, read_only) and not manager.closed
-      and attempt.pause(repeated + 1, deadline) then
-      repeated = repeated + 1
-      statistics.retries = statistics.retries + 1
-    else
-      statistics:record(member.shard_id, nil, err)
-      return nil, explain(err, tries)
+    if endpoint then
+      manager:note(endpoint, err)
     end
+    local refusal, ok
+    if read_only and not fell_back and endpoint ~= member.primary and LOST[err.code] then
+      fell_back, ok = true, true
+      statistics.fallbacks = statistics.fallbacks + 1
+    elseif repeated < retries and attempt.is_safe(err, read_only) and not manager.closed then
+      repeated = repeated + 1
+      ok, refusal = attempt.allow(router, err)
+      ok = ok and attempt.pause(repeated, deadline)
+    end
+    if not ok then
+      err = explain(err, tries, now() - started, refusal)
+      statistics:record(member.shard_id, nil, err)
+      return nil, err
+    end
+    endpoint = member.primary
     tries = tries + 1
     local result
-    result, err = fn(endpoint, a, b, c)
+    if member.write_refusal and not read_only then
+      endpoint, err = nil, refuse(member)
+    else
+      result, err = fn(endpoint, a, b, c)
+    end
     if result then
       return succeeded(router, member, endpoint, result, tries)
     end
@@ -109,11 +168,13 @@ end
 -- @param c passed on
 -- @treturn[1] table the result, with `shard_id` and `attempts`
 -- @treturn[2] nil
--- @treturn[2] lunashard.error
+-- @treturn[2] lunashard.error with `attempts`, and `elapsed` over all of them
 function attempt.run(router, member, read_only, retries, deadline, fn, a, b, c)
   local endpoint = member.primary
   if read_only and member.replicas[1] then
     endpoint = member:reader(now())
+  elseif member.write_refusal and not read_only then
+    return again(router, member, nil, read_only, retries, deadline, refuse(member), fn, a, b, c)
   end
   local result, err = fn(endpoint, a, b, c)
   if result then

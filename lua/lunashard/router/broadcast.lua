@@ -59,7 +59,11 @@ end
 -- The canary first and alone; false when it failed, and then nobody else is asked.
 local function run(router, members, sql, opts, deadline)
   local function one(member)
-    return attempt.run(router, member, false, router.retries, deadline, on_lease, sql, deadline)
+    local result, err = attempt.run(router, member, false, router.retries, deadline, on_lease, sql, deadline)
+    if err then
+      err.elapsed = router:elapsed(opts, deadline)
+    end
+    return result, err
   end
   local width = opts.parallel
   if width == nil or width == true then

@@ -112,13 +112,18 @@ end
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
 function reducing.run(router, member, sql, params, opts, deadline, reducer)
-  return attempt.run(router, member, opts.read_only, opts.retries or router.retries, deadline, run_once, sql, params, {
+  local retries = opts.retries or router.retries
+  local result, err = attempt.run(router, member, opts.read_only, retries, deadline, run_once, sql, params, {
     deadline = deadline,
     read_only = opts.read_only,
     decode_json = opts.decode_json,
     fetch_size = FETCH_SIZE,
     reducer = reducer,
   })
+  if err then
+    err.elapsed = router:elapsed(opts, deadline)
+  end
+  return result, err
 end
 
 --- Merge the shards' accumulators into the answer.

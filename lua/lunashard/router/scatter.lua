@@ -229,10 +229,14 @@ function scatter.gather(router, members, sql, params, opts, kind)
     return router:run_on(member, sql, params, opts, deadline)
   end)
   local combined, err = combine(results, failed, opts, func, kind)
+  local elapsed = task.now() - started
   if not combined then
+    if err.code == "SHARDS_FAILED" then -- any other is the aggregation's own
+      err.elapsed = elapsed
+    end
     return nil, err
   end
-  combined.duration = task.now() - started
+  combined.duration = elapsed
   return combined
 end
 

@@ -14,7 +14,11 @@ function statistics.new()
   return setmetatable({
     shards = {}, -- shard_id -> { queries, failed }
     errors_by_code = {},
+    failed = 0,
     retries = 0,
+    retries_by_reason = {}, -- SQLSTATE or error code -> n
+    retries_refused = 0, -- for want of budget
+    fallbacks = 0, -- reads that went on to the primary when a replica had failed
     scatter_queries = 0,
     transactions = 0,
     latency = histogram.new(),
@@ -37,14 +41,30 @@ function Statistics:record(shard_id, seconds, err)
   end
   if err then
     shard.failed = shard.failed + 1
+    self.failed = self.failed + 1
     self.errors_by_code[err.code] = (self.errors_by_code[err.code] or 0) + 1
   end
 end
 
+--- How many statements have ended, well or not.
+-- @treturn int
+function Statistics:ended()
+  return self.latency.count + self.failed
+end
+
+--- Something is tried again.
+-- @tparam lunashard.error err why
+function Statistics:retried(err)
+  local reason = err.sqlstate or err.code
+  self.retries = self.retries + 1
+  self.retries_by_reason[reason] = (self.retries_by_reason[reason] or 0) + 1
+end
+
 --- A copy to look at.
 -- @treturn table `total_queries` (statements run on shards), `queries_by_shard`, `errors`, `errors_by_shard`,
---   `errors_by_code`, `retries`, `scatter_queries`, `transactions`, `average_latency_ms`, `p50_latency_ms`,
---   `p95_latency_ms`, `p99_latency_ms`
+--   `errors_by_code`, `retries`, `retries_by_reason` (by SQLSTATE, or code where there is none), `retries_refused`
+--   (the budget was used up), `fallbacks` (reads that went on to the primary when a replica had failed),
+--   `scatter_queries`, `transactions`, `average_latency_ms`, `p50_latency_ms`, `p95_latency_ms`, `p99_latency_ms`
 function Statistics:snapshot()
   local latency = self.latency
   local copy = {
@@ -54,6 +74,9 @@ function Statistics:snapshot()
     errors_by_shard = {},
     errors_by_code = {},
     retries = self.retries,
+    retries_by_reason = {},
+    retries_refused = self.retries_refused,
+    fallbacks = self.fallbacks,
     scatter_queries = self.scatter_queries,
     transactions = self.transactions,
     average_latency_ms = latency.count > 0 and latency.sum / latency.count * 1000 or 0,
@@ -66,8 +89,10 @@ function Statistics:snapshot()
     copy.queries_by_shard[shard_id] = shard.queries
     copy.errors_by_shard[shard_id] = shard.failed > 0 and shard.failed or nil
   end
-  for code, n in pairs(self.errors_by_code) do
-    copy.errors_by_code[code] = n
+  for _, name in ipairs({ "errors_by_code", "retries_by_reason" }) do
+    for reason, n in pairs(self[name]) do
+      copy[name][reason] = n
+    end
   end
   return copy
 end

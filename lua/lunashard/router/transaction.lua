@@ -101,7 +101,7 @@ end
 function transaction.open(router, member, opts, sql, deadline)
   -- A standby cannot run serializable transactions.
   local reads = opts.read_only and not (opts.isolation and opts.isolation:lower() == "serializable")
-  local soon = deadline or router:deadline(opts)
+  local started, soon = task.now(), deadline or router:deadline(opts)
   local begun, err = attempt.run(router, member, reads, router.retries, soon, on_endpoint, sql, soon)
   if not begun then
     return nil, err
@@ -114,6 +114,7 @@ function transaction.open(router, member, opts, sql, deadline)
     endpoint = begun.endpoint,
     lease = begun.lease,
     deadline = deadline,
+    started = started,
     closed = false,
     savepoints = 0,
     nested = 0,
@@ -134,7 +135,8 @@ local function certain(tx, err)
   return errors.new("SHARD_DOWN", {
     message = "the connection was lost in the middle of a transaction, which is thereby rolled back",
     shard_id = tx.shard_id,
-    endpoint = err.endpoint,
+    endpoint = tx.endpoint,
+    elapsed = err.elapsed,
     cause = err,
   })
 end
@@ -306,7 +308,7 @@ local function call(fn, tx)
 end
 
 local function context(tx, err)
-  return errors.wrap(err, { shard_id = tx.shard_id, cause = err })
+  return errors.wrap(err, { shard_id = tx.shard_id, endpoint = tx.endpoint, cause = err })
 end
 
 local function close(tx)
@@ -329,7 +331,8 @@ local function unknown(tx, err)
   return nil, errors.new("UNKNOWN_OUTCOME", {
     message = "COMMIT was not confirmed; the transaction may have been committed",
     shard_id = tx.shard_id,
-    endpoint = err.endpoint,
+    endpoint = tx.endpoint,
+    elapsed = task.now() - tx.started,
     cause = err,
   })
 end
@@ -339,7 +342,8 @@ local function rolled_back(tx, cause)
     message = "nothing was committed, for a statement in the transaction had failed: " .. cause.message,
     sqlstate = cause.sqlstate,
     shard_id = tx.shard_id,
-    endpoint = cause.endpoint,
+    endpoint = tx.endpoint,
+    elapsed = task.now() - tx.started,
     cause = cause,
   })
 end
@@ -358,6 +362,8 @@ local function commit(tx)
     return nil, errors.new("TIMEOUT", {
       message = "the transaction's time was over before COMMIT; rolled back",
       shard_id = tx.shard_id,
+      endpoint = tx.endpoint,
+      elapsed = task.now() - tx.started,
     })
   end
   local ok, result, err = pcall(tx.lease.execute, tx.lease, "COMMIT", nil, { deadline = statement_deadline(tx, {}) })
@@ -494,6 +500,14 @@ function transaction.try(router, member, opts, sql, deadline, fn)
   return values
 end
 
+-- What the transaction as a whole failed with.
+local function failed(err, tries, elapsed, refusal)
+  local whole = errors.wrap(err, { attempts = tries })
+  whole.elapsed = elapsed
+  whole.message = refusal and whole.message .. "; " .. refusal or whole.message
+  return whole
+end
+
 local function prepare(router, opts)
   local ok, err = router.manager:check_open()
   if not ok then
@@ -525,17 +539,22 @@ function transaction.methods:transaction(opts, fn)
   if not member then
     return nil, err
   end
-  local tries, deadline = 0, opts.timeout and task.now() + opts.timeout
+  local tries, started = 0, task.now()
+  local deadline = opts.timeout and started + opts.timeout
   while true do
     local values
     tries = tries + 1
     values, err = transaction.try(self, member, opts, sql, deadline, fn)
     if values then
       return unpack(values, 2, values.n)
-    elseif tries > (opts.retries or 0) or not attempt.is_undone(err) or not attempt.pause(tries, deadline) then
-      return nil, err
     end
-    self.statistics.retries = self.statistics.retries + 1
+    local ok, refusal = tries <= (opts.retries or 0) and attempt.is_undone(err), nil
+    if ok then
+      ok, refusal = attempt.allow(self, err)
+    end
+    if not ok or not attempt.pause(tries, deadline) then
+      return nil, failed(err, tries, task.now() - started, refusal)
+    end
   end
 end
 
