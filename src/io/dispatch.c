@@ -54,8 +54,7 @@ static luna_conn *take_idle(luna_pool *pool, luna_lane_kind kind)
         luna_conn *conn = LUNA_CONTAINER(it, luna_conn, link);
         if (conn->lane.kind != kind)
             continue;
-        if (pool->loop->now - conn->idle_since < STALE_CHECK_AFTER ||
-            !luna_conn_is_stale(conn))
+        if (pool->loop->now - conn->idle_since < STALE_CHECK_AFTER || !luna_conn_is_stale(conn))
             return conn;
         luna_pool_retire(conn, "the server closed an idle connection");
     }

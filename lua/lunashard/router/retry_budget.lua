@@ -23,6 +23,7 @@ function retry_budget.new(share)
     began = -math.huge, -- of the present window
     requests = 0, -- when it began
     spent = 0, -- in it
+    last = -math.huge, -- when the last one was
     before = 0, -- requests in the window before
     spent_before = 0,
   }, Budget)
@@ -33,7 +34,7 @@ local function turn(self, requests, now)
   local seconds = now - self.began
   local scale = seconds < math.huge and retry_budget.WINDOW / seconds or 0
   self.before = scale > 0 and (requests - self.requests) * scale or requests
-  self.spent_before = self.spent * scale
+  self.spent_before = now - self.last < retry_budget.WINDOW and self.spent * scale or 0
   self.began, self.requests, self.spent = now, requests, 0
 end
 
@@ -50,7 +51,7 @@ function Budget:take(requests, now)
   if self.spent_before * left + self.spent >= self.share * recent + retry_budget.LEAST then
     return false
   end
-  self.spent = self.spent + 1
+  self.spent, self.last = self.spent + 1, now
   return true
 end
 
