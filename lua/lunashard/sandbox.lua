@@ -109,6 +109,16 @@ local function is_primary(node)
   return node.replica_of == nil
 end
 
+local function is_replicated(state)
+  return #select_nodes(state, is_primary) < #state.nodes
+end
+
+-- Whom a server follows when it is a standby.
+local function source_of(state, node)
+  local name = node.follows or node.replica_of
+  return name and assert(find_node(state, name))
+end
+
 local function new_state(ctx, options)
   local state = {
     version = 1,
@@ -134,9 +144,9 @@ local function new_state(ctx, options)
   return state
 end
 
--- The application's role owns its database and is no superuser.
+-- The application's role owns its database, is no superuser, and may see how replication is doing.
 local SETUP = [[
-CREATE ROLE app LOGIN PASSWORD '%s';
+CREATE ROLE app LOGIN PASSWORD '%s' IN ROLE pg_monitor;
 CREATE DATABASE %s OWNER app;
 ]]
 
@@ -158,8 +168,7 @@ local function start_servers(ctx, nodes, state)
     if server.pid(ctx, node) then
       return true
     end
-    local primary = node.replica_of and assert(find_node(state, node.replica_of))
-    return server.start(ctx, node, primary)
+    return server.start(ctx, node, source_of(state, node))
   end)
 end
 
@@ -232,7 +241,7 @@ local function create(ctx, options)
     return nil, err
   end
   local state = new_state(ctx, options)
-  ctx.tls = state.tls
+  ctx.tls, ctx.replicated = state.tls, is_replicated(state)
   local finished
   finished, ok, err = pcall(create_servers, ctx, state)
   if not finished then
@@ -271,7 +280,6 @@ local function restart(ctx, state, options)
   if not ok then
     return nil, err
   end
-  ctx.tls = state.tls
   local down = select_nodes(state, function(node)
     return server.pid(ctx, node) == nil
   end)
@@ -280,9 +288,9 @@ local function restart(ctx, state, options)
   end
   ctx.progress(("starting %d of %d servers in %s"):format(#down, #state.nodes, ctx.dir))
   -- Primaries first: a replica's settings name the primary's port, which may be a new one.
-  for _, want_primary in ipairs({ true, false }) do
+  for _, role in ipairs({ "primary", "replica" }) do
     local nodes = select_nodes(state, function(node)
-      return is_primary(node) == want_primary
+      return server.role(ctx, node) == role
     end)
     ok, err = start_servers(ctx, nodes, state)
     if not ok then
@@ -336,7 +344,7 @@ local function existing(options)
   if not state then
     return failure("there is no sandbox in %s; start one with: lunashard sandbox start", ctx.dir)
   end
-  ctx.tls = state.tls
+  ctx.tls, ctx.replicated = state.tls, is_replicated(state)
   return ctx, state
 end
 
@@ -355,6 +363,7 @@ function sandbox.start(options)
   end
   local state = files.load(ctx.dir)
   if state then
+    ctx.tls, ctx.replicated = state.tls, is_replicated(state)
     state, err = restart(ctx, state, options)
   else
     state, err = create(ctx, options)
@@ -394,14 +403,22 @@ function sandbox.credentials(options)
   }
 end
 
---- Stop the servers and keep their data.
+--- Stop the servers, or one of them, and keep their data.
 -- @tparam[opt] table options `name` or `dir`
-function sandbox.stop(options)
+-- @string[opt] which such as `shard2` or `shard2_replica1`
+function sandbox.stop(options, which)
   local ctx, state = existing(options or {})
   if not ctx then
     return nil, state
   end
-  local ok, err = stop_servers(ctx, state, "fast")
+  local node, ok, err
+  if which then
+    node, err = find_node(state, which)
+    if not node then
+      return nil, err
+    end
+  end
+  ok, err = stop_servers(ctx, node and { nodes = { node } } or state, "fast")
   if not ok then
     return nil, err
   end
@@ -477,6 +494,93 @@ function sandbox.promote(options, which)
   end
   local ok
   ok, err = server.promote(ctx, candidates[1])
+  if not ok then
+    return nil, err
+  end
+  return describe(ctx, state)
+end
+
+-- Start a server that does not run as a standby of another one.
+local function start_standby(ctx, state, node, source)
+  node.follows = source.name
+  local ok, err = server.make_standby(ctx, node)
+  if ok then
+    ok, err = server.start(ctx, node, source)
+  end
+  if ok then
+    ok, err = files.save(state)
+  end
+  return ok, err
+end
+
+-- Running servers of a node's shard, besides it, in a role.
+local function others(ctx, state, node, role)
+  return select_nodes(state, function(other)
+    return other ~= node and other.shard_id == node.shard_id and server.pid(ctx, other) and server.role(ctx, other) == role
+  end)
+end
+
+--- Make a primary a standby, as the first step of a switch-over: it is stopped cleanly and started again behind a
+-- replica, which is to be promoted next. Until then nobody accepts writes.
+-- @tparam table options `name` or `dir`
+-- @string which such as `shard2`
+function sandbox.demote(options, which)
+  local ctx, state = existing(options)
+  if not ctx then
+    return nil, state
+  end
+  local node, err = find_node(state, which)
+  if not node then
+    return nil, err
+  elseif not server.pid(ctx, node) or server.role(ctx, node) ~= "primary" then
+    return failure("%s is no running primary", which)
+  end
+  local source = others(ctx, state, node, "replica")[1]
+  if not source then
+    return failure("%s has no running replica to take its place", which)
+  end
+  local ok
+  ok, err = server.stop(ctx, node, "fast")
+  if ok then
+    ok, err = start_standby(ctx, state, node, source)
+  end
+  if not ok then
+    return nil, err
+  end
+  return describe(ctx, state)
+end
+
+--- Make a server a standby of its shard's running primary: a former primary is rewound (`pg_rewind`), and copied
+-- anew when that is not possible; a replica follows the primary that it is given.
+-- @tparam table options `name` or `dir`
+-- @string which such as `shard2` or `shard2_replica1`
+function sandbox.rejoin(options, which)
+  local ctx, state = existing(options)
+  if not ctx then
+    return nil, state
+  end
+  local node, err = find_node(state, which)
+  if not node then
+    return nil, err
+  end
+  local primary = others(ctx, state, node, "primary")[1]
+  if not primary then
+    return failure("there is no other running primary in %s; promote a replica first", node.shard_id)
+  end
+  local ok = true
+  if server.pid(ctx, node) then
+    ok, err = server.stop(ctx, node, "fast")
+  end
+  if ok and server.role(ctx, node) == "primary" then
+    ok, err = server.rewind(ctx, node, primary)
+    if not ok then
+      ctx.progress(("%s cannot be rewound, so it is copied: %s"):format(which, err.message))
+      ok, err = server.clone(ctx, node, primary)
+    end
+  end
+  if ok then
+    ok, err = start_standby(ctx, state, node, primary)
+  end
   if not ok then
     return nil, err
   end

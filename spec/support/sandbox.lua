@@ -101,9 +101,22 @@ function Private:start()
   return self:refresh()
 end
 
---- Stop all servers.
-function Private:stop()
-  assert(sandbox.stop(self.place))
+--- Stop all servers, or one.
+-- @string[opt] server such as `shard1` or `shard1_replica1`
+function Private:stop(server)
+  assert(sandbox.stop(self.place, server))
+end
+
+--- Restart a primary as a standby behind a replica.
+-- @string server
+function Private:demote(server)
+  assert(sandbox.demote(self.place, server))
+end
+
+--- Make a server a standby of its shard's present primary.
+-- @string server
+function Private:rejoin(server)
+  assert(sandbox.rejoin(self.place, server))
 end
 
 --- Kill a server with SIGKILL.

@@ -39,6 +39,10 @@ function command.configure(parser)
   kill:argument("server", "such as shard2 or shard2_replica1")
   local promote = add_place(parser:command("promote", "make a replica the primary"))
   promote:argument("server", "the shard, or one of its replicas")
+  local demote = add_place(parser:command("demote", "restart a primary as a standby, before another one is promoted"))
+  demote:argument("server", "such as shard2")
+  local rejoin = add_place(parser:command("rejoin", "make a server a standby of its shard's primary, rewound or copied"))
+  rejoin:argument("server", "such as shard2 or shard2_replica1")
 end
 
 local function print_json(value)
@@ -112,6 +116,19 @@ end
 
 function actions.promote(options, args)
   local description, err = sandbox.promote(options, args.server)
+  return description, err, print_table
+end
+
+function actions.demote(options, args)
+  local description, err = sandbox.demote(options, args.server)
+  return description, err, print_table
+end
+
+function actions.rejoin(options, args)
+  options.on_progress = function(text)
+    cli.say("sandbox: %s", text)
+  end
+  local description, err = sandbox.rejoin(options, args.server)
   return description, err, print_table
 end
 

@@ -187,9 +187,13 @@ end
 
 --- Copy a running primary for a replica. Yields.
 -- @tparam table ctx
--- @tparam table node
+-- @tparam table node whose data directory, if there is one, is removed
 -- @tparam table primary
 function server.clone(ctx, node, primary)
+  local removed, reason = server.execute(ctx, { "rm", "-rf", "--one-file-system", "--", data_of(ctx, node) })
+  if not removed then
+    return nil, reason
+  end
   local ok, err = server.execute(ctx, {
     ctx.bindir .. "/pg_basebackup",
     "--pgdata=" .. data_of(ctx, node),
@@ -204,7 +208,36 @@ function server.clone(ctx, node, primary)
   if not ok then
     return nil, err
   end
+  return server.make_standby(ctx, node)
+end
+
+--- Make a server that does not run a standby from its next start on. Yields.
+-- @tparam table ctx
+-- @tparam table node
+function server.make_standby(ctx, node)
   return server.write_private(ctx, data_of(ctx, node) .. "/standby.signal", "")
+end
+
+--- Bring the data of a former primary, which does not run, to where a running primary is. Yields.
+-- @tparam table ctx
+-- @tparam table node
+-- @tparam table primary
+function server.rewind(ctx, node, primary)
+  local source = ("host=127.0.0.1 port=%d user=postgres dbname=postgres"):format(primary.port)
+  local env = { PGPASSFILE = ctx.dir .. "/data/passfile" }
+  -- pg_rewind of PostgreSQL 15 takes the timeline from the last checkpoint, which after a promotion is an old one.
+  local ok, err = server.execute(ctx, {
+    ctx.bindir .. "/psql", "--no-psqlrc", "--quiet", "--no-password", "--command=CHECKPOINT", source,
+  }, { env = env, timeout = START_TIMEOUT })
+  if not ok then
+    return nil, err
+  end
+  return server.execute(ctx, {
+    ctx.bindir .. "/pg_rewind",
+    "--target-pgdata=" .. data_of(ctx, node),
+    "--source-server=" .. source,
+    "--no-sync",
+  }, { env = env, timeout = INIT_TIMEOUT })
 end
 
 -- Throw-away: nothing survives a crash of the machine, everything one of a server.
@@ -227,9 +260,18 @@ lc_messages = 'C'
 log_line_prefix = '%m [%p] '
 ]]
 
+-- What pg_rewind asks for.
+local REWINDABLE = [[
+full_page_writes = on
+wal_log_hints = on
+]]
+
 -- Our own settings file leaves what initdb and ALTER SYSTEM wrote in the data directory alone.
 local function write_conf(ctx, node, primary)
   local conf = SETTINGS .. ("port = %d\n"):format(node.port)
+  if ctx.replicated then
+    conf = conf .. REWINDABLE
+  end
   if primary then
     conf = conf
       .. ("primary_conninfo = 'host=127.0.0.1 port=%d user=postgres passfile=%s application_name=%s'\n"):format(
