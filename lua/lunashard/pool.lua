@@ -116,7 +116,7 @@ function pool.new(options)
   check(options, "pool.new")
   local given = settings(options)
   local handle = assert(core.new(given))
-  raw_execute, raw_acquire = raw_execute or handle.execute, raw_acquire or task.waits(handle.acquire)
+  raw_execute, raw_acquire = raw_execute or handle.execute, raw_acquire or handle.acquire
   local self = setmetatable({
     handle = handle,
     shard_id = options.shard_id,
@@ -158,7 +158,7 @@ local function run(self, text_or_sql, text, params, opts, started)
   local request, err = raw_execute(self.handle, answers.request(), text_or_sql, params, started, opts.deadline,
     opts.read_only, opts.max_result_bytes or self.max_result_bytes, opts.pipeline == false)
   if request == CANCELED then
-    task.raise_cancelled()
+    answers.cancelled(self, started)
   elseif not request then
     return fail(self, err, started)
   end
@@ -211,7 +211,7 @@ end
 -- @treturn[2] lunashard.error
 function Pool:acquire(deadline)
   local started = now()
-  local handle, err = raw_acquire(self.handle, deadline)
+  local handle, err = answers.settled(self, started, raw_acquire(self.handle, deadline))
   if not handle then
     return fail(self, err, started)
   end

@@ -16,8 +16,11 @@ local CANCELED = core.CANCELED
 local read_clock = ffi.C.luna_loop_clock
 
 --- Raise what a wait in a cancelled task raises: for callers of bindings that look for the token themselves.
-function task.raise_cancelled()
-  error(errors.new("CANCELED", { message = "the task was cancelled" }), 0)
+-- @tparam ?table fields of the error
+function task.raise_cancelled(fields)
+  fields = fields or {}
+  fields.message = "the task was cancelled"
+  error(errors.new("CANCELED", fields), 0)
 end
 
 local function settle(value, ...)
@@ -94,7 +97,7 @@ end
 -- @return[1] what its function returned
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error what it raised (`PLUGIN_FAILED` with `cause` when that was no
---   error object), `CANCELED`, or `TIMEOUT` when it goes on
+--   error object), `CANCELED` (with what it was doing where, when that is known), or `TIMEOUT` when it goes on
 function Task:join(timeout)
   local _, ended = wait_end(self.handle, task.deadline(timeout))
   if not ended then

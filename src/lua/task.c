@@ -335,7 +335,7 @@ static int task_wait_end(lua_State *L)
 @treturn[1] boolean true
 @return[1] what its function returned
 @treturn[2] boolean false
-@return[2] the error it raised; nil when it was cancelled
+@return[2] the error it raised; nil when it was cancelled and raised none
 @treturn[3] nil when it has not ended */
 static int task_outcome(lua_State *L)
 {
@@ -343,10 +343,8 @@ static int task_outcome(lua_State *L)
     if (!luna_task_is_done(t))
         return 0;
     int n = lua_gettop(t->co);
-    if (t->state == TASK_FAILED && n > 1)
+    if (t->state != TASK_ENDED && n > 1)
         n = 1;
-    if (t->state == TASK_CANCELED)
-        n = 0;
     lua_pushboolean(L, t->state == TASK_ENDED);
     luaL_checkstack(L, n, "too many results");
     int first = lua_gettop(t->co) - n + 1;

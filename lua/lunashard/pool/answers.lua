@@ -2,12 +2,14 @@
 -- @module lunashard.pool.answers
 
 local core = require("lunashard.core.pool")
+local core_task = require("lunashard.core.task")
 local task = require("lunashard.task")
 local values = require("lunashard.values")
 
 local answers = {}
 
 local now = task.now
+local CANCELED = core_task.CANCELED
 
 --- Put on an error where it came from.
 -- @tparam table owner with `shard_id` and `endpoint`
@@ -86,14 +88,27 @@ function answers.result(owner, request, text, started, decode_json)
   return result
 end
 
---- What a binding that waits left: a request, which says itself how it went, or nil and an error.
--- @tparam ?userdata request
+--- Raise that the task was cancelled while it waited for a server.
+-- @tparam table owner with `shard_id` and `endpoint`
+-- @number started
+function answers.cancelled(owner, started)
+  task.raise_cancelled({ shard_id = owner.shard_id, endpoint = owner.endpoint, elapsed = now() - started })
+end
+
+--- What a binding that waits left: a request or lease, which says itself how it went, or nil and an error.
+-- Raises in a cancelled task.
+-- @tparam table owner with `shard_id` and `endpoint`
+-- @number started
+-- @tparam ?userdata handle
 -- @param ok_or_err
 -- @treturn[1] userdata
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
-function answers.settled(request, ok_or_err)
-  return request, request == nil and ok_or_err or nil
+function answers.settled(owner, started, handle, ok_or_err)
+  if handle == CANCELED then
+    answers.cancelled(owner, started)
+  end
+  return handle, handle == nil and ok_or_err or nil
 end
 
 return answers

@@ -15,61 +15,59 @@ CopyOut.__index = CopyOut
 
 local raw = {}
 
-local function start(lease, name, query, deadline)
+local function start(self, name, query)
+  local lease = self.lease
   if not raw.copy_in then
     for _, method in ipairs({ "copy_in", "copy_write", "copy_end", "copy_out", "copy_read" }) do
-      raw[method] = task.waits(lease.handle[method])
+      raw[method] = lease.handle[method]
     end
   end
-  local request, err = settled(raw[name](lease.handle, query, deadline))
-  local started
-  if request then
-    started, err = request:take()
-  end
-  if not started then
-    return fail(lease, err)
-  end
-  return true
-end
-
---- Start `COPY ... FROM STDIN`. Yields.
--- @tparam Lease lease
--- @string query the COPY command
--- @tparam table opts `deadline`, `columns`
--- @treturn[1] Copy
--- @treturn[2] nil
--- @treturn[2] lunashard.error
-function copy.into(lease, query, opts)
-  local ok, err = start(lease, "copy_in", query, opts.deadline)
-  if not ok then
-    return nil, err
-  end
-  return setmetatable({ lease = lease, deadline = opts.deadline, columns = opts.columns }, Copy)
-end
-
---- Start `COPY ... TO STDOUT`. Yields.
--- @tparam Lease lease
--- @string query the COPY command
--- @tparam table opts `deadline`
--- @treturn[1] CopyOut
--- @treturn[2] nil
--- @treturn[2] lunashard.error
-function copy.out(lease, query, opts)
-  local ok, err = start(lease, "copy_out", query, opts.deadline)
-  if not ok then
-    return nil, err
-  end
-  return setmetatable({ lease = lease, deadline = opts.deadline }, CopyOut)
-end
-
-local function copy_write(self, data, n_columns)
-  local request, err = settled(raw.copy_write(self.lease.handle, data, n_columns, self.deadline))
+  local request, err = settled(lease, self.started, raw[name](lease.handle, query, self.deadline))
   local ok
   if request then
     ok, err = request:take()
   end
   if not ok then
-    return fail(self.lease, err)
+    return fail(lease, err, self.started)
+  end
+  return self
+end
+
+--- Start `COPY ... FROM STDIN`. Yields.
+-- @tparam Lease lease
+-- @string query the COPY command
+-- @tparam table opts `deadline`, `columns`, `started` (when the call began, on the clock of `lunashard.now`)
+-- @treturn[1] Copy
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function copy.into(lease, query, opts)
+  return start(setmetatable({
+    lease = lease, deadline = opts.deadline, columns = opts.columns, started = opts.started or now(),
+  }, Copy), "copy_in", query)
+end
+
+--- Start `COPY ... TO STDOUT`. Yields.
+-- @tparam Lease lease
+-- @string query the COPY command
+-- @tparam table opts `deadline`, `started`
+-- @treturn[1] CopyOut
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function copy.out(lease, query, opts)
+  return start(setmetatable({
+    lease = lease, deadline = opts.deadline, started = opts.started or now(),
+  }, CopyOut), "copy_out", query)
+end
+
+local function copy_write(self, data, n_columns)
+  local request, err = settled(self.lease, self.started,
+    raw.copy_write(self.lease.handle, data, n_columns, self.deadline))
+  local ok
+  if request then
+    ok, err = request:take()
+  end
+  if not ok then
+    return fail(self.lease, err, self.started)
   end
   return true
 end
@@ -89,9 +87,9 @@ function Copy:write(bytes)
   return copy_write(self, bytes)
 end
 
-local function copy_end(lease, reason, deadline)
-  local started = now()
-  local request, err = settled(raw.copy_end(lease.handle, reason, deadline))
+local function copy_end(self, reason, deadline)
+  local lease, started = self.lease, self.started
+  local request, err = settled(lease, started, raw.copy_end(lease.handle, reason, deadline))
   if not request then
     return fail(lease, err, started)
   end
@@ -103,7 +101,7 @@ end
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
 function Copy:finish()
-  return copy_end(self.lease, nil, self.deadline)
+  return copy_end(self, nil, self.deadline)
 end
 
 --- Abort COPY: nothing of it stays. Yields.
@@ -111,7 +109,7 @@ end
 -- @string[opt] reason the server logs it
 function Copy:abort(reason)
   local deadline = self.deadline and math.max(self.deadline, now() + 1)
-  return copy_end(self.lease, reason or "aborted by the client", deadline)
+  return copy_end(self, reason or "aborted by the client", deadline)
 end
 
 --- The next rows. Yields.
@@ -123,16 +121,16 @@ function CopyOut:read()
   if self.row_count then
     return ""
   end
-  local request, err = settled(raw.copy_read(self.lease.handle, self.deadline))
+  local request, err = settled(self.lease, self.started, raw.copy_read(self.lease.handle, self.deadline))
   local bytes, more
   if request then
     bytes, more = request:take()
   end
   if bytes == nil then
-    return fail(self.lease, request and more or err)
+    return fail(self.lease, request and more or err, self.started)
   elseif not more then
     local result
-    result, err = answer(self.lease, request, ANY_TEXT)
+    result, err = answer(self.lease, request, ANY_TEXT, self.started)
     if not result then
       return nil, err
     end

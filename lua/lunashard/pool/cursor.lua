@@ -15,14 +15,15 @@ Cursor.__index = Cursor
 
 local raw = {}
 
--- Did the server say that more rows may come? Called with what `task.waits` gave.
-local function more_rows(self, request, err)
+-- Did the server say that more rows may come? Called with what the binding gave.
+local function more_rows(self, ...)
   local more
+  local request, err = settled(self.lease, self.started, ...)
   if request then
     more, err = request:take()
   end
   if more == nil then
-    return fail(self.lease, err)
+    return fail(self.lease, err, self.started)
   end
   self.done = not more
   return true
@@ -32,17 +33,19 @@ end
 -- @tparam Lease lease
 -- @string query SQL
 -- @tparam ?table params
--- @tparam table opts `deadline`, `decode_json`
+-- @tparam table opts `deadline`, `decode_json`, `started` (when the call began, on the clock of `lunashard.now`)
 -- @treturn[1] Cursor
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
 function cursor.open(lease, query, params, opts)
   if not raw.stream then
-    raw.stream, raw.fetch = task.waits(lease.handle.stream), task.waits(lease.handle.fetch)
+    raw.stream, raw.fetch = lease.handle.stream, lease.handle.fetch
   end
   local rows = core_rows.new()
-  local self = setmetatable({ lease = lease, rows = rows, deadline = opts.deadline, decode = opts.decode_json }, Cursor)
-  local ok, err = more_rows(self, settled(raw.stream(lease.handle, rows, query, params, opts.deadline)))
+  local self = setmetatable({
+    lease = lease, rows = rows, deadline = opts.deadline, decode = opts.decode_json, started = opts.started or now(),
+  }, Cursor)
+  local ok, err = more_rows(self, raw.stream(lease.handle, rows, query, params, opts.deadline))
   if not ok then
     return nil, err
   end
@@ -59,7 +62,7 @@ function Cursor:receive()
   if self.done then
     return false
   end
-  return more_rows(self, settled(raw.fetch(self.lease.handle, self.rows, self.deadline)))
+  return more_rows(self, raw.fetch(self.lease.handle, self.rows, self.deadline))
 end
 
 --- Is there time left? Rows that have arrived may outlast their deadline.
@@ -100,7 +103,7 @@ local function decoded(self, list)
   end
   if not ok then
     self:close()
-    return fail(self.lease, err)
+    return fail(self.lease, err, self.started)
   end
   return list
 end

@@ -12,7 +12,7 @@ local values = require("lunashard.values")
 
 local lease = {}
 
-local fail, now = answers.fail, task.now
+local fail, now, settled = answers.fail, task.now, answers.settled
 
 local Lease = {}
 Lease.__index = Lease
@@ -26,7 +26,7 @@ local raw = {}
 -- @treturn Lease `shard_id`, `endpoint`, `backend_pid`
 function lease.new(pool, handle)
   if not raw.execute then
-    raw.execute, raw.execute_many = task.waits(handle.execute), task.waits(handle.execute_many)
+    raw.execute, raw.execute_many = handle.execute, handle.execute_many
   end
   local _, pid = handle:transaction_status()
   return setmetatable({
@@ -54,8 +54,8 @@ function Lease:execute(query, params, opts)
   opts = opts or NONE
   local text = not opts.simple and (self.pool.texts[query] or texts.meet(self.pool, query).text) or nil
   local started = now()
-  local request, err = raw.execute(self.handle, answers.request(), text or query, params, started, opts.deadline,
-    opts.read_only, opts.max_result_bytes or self.max_result_bytes)
+  local request, err = settled(self, started, raw.execute(self.handle, answers.request(), text or query, params,
+    started, opts.deadline, opts.read_only, opts.max_result_bytes or self.max_result_bytes))
   if not request then
     return fail(self, err, started)
   end
@@ -105,8 +105,8 @@ function Lease:execute_many(query, sets, opts)
       return nil, err, at
     end
     local sent
-    sent, err = raw.execute_many(self.handle, request, text, started, opts.deadline,
-      opts.max_result_bytes or self.max_result_bytes)
+    sent, err = settled(self, started, raw.execute_many(self.handle, request, text, started, opts.deadline,
+      opts.max_result_bytes or self.max_result_bytes))
     local received = {}
     if sent then
       received, err = request:answers(text)

@@ -109,13 +109,27 @@ local function succeeded(router, member, endpoint, result, tries)
   return result
 end
 
-local function refuse(member)
-  return errors.new("SHARD_DOWN", {
+--- Why a shard takes no writes now.
+-- @tparam table member
+-- @treturn ?lunashard.error nil when it takes them
+function attempt.refusal(member)
+  return member.write_refusal and errors.new("SHARD_DOWN", {
     message = "writes are refused: " .. member.write_refusal,
     shard_id = member.shard_id,
     endpoint = member.primary.name,
     elapsed = 0,
-  })
+  }) or nil
+end
+
+-- `attempt.pause`; when the task is cancelled meanwhile, the error says where it was.
+local function rest(member, endpoint, started, repeated, deadline)
+  local ok, paused = pcall(attempt.pause, repeated, deadline)
+  if not ok then
+    error(errors.is(paused) and errors.wrap(paused, {
+      shard_id = member.shard_id, endpoint = endpoint and endpoint.name, elapsed = now() - started,
+    }) or paused, 0)
+  end
+  return paused
 end
 
 -- What follows a first try that failed: a loop apart, so that calls that succeed have none.
@@ -133,7 +147,7 @@ local function again(router, member, endpoint, read_only, retries, deadline, err
     elseif repeated < retries and attempt.is_safe(err, read_only) and not manager.closed then
       repeated = repeated + 1
       ok, refusal = attempt.allow(router, err)
-      ok = ok and attempt.pause(repeated, deadline)
+      ok = ok and rest(member, endpoint, started, repeated, deadline)
     end
     if not ok then
       err = explain(err, tries, now() - started, refusal)
@@ -144,7 +158,7 @@ local function again(router, member, endpoint, read_only, retries, deadline, err
     tries = tries + 1
     local result
     if member.write_refusal and not read_only then
-      endpoint, err = nil, refuse(member)
+      endpoint, err = nil, attempt.refusal(member)
     else
       result, err = fn(endpoint, a, b, c)
     end
@@ -174,7 +188,7 @@ function attempt.run(router, member, read_only, retries, deadline, fn, a, b, c)
   if read_only and member.replicas[1] then
     endpoint = member:reader(now())
   elseif member.write_refusal and not read_only then
-    return again(router, member, nil, read_only, retries, deadline, refuse(member), fn, a, b, c)
+    return again(router, member, nil, read_only, retries, deadline, attempt.refusal(member), fn, a, b, c)
   end
   local result, err = fn(endpoint, a, b, c)
   if result then

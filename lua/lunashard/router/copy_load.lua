@@ -3,6 +3,7 @@
 -- inside a transaction. No load commits before all have sent everything without complaint.
 -- @module lunashard.router.copy_load
 
+local attempt = require("lunashard.router.attempt")
 local errors = require("lunashard.errors")
 local scatter = require("lunashard.router.scatter")
 local task = require("lunashard.task")
@@ -18,7 +19,10 @@ Load.__index = Load
 
 -- Everything that happens on the connection happens in one task, to which the lease belongs.
 function Load:work()
-  local lease, err = self.pool:acquire(self.deadline or self.acquire_deadline)
+  local lease, err = nil, attempt.refusal(self.member)
+  if not err then
+    lease, err = self.member.primary.pool:acquire(self.deadline or self.acquire_deadline)
+  end
   if not lease then
     return nil, err
   end
@@ -27,7 +31,7 @@ function Load:work()
   ok, err = lease:execute("BEGIN", nil, timing)
   local copy
   if ok then
-    copy, err = lease:copy_in(self.sql, { deadline = self.deadline })
+    copy, err = lease:copy_in(self.sql, { deadline = self.deadline, started = self.started })
   end
   while copy do
     local bytes = table.remove(self.queue, 1)
@@ -42,7 +46,11 @@ function Load:work()
     else
       self.changed:wait(self.deadline)
       if self.deadline and task.now() >= self.deadline then
-        err = errors.new("TIMEOUT", { message = "the rows did not arrive in time" })
+        err = errors.new("TIMEOUT", {
+          message = "timed out while waiting for the caller's rows",
+          endpoint = lease.endpoint,
+          elapsed = task.now() - self.started,
+        })
         break
       end
     end
@@ -99,7 +107,8 @@ end
 local function start(job, member)
   local load_ = setmetatable({
     shard_id = member.shard_id,
-    pool = member.primary.pool,
+    member = member,
+    started = job.started,
     sql = job.sql,
     queue = {},
     changed = job.changed,
@@ -112,7 +121,11 @@ local function start(job, member)
     if not ok then
       done, err = nil, errors.wrap(done, { code = errors.is(done) and done.code or "INVALID" })
     end
-    load_.committed, load_.err, load_.ended = done, err and errors.wrap(err, { shard_id = load_.shard_id }), true
+    load_.committed, load_.ended = done, true
+    if err then
+      load_.err = errors.wrap(err, { shard_id = load_.shard_id })
+      load_.err.elapsed = task.now() - load_.started
+    end
     job.changed:notify()
   end):watch()
   return load_
@@ -136,6 +149,7 @@ function copy_load.new(router, sql, row_of, deadline)
     sql = sql,
     row_of = row_of,
     deadline = deadline,
+    started = task.now(),
     loads = {},
     changed = task.event(),
   }, Job)
@@ -234,6 +248,7 @@ end
 function Job:failed()
   local committed, failed, rows_by_shard, n = self:outcome()
   return nil, scatter.failure(failed, n, {
+    elapsed = task.now() - self.started,
     message = #committed == 0 and "no rows were committed on any shard"
       or "rows were committed on " .. table.concat(committed, ", ") .. " but not elsewhere",
     committed = rows_by_shard,

@@ -147,7 +147,8 @@ function Job:one_shard(member, number)
     self:wait_for_header()
   end
   local copy, done
-  copy, err = lease:copy_out(header and self.with_header or self.command, { deadline = self.deadline })
+  copy, err = lease:copy_out(header and self.with_header or self.command,
+    { deadline = self.deadline, started = self.started })
   if copy then
     local ok
     ok, done, err = pcall(self.read, self, copy, member.shard_id)
@@ -162,7 +163,11 @@ function Job:one_shard(member, number)
     self.begun = true -- also without a row, and without a header
     self.changed:notify()
   end
-  return done, err and errors.wrap(err, { shard_id = err.shard_id or member.shard_id })
+  if err then
+    err = errors.wrap(err, { shard_id = member.shard_id, endpoint = endpoint.name })
+    err.elapsed = task.now() - self.started
+  end
+  return done, err
 end
 
 local function run(job, members, opts)
@@ -186,6 +191,7 @@ local function failure(job, failed, total)
     return nil, errors.wrap(job.sink_err, { written = not gone and job.sink.bytes or nil })
   end
   return nil, scatter.failure(failed, total, {
+    elapsed = task.now() - job.started,
     message = gone and "nothing was written" or ("%d bytes were written"):format(job.sink.bytes),
     written = not gone and job.sink.bytes or nil,
   })
@@ -240,6 +246,7 @@ function copy_out.methods:copy_out(source, sink, opts)
     with_header = command(what, opts, true),
     header = opts.header,
     read_only = opts.read_only,
+    started = started,
     deadline = opts.timeout and started + opts.timeout,
     acquire_deadline = self:deadline({}),
     rows_by_shard = {},

@@ -13,7 +13,7 @@ cursors.FETCH_SIZE = 500
 -- @tparam table lease
 -- @string sql
 -- @tparam ?table params
--- @tparam table how `deadline`, `read_only`, `decode_json`, `fetch_size`
+-- @tparam table how `deadline`, `started`, `read_only`, `decode_json`, `fetch_size`
 -- @treturn[1] table source: `next_rows()` gives a list of rows, nil at the end, or nil and an error; `rows`, those
 --   that nobody has taken yet (see `lunashard.core.rows`), and `receive()`, which waits for more (false at the end, or
 --   nil and an error), `in_time()` (true, or nil and an error), `keep()` (receives all, which then outlive
@@ -24,6 +24,7 @@ cursors.FETCH_SIZE = 500
 function cursors.on_lease(lease, sql, params, how)
   local started = task.now()
   local cursor, err = lease:stream(sql, params, {
+    started = how.started,
     deadline = how.deadline,
     read_only = how.read_only,
     decode_json = how.decode_json,

@@ -185,6 +185,7 @@ local function run_together(router, unit, sql, list, opts, deadline, results, it
     results[i] = nil
     item_errors[i] = at_item(err, failed_at or i)
   end
+  err.elapsed = router:elapsed(opts, deadline)
   return nil, failed_at and at_item(err, failed_at) or err
 end
 
@@ -325,6 +326,8 @@ function execute_many.methods:execute_many(sql, list, opts)
   answer, err = summary(groups, outcome, results, item_errors)
   if answer then
     answer.duration = task.now() - started
+  else
+    err.elapsed = task.now() - started
   end
   return answer, err
 end

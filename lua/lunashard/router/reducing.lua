@@ -115,6 +115,7 @@ function reducing.run(router, member, sql, params, opts, deadline, reducer)
   local retries = opts.retries or router.retries
   local result, err = attempt.run(router, member, opts.read_only, retries, deadline, run_once, sql, params, {
     deadline = deadline,
+    started = deadline - (opts.timeout or router.query_timeout),
     read_only = opts.read_only,
     decode_json = opts.decode_json,
     fetch_size = FETCH_SIZE,

@@ -4,6 +4,7 @@
 -- its `close`, or the end of its task.
 -- @module lunashard.router.stream
 
+local attempt = require("lunashard.router.attempt")
 local cursors = require("lunashard.router.cursors")
 local errors = require("lunashard.errors")
 local health = require("lunashard.manager.health")
@@ -183,9 +184,14 @@ local function open_on(self, router, members, sql, params, how)
     for _, lease in ipairs(leases) do
       lease:release()
     end
+    err.elapsed = task.now() - how.started
     return nil, err
   end
   for i, member in ipairs(members) do
+    local refusal = how.writes and attempt.refusal(member)
+    if refusal then
+      return give_up(refusal)
+    end
     local endpoint = how.read_only and member:reader(task.now()) or member.primary
     local lease, err = endpoint.pool:acquire(how.acquire_deadline)
     if not lease and endpoint ~= member.primary then
@@ -254,7 +260,9 @@ local function begin(router, sql, opts)
       message = "option limit would end a statement that writes in the middle: say it in the statement",
     })
   end
-  return choose_members(router, kind, opts)
+  local members
+  members, err = choose_members(router, kind, opts)
+  return members, err or kind
 end
 
 --- Read rows one by one, from one shard or from all. Yields while iterating.
@@ -277,14 +285,16 @@ function stream.methods:stream(sql, params, opts)
   local items = opts.order_by ~= nil and order.parse(opts.order_by, nil, 2) or nil
   stream.check_fetch_size("stream", opts.fetch_size)
   return stream.new(function(made)
-    local members, err = begin(self, sql, opts)
+    local started = task.now()
+    local members, kind = begin(self, sql, opts)
     if not members then
-      return nil, err
+      return nil, kind
     end
-    local deadline = opts.timeout and task.now() + opts.timeout
+    local deadline = opts.timeout and started + opts.timeout
     local text = opts.limit and statement.with_limit(sql, opts.limit + (opts.offset or 0)) or sql
-    local ok
-    ok, err = open_on(made, self, members, text, params, {
+    local ok, err = open_on(made, self, members, text, params, {
+      started = started,
+      writes = kind == "write",
       deadline = deadline,
       acquire_deadline = deadline or self:deadline(opts),
       read_only = opts.read_only,

@@ -69,11 +69,13 @@ function transaction_stream.new(tx, check_usable, sql, params, opts)
     if not ok then
       return nil, err
     end
-    local deadline = earlier(opts.timeout and task.now() + opts.timeout, tx.deadline)
+    local started = task.now()
+    local deadline = earlier(opts.timeout and started + opts.timeout, tx.deadline)
     ok, err = tx.lease:execute("SAVEPOINT " .. SAVEPOINT, nil, { deadline = deadline or tx.router:deadline(opts) })
     local source
     if ok then
       source, err = cursors.on_lease(tx.lease, sql, params, {
+        started = started,
         deadline = deadline,
         decode_json = opts.decode_json,
         fetch_size = opts.fetch_size,
