@@ -80,6 +80,7 @@ int luna_runtime_open(void)
     lua_State *L = luna_rt.main = luaL_newstate();
     if (L == NULL)
         abort();
+    luna_memory_open(&luna_rt.memory, L);
     luaL_openlibs(L);
     if (getenv("LUNASHARD_GCSTRESS") != NULL) { /* collect all the time: finds missing anchors */
         lua_gc(L, LUA_GCSETPAUSE, 0);
@@ -139,6 +140,7 @@ void luna_runtime_close(double grace)
         luna_task_drop(task_of(it));
 
     lua_close(luna_rt.main);
+    luna_memory_close(&luna_rt.memory);
     if (luna_rt.canceler != NULL)
         luna_canceler_free(luna_rt.canceler);
     if (luna_rt.resolver != NULL)

@@ -8,6 +8,7 @@
 
 #include "cancel.h"
 #include "loop.h"
+#include "memory.h"
 #include "resolve.h"
 #include "task.h"
 
@@ -15,6 +16,7 @@ typedef struct luna_runtime {
     luna_loop loop;
     luna_resolver *resolver; /* started with the first pool */
     luna_canceler *canceler;
+    luna_memory memory;
     lua_State *main;          /* the main state; never the one a binding was called with */
     luna_task *current;       /* the task that is running now, or NULL */
     const luna_task *awaited; /* what luna_runtime_run waits for */
