@@ -26,6 +26,13 @@ void luna_conn_idle_again(luna_conn *conn)
     }
 }
 
+void luna_take_doubt(const luna_conn *conn, luna_request *request)
+{
+    if (conn->unreplicated && request->w.err.code == LUNA_OK && !request->read_only)
+        luna_err_set(&request->w.err, LUNA_EUNKNOWN,
+                     "committed on this server, but not known to be on its synchronous standbys");
+}
+
 /* The answer is complete: tell the request, then the owner. */
 static void exchange_end(luna_conn *conn)
 {
@@ -48,8 +55,10 @@ static void exchange_end(luna_conn *conn)
         if (request->w.err.code == LUNA_ETIMEOUT &&
             PQresultStatus(request->result) != PGRES_FATAL_ERROR)
             request->w.err = (luna_err){ 0 }; /* it was done after all */
+        luna_take_doubt(conn, request);
         luna_waiter_finish(&request->w, request->w.err.code, NULL);
     }
+    conn->unreplicated = false;
     if (conn->cancel != NULL)
         return; /* its return goes on: a late cancel must not hit the next statement */
     if (!luna_conn_flush(conn)) {

@@ -194,10 +194,13 @@ static void connect_failed(luna_conn *conn)
 
 static void on_io(struct ev_loop *ev, ev_io *w, int revents);
 
-static void no_notice(void *arg, const PGresult *res)
+/* A commit whose wait for synchronous replication was cut short is reported as done, with a
+ * warning; its function's name is all that tells this warning from others. */
+static void on_notice(void *arg, const PGresult *res)
 {
-    (void)arg;
-    (void)res;
+    luna_conn *conn = arg;
+    const char *where = PQresultErrorField(res, PG_DIAG_SOURCE_FUNCTION);
+    conn->unreplicated |= where != NULL && strcmp(where, "SyncRepWaitForLSN") == 0;
 }
 
 static void connect_poll(luna_conn *conn)
@@ -251,7 +254,7 @@ static void connect_start(luna_conn *conn, const char *addresses)
     conn->pg = PQconnectStartParams(keywords, values, 0);
     if (conn->pg == NULL)
         abort();
-    PQsetNoticeReceiver(conn->pg, no_notice, NULL);
+    PQsetNoticeReceiver(conn->pg, on_notice, conn);
     PQsetErrorVerbosity(conn->pg, PQERRORS_VERBOSE); /* see take_sqlstate */
     if (PQstatus(conn->pg) == CONNECTION_BAD) {
         connect_failed(conn);

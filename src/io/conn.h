@@ -83,6 +83,7 @@ struct luna_conn {
     bool resend;         /* the statement was stale: prepare it anew and run it again */
     bool in_transaction; /* when the exchange began */
     bool fatal;          /* the request's error ends the session, or says that it has ended */
+    bool unreplicated;   /* the server has ended a commit's wait for its synchronous standbys */
     bool lookup_pending;
     unsigned bursts; /* reads of this exchange after the first */
     size_t received; /* bytes in those reads, roughly */
@@ -129,6 +130,8 @@ void luna_exchange_read(luna_conn *conn);
 bool luna_is_stale_plan(const PGresult *res, const char *sqlstate);
 /* exchange.c: DEALLOCATE in the pipeline. */
 LUNA_MUSTCHECK bool luna_send_deallocate(luna_conn *conn, const luna_statement *statement);
+/* What was committed without its standbys is lost when one of them becomes the primary. */
+void luna_take_doubt(const luna_conn *conn, luna_request *request);
 void luna_too_large(const luna_request *request, luna_err *err);
 /* conn.c: it ends while `request` runs, `midway` if it was sent. */
 void luna_conn_fail_request(const luna_conn *conn, luna_request *request, const luna_err *why,

@@ -74,6 +74,7 @@ static void deliver(luna_conn *conn, const luna_step *step, unsigned runs, bool 
         request->text->solo_for = PENALTY_FAILED;
     if (!failed && request->w.err.code == LUNA_ETIMEOUT)
         request->w.err = (luna_err){ 0 }; /* it was done after all */
+    luna_take_doubt(conn, request);
     request->w.conn = NULL;
     request->answered = now;
     luna_waiter_finish(&request->w, request->w.err.code, NULL);
@@ -137,6 +138,7 @@ static bool group_end(luna_conn *conn)
         deliver(conn, step, runs, failed, now);
         luna_statement_release(step->statement);
     }
+    conn->unreplicated = false;
     lane->depth -= runs;
     lane->groups--;
     lane->began = now;
