@@ -19,6 +19,7 @@ describe("a server that cannot prove who it is", function()
 
   teardown(function()
     servers:destroy()
+    sandbox.release()
   end)
 
   after_each(faults.close_all)
@@ -108,30 +109,28 @@ describe("a server that cannot prove who it is", function()
     drill:finish()
   end)
 
-  -- Through a proxy that counts bytes; gives the error of a statement and how many bytes the server got.
+  -- A statement through a proxy that counts bytes: its error, and what went through.
   local function try(options, shards)
     local between = proxy.start(shards[2].port)
+    through.lead(shards[2], { port = between.port })(options)
+    local manager = lunashard.manager(options)
     finally(function()
+      manager:shutdown()
       between:close()
     end)
-    local manager = cluster.manager(options)
-    through.lead(shards[2], { port = between.port })(options)
-    manager:shutdown()
-    manager = lunashard.manager(options)
     local router, err = lunashard.router({ shard_manager = manager }), nil
     local warnings = cluster.warnings(function()
       assert(manager:initialize())
       err = select(2, router:execute("SELECT 1", nil, { shard_id = "shard2", timeout = 2 }))
     end)
     assert(router:execute("SELECT 1", nil, { shard_id = "shard1", timeout = 2 }))
-    manager:shutdown()
     assert.is_truthy(table.concat(warnings, "\n"):find("shard2", 1, true))
+    manager:shutdown()
     return err, between:stats()
   end
 
   it("for want of a certificate gets the request for one, and no byte more", function()
     local plain = sandbox.shared()
-    finally(sandbox.release)
     local options = cluster.options({})
     options.shards[2].sslmode, options.shards[2].sslrootcert = "verify-full", servers.ca_file
     local err, stats = try(options, plain.shards)
