@@ -2,11 +2,13 @@
 -- It owns the pools and the health records; the router asks it where to go.
 -- @module lunashard.manager
 
+local admission = require("lunashard.manager.admission")
 local binding = require("lunashard.manager.binding")
 local config = require("lunashard.config")
 local errors = require("lunashard.errors")
 local health = require("lunashard.manager.health")
 local options_of = require("lunashard.options")
+local monitor = require("lunashard.manager.monitor")
 local probe = require("lunashard.manager.probe")
 local shard = require("lunashard.manager.shard")
 local topology = require("lunashard.manager.topology")
@@ -103,9 +105,9 @@ local function closed()
 end
 
 --- Open the pools and probe every endpoint once, all at the same time. Yields.
--- A shard that is down becomes unhealthy, is warned of, and is tried again when it is
--- used; it is fatal only with `require_all = true`. When text is a declared key type, each
--- shard must use UTF8 and a deterministic collation for the key.
+-- From then on they are probed every `health_check_interval` in the background. A shard that is down becomes
+-- unhealthy, is warned of, and is in use again when a probe finds it; it is fatal only with `require_all = true`.
+-- When text is a declared key type, each shard must use UTF8 and a deterministic collation for the key.
 -- @treturn[1] boolean true
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `SHARDS_FAILED` (with `require_all`), `INVALID` (text keys in
@@ -118,9 +120,10 @@ function Manager:initialize()
   end
   for _, member in ipairs(self.members) do
     member:open()
+    monitor.start(self, member)
   end
   self.initialized = true
-  local ok, err = probe.all(self, self.members)
+  local ok, err = admission.check(self, self.members)
   if self.closed then
     return closed()
   elseif not ok then

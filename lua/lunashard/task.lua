@@ -78,6 +78,14 @@ function task.spawn(fn, ...)
   return setmetatable({ handle = core.spawn(fn, ...) }, Task)
 end
 
+--- Start a task that works in the background: it never keeps a program or a check for leaks waiting.
+-- @tparam function fn
+-- @param ... its arguments
+-- @treturn Task
+function task.daemon(fn, ...)
+  return setmetatable({ handle = core.spawn_daemon(fn, ...) }, Task)
+end
+
 local function outcome(ok, ...)
   if ok then
     return true, ...

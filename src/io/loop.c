@@ -15,7 +15,7 @@ static void on_prepare(struct ev_loop *ev, ev_prepare *w, int revents)
         luna_op *op = LUNA_CONTAINER(batch.next, luna_op, link);
         luna_list_del(&op->link);
         op->state = LUNA_OP_IDLE;
-        loop->live--;
+        loop->live -= !op->background;
         op->done(op);
     }
     luna_list_take(&batch, &loop->turns);
@@ -97,7 +97,16 @@ void luna_op_start(luna_op *op, luna_loop *loop, void (*done)(luna_op *), void (
     op->cancel = cancel;
     op->status = LUNA_OK;
     op->state = LUNA_OP_PENDING;
+    op->background = false;
     loop->live++;
+}
+
+void luna_op_background(luna_op *op)
+{
+    if (op->state == LUNA_OP_IDLE || op->background)
+        return;
+    op->background = true;
+    op->loop->live--;
 }
 
 void luna_op_post(luna_op *op, luna_status status)
@@ -118,7 +127,7 @@ void luna_op_abandon(luna_op *op)
         return;
     luna_list_del(&op->link);
     op->state = LUNA_OP_IDLE;
-    op->loop->live--;
+    op->loop->live -= !op->background;
 }
 
 void luna_op_cancel(luna_op *op)

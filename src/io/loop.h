@@ -13,6 +13,7 @@
 #define LUNA_IO_LOOP_H
 
 #include <ev.h>
+#include <stdbool.h>
 
 #include "err.h"
 #include "list.h"
@@ -21,7 +22,7 @@ typedef struct luna_loop {
     struct ev_loop *ev;
     luna_list ready; /* finished operations whose `done` is still to run */
     luna_list turns; /* luna_turn: to be run when those have */
-    unsigned live;   /* operations started and not yet done */
+    unsigned live;   /* operations started and not yet done, those in the background apart */
     double now;      /* monotonic seconds when this turn began, as libev's timers have it */
     double busy;     /* seconds that the turn before it took: nothing was heard meanwhile */
     ev_prepare prepare;
@@ -44,6 +45,7 @@ struct luna_op {
     void *user;
     luna_status status;
     enum { LUNA_OP_IDLE, LUNA_OP_PENDING, LUNA_OP_READY } state;
+    bool background; /* not one of loop->live */
 };
 
 void luna_loop_init(luna_loop *loop);
@@ -60,6 +62,9 @@ double luna_loop_clock(void);
 /* Mark `op` pending.  `done` and `user` may be replaced until it completes. */
 void luna_op_start(luna_op *op, luna_loop *loop, void (*done)(luna_op *),
                    void (*cancel)(luna_op *));
+
+/* Nobody waits for the end of this pending op: it is not counted as live. */
+void luna_op_background(luna_op *op);
 
 /* Finish a pending op; `done` runs in this or the next loop turn, never from inside this call.
  * Does nothing when the op is not pending.  The op leaves whatever queue `link` was in. */

@@ -117,7 +117,7 @@ static int task_forget_wait(lua_State *L)
     return 0;
 }
 
-/*** What is alive, for leak checks and status.
+/*** What is alive, for leak checks and status; what works in the background is not counted.
 @function counts
 @treturn table `tasks`, `ops` (operations under way), `failed` (tasks that ended with an error
   nobody joined) */
@@ -125,7 +125,7 @@ static int task_counts(lua_State *L)
 {
     int tasks = 0;
     LUNA_LIST_EACH (&luna_rt.tasks, it)
-        tasks++;
+        tasks += !luna_task_is_daemon((luna_task *)(void *)it); /* the link is its first member */
     lua_createtable(L, 0, 3);
     lua_pushinteger(L, tasks);
     lua_setfield(L, -2, "tasks");
@@ -157,6 +157,7 @@ int luaopen_lunashard_core_task(lua_State *L)
     };
     static const luaL_Reg functions[] = {
         { "spawn", luna_task_spawn_binding },
+        { "spawn_daemon", luna_task_spawn_daemon },
         { "current", luna_task_current },
         { "sleep", task_sleep },
         { "event", task_event },

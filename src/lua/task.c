@@ -39,7 +39,7 @@ struct luna_task {
     luna_list joiners; /* luna_wait.op.link of those in join */
     int ref, nargs;
     unsigned waits_after_cancel;
-    bool cancelled, abandoned, watched;
+    bool cancelled, abandoned, watched, daemon;
     enum { TASK_STARTING, TASK_ALIVE, TASK_ENDED, TASK_FAILED, TASK_CANCELED } state;
 };
 
@@ -176,6 +176,8 @@ int luna_task_park(lua_State *L, luna_op *op)
     luna_task *t = luna_rt.current;
     op->user = t;
     t->op = op;
+    if (t->daemon)
+        luna_op_background(op);
     if (t->cancelled) {
         if (++t->waits_after_cancel > WAITS_AFTER_CANCEL)
             t->abandoned = true;
@@ -240,6 +242,11 @@ void luna_task_drop(luna_task *t)
     luna_list_del(&t->link);
 }
 
+bool luna_task_is_daemon(const luna_task *t)
+{
+    return t->daemon;
+}
+
 bool luna_task_is_cancelled(void)
 {
     return luna_rt.current != NULL && luna_rt.current->cancelled;
@@ -267,6 +274,20 @@ int luna_task_spawn_binding(lua_State *L)
 {
     luaL_checktype(L, 1, LUA_TFUNCTION);
     luna_task_spawn(L, lua_gettop(L) - 1);
+    return 1;
+}
+
+/*** Start a task that works in the background: it is not counted among those that are alive.
+@function spawn_daemon
+@tparam function fn
+@param ... its arguments
+@treturn lunashard.task as from `spawn` */
+int luna_task_spawn_daemon(lua_State *L)
+{
+    luaL_checktype(L, 1, LUA_TFUNCTION);
+    luna_task *t = luna_task_spawn(L, lua_gettop(L) - 1);
+    t->daemon = true;
+    luna_op_background(&t->start);
     return 1;
 }
 

@@ -58,8 +58,12 @@ bool luna_task_is_cancelled(void);
 
 bool luna_task_is_done(const luna_task *task);
 
+/* Does it work in the background, so that nobody waits for its end? */
+bool luna_task_is_daemon(const luna_task *task);
+
 /* Register the task type and the methods of its handles. */
 void luna_task_register(lua_State *L);
 int luna_task_spawn_binding(lua_State *L);
+int luna_task_spawn_daemon(lua_State *L);
 int luna_task_current(lua_State *L);
 #endif

@@ -25,7 +25,9 @@ end
 --- A record that knows nothing yet: `status` is `unchecked` and `is_healthy` false.
 -- @number max_consecutive_failures after so many the record turns unhealthy
 -- @treturn table `is_healthy`, `status`, `consecutive_failures`, `average_latency_ms`,
---   `error_rate` (0 to 1), `connection_count`, `last_error`, `last_check`
+--   `error_rate` (0 to 1), `connection_count`, `last_error`, `last_check`; `circuit` (`closed`, `open`, `half_open`);
+--   and, from the last probe: `in_recovery`, `timeline`, `lsn` (bytes: written by a primary, replayed by a replica),
+--   `lag_bytes`, `lag_seconds`, `last_probe` (on the clock of `lunashard.now`), `system_identifier`
 function health.new(max_consecutive_failures)
   return setmetatable({
     is_healthy = false,
@@ -33,6 +35,7 @@ function health.new(max_consecutive_failures)
     consecutive_failures = 0,
     average_latency_ms = 0,
     error_rate = 0,
+    circuit = "closed",
     limit = max_consecutive_failures,
   }, Record)
 end
@@ -46,7 +49,7 @@ health.blames = { SHARD_DOWN = true, AUTH = true, TIMEOUT = true, UNKNOWN_OUTCOM
 -- @tparam ?number seconds how long it took
 function health.success(record, seconds)
   if not record.is_healthy then
-    record.is_healthy, record.status = true, "healthy"
+    record.is_healthy, record.status, record.circuit = true, "healthy", "closed"
   end
   record.consecutive_failures = 0
   if record.error_rate > 0 then
@@ -71,8 +74,16 @@ function health.failure(record, err, now, certain)
   record.last_error = err
   record.last_failure = now
   if certain or record.consecutive_failures >= record.limit then
-    record.is_healthy, record.status = false, "unhealthy"
+    record.is_healthy, record.status, record.circuit = false, "unhealthy", "open"
   end
+end
+
+--- Take over what a probe has found.
+-- @tparam table record
+-- @tparam table found from `probe.run`
+function health.probed(record, found)
+  record.in_recovery, record.timeline, record.lsn = found.in_recovery, found.timeline, found.lsn
+  record.system_identifier = found.system_identifier
 end
 
 --- May a read be sent there: not known to be unhealthy, or long enough ago?
@@ -96,6 +107,12 @@ function health.snapshot(record)
     connection_count = record.connection_count,
     last_error = record.last_error and tostring(record.last_error) or nil,
     last_check = record.last_check,
+    circuit = record.circuit,
+    in_recovery = record.in_recovery,
+    timeline = record.timeline,
+    lsn = record.lsn,
+    lag_bytes = record.lag_bytes,
+    lag_seconds = record.lag_seconds,
   }
 end
 

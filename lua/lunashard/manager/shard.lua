@@ -4,10 +4,11 @@
 -- @module lunashard.manager.shard
 
 local health = require("lunashard.manager.health")
+local monitor = require("lunashard.manager.monitor")
 
 local shard = {}
 
--- endpoint -> its pool's options, until they are needed; weak, to die with the endpoint.
+-- endpoint -> options of its pool and of its probe, until they are needed; weak, to die with the endpoint.
 local secrets = setmetatable({}, { __mode = "k" })
 
 local POOL_FIELDS = {
@@ -44,14 +45,27 @@ local function pool_options(given, shard_id, cfg)
   return options
 end
 
+-- Probes have a connection of their own: they never wait behind statements.
+local function probe_options(options, cfg)
+  local own = {}
+  for name, value in pairs(options) do
+    own[name] = value
+  end
+  own.max_size, own.min_size, own.max_waiters = 1, 0, 1
+  own.connection_timeout, own.idle_timeout, own.max_lifetime = cfg.health_check_timeout, 0, 0
+  return own
+end
+
 local function new_endpoint(role, given, shard_id, cfg)
   local endpoint = {
     name = given.host .. ":" .. given.port,
     role = role,
+    configured_role = role,
     shard_id = shard_id,
     health = health.new(cfg.max_consecutive_failures),
   }
-  secrets[endpoint] = pool_options(given, shard_id, cfg)
+  local options = pool_options(given, shard_id, cfg)
+  secrets[endpoint] = { pool = options, probe = probe_options(options, cfg) }
   return endpoint
 end
 
@@ -69,7 +83,8 @@ Member.__index = Member
 --- Build a shard from checked options. Connects nowhere.
 -- @tparam table given from `config.shard`
 -- @tparam table cfg from `config.manager`
--- @treturn Member `shard_id`, `info`, `primary`, `replicas`, `endpoints`
+-- @treturn Member `shard_id`, `info`, `endpoints`; of these, `primary` (writes go there), `replicas` (usable as such)
+-- and `fenced` (a set: those that get no traffic); `write_refusal`: why no write is sent now, or nil
 function shard.new(given, cfg)
   local id = given.shard_id
   local member = {
@@ -77,6 +92,7 @@ function shard.new(given, cfg)
     info = public(given),
     primary = new_endpoint("primary", given, id, cfg),
     replicas = {},
+    fenced = {},
     turn = 0,
   }
   member.endpoints = { member.primary }
@@ -94,17 +110,20 @@ function Member:open()
   local new_pool = require("lunashard.pool").new
   for _, endpoint in ipairs(self.endpoints) do
     if not endpoint.pool then
-      endpoint.pool = new_pool(secrets[endpoint])
+      endpoint.pool = new_pool(secrets[endpoint].pool)
+      endpoint.probe = new_pool(secrets[endpoint].probe)
       endpoint.health.pool = endpoint.pool
     end
   end
 end
 
---- Close the pools; what waits in them completes with `CLOSED`.
+--- Close the pools; what waits in them completes with `CLOSED`. Nothing is probed any more.
 function Member:close()
+  monitor.stop(self)
   for _, endpoint in ipairs(self.endpoints) do
     if endpoint.pool then
       endpoint.pool:close()
+      endpoint.probe:close()
     end
   end
 end

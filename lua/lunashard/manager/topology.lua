@@ -3,10 +3,11 @@
 -- their rows would no longer be found.
 -- @module lunashard.manager.topology
 
+local admission = require("lunashard.manager.admission")
 local binding = require("lunashard.manager.binding")
 local errors = require("lunashard.errors")
+local monitor = require("lunashard.manager.monitor")
 local movement = require("lunashard.strategy.movement")
-local probe = require("lunashard.manager.probe")
 local strategy = require("lunashard.strategy")
 local task = require("lunashard.task")
 
@@ -210,8 +211,9 @@ function topology.add(manager, member, opts)
   end
   if manager.initialized then
     member:open()
+    monitor.start(manager, member)
     local ok
-    ok, err = probe.all(manager, { member })
+    ok, err = admission.check(manager, { member })
     -- While the probe waited, others may have changed or closed the manager.
     if ok and (manager.closed or manager.by_id[member.shard_id] or #manager.members ~= #members - 1) then
       ok, err = nil, errors.new("INVALID", { message = "the shards changed meanwhile; try again" })

@@ -1,0 +1,217 @@
+--- The background work of a manager: probes at intervals, and what follows from them.
+-- Each shard has one task that probes its endpoints in rounds, all of them at the same time, so that their
+-- positions can be compared. A round waits for those that were well or unknown before; one that hangs holds up its
+-- first rounds and no others. A task holds the manager only while it works: one that nobody has any more is
+-- collected with its pools.
+-- @module lunashard.manager.monitor
+
+local events = require("lunashard.events")
+local failover = require("lunashard.manager.failover")
+local health = require("lunashard.manager.health")
+local lag = require("lunashard.manager.lag")
+local probe = require("lunashard.manager.probe")
+local task = require("lunashard.task")
+local warn = require("lunashard.warn")
+
+local monitor = {}
+
+-- While an endpoint is not healthy, its shard is probed after a tenth of the interval, within these bounds.
+local SHORTEST, LONGEST = 0.1, 1.0
+local JITTER = 0.2 -- of the interval, so that many clients do not come in step
+
+local function describe(endpoint)
+  return ("%s of %s (%s)"):format(endpoint.role, endpoint.shard_id, endpoint.name)
+end
+
+local function tell(manager, endpoint, from)
+  local record = endpoint.health
+  local message = ("%s is %s"):format(describe(endpoint), record.status)
+  if not record.is_healthy and record.last_error then
+    message = ("%s: %s: %s"):format(message, record.last_error.code, record.last_error.message)
+  end
+  events.emit({
+    kind = "health",
+    shard_id = endpoint.shard_id,
+    endpoint = endpoint.name,
+    from = from,
+    to = record.status,
+    message = message,
+  }, manager)
+end
+
+-- Nothing that goes wrong here may end the monitor.
+local function guarded(what, fn, ...)
+  local ok, err = pcall(fn, ...)
+  if not ok then
+    warn.emit(("%s raised: %s"):format(what, tostring(err)))
+  end
+end
+
+-- What was found goes into the record; then it is decided what follows, one call at a time for each shard.
+local function consider(manager, member)
+  if member.considering then
+    member.reconsider = true
+    return
+  end
+  member.considering = true
+  repeat
+    member.reconsider = false
+    guarded("failover of " .. member.shard_id, failover.consider, manager, member)
+  until not member.reconsider
+  member.considering = false
+end
+
+local function look(manager, member, endpoint, deadline, first)
+  local record = endpoint.health
+  local from = record.status
+  local found, err = probe.run(endpoint, deadline)
+  if manager.closed or member.monitor.stopped then
+    return
+  end
+  local now = task.now()
+  record.last_check, record.last_probe = os.time(), now
+  if found then
+    endpoint.server_encoding = found.server_encoding
+    health.success(record, found.latency)
+    health.probed(record, found)
+    lag.measure(member, endpoint, found, now)
+  else
+    health.failure(record, err, now, first)
+  end
+  local changed = record.status ~= from and not (from == "unchecked" and record.is_healthy)
+  if changed then
+    tell(manager, endpoint, from)
+  end
+end
+
+-- Starts a probe, or joins the one that is under way.
+local function begin(manager, member, endpoint, deadline)
+  local under_way = endpoint.probing
+  if under_way then
+    return under_way
+  end
+  local probing = { done = task.event() }
+  endpoint.probing = probing
+  local first = endpoint.health.status == "unchecked"
+  task.daemon(function()
+    guarded("the probe of " .. describe(endpoint), look, manager, member, endpoint, deadline, first)
+    endpoint.probing = nil
+    if probing.awaited then
+      probing.done:notify()
+    else
+      consider(manager, member)
+    end
+  end)
+  return probing
+end
+
+-- One round: returns when all that were expected to answer have done so, or their deadline has passed.
+local function run_round(manager, member, timeout, all)
+  local deadline = task.now() + timeout
+  local awaited = {}
+  for _, endpoint in ipairs(member.endpoints) do
+    local well = endpoint.health.status ~= "unhealthy"
+    local probing = begin(manager, member, endpoint, deadline)
+    if all or well then
+      probing.awaited = true
+      awaited[#awaited + 1] = endpoint
+      awaited[endpoint] = probing
+    end
+  end
+  for _, endpoint in ipairs(awaited) do
+    while endpoint.probing == awaited[endpoint] do
+      awaited[endpoint].done:wait()
+    end
+  end
+  consider(manager, member)
+end
+
+local function pause(manager, member)
+  local interval = manager.options.health_check_interval
+  for _, endpoint in ipairs(member.endpoints) do
+    local status = endpoint.health.status
+    if status ~= "healthy" and status ~= "unchecked" then
+      interval = math.min(interval, math.max(SHORTEST, math.min(interval / 10, LONGEST)))
+    end
+  end
+  return interval * (1 + JITTER * (math.random() - 0.5))
+end
+
+-- One turn of the background task; how long to wait until the next.
+local function step(weak, state)
+  local manager, member = weak.manager, weak.member
+  if not manager or not member or manager.closed or state.stopped then
+    return nil
+  end
+  local round = state.asked
+  state.asked = nil
+  run_round(manager, member, round and round.timeout or manager.options.health_check_timeout, round ~= nil)
+  if round then
+    round.over = true
+    round.done:notify()
+  end
+  return state.asked and 0 or pause(manager, member)
+end
+
+local function run(weak, state)
+  while true do
+    local delay = step(weak, state)
+    if not delay then
+      return
+    elseif delay > 0 then
+      state.wake:wait(task.now() + delay)
+    end
+  end
+end
+
+local function new_round(timeout)
+  return { timeout = timeout, done = task.event(), over = false }
+end
+
+--- Begin to probe a shard in the background, at once and then at intervals.
+-- The first time a server gets as long as for any connection.
+-- @tparam Manager manager
+-- @tparam table member with open pools
+function monitor.start(manager, member)
+  local state = { wake = task.event(), stopped = false, asked = new_round(manager.options.connection_timeout) }
+  member.monitor = state
+  state.task = task.daemon(run, setmetatable({ manager = manager, member = member }, { __mode = "v" }), state)
+end
+
+--- End it. A round that is under way ends unheard.
+-- @tparam table member
+function monitor.stop(member)
+  local state = member.monitor
+  if state and not state.stopped then
+    state.stopped = true
+    state.wake:notify()
+    if state.asked then
+      state.asked.over = true
+      state.asked.done:notify()
+    end
+  end
+end
+
+--- Probe all endpoints of a shard now. Yields until they have answered, or the time for that has passed, and what
+-- follows has been done. Calls at the same time share one round.
+-- @tparam Manager manager
+-- @tparam table member
+-- @treturn boolean false when nothing was asked, for the shard is closed
+function monitor.check_now(manager, member)
+  local state = member.monitor
+  if manager.closed or not state or state.stopped then
+    return false
+  end
+  local round = state.asked
+  if not round then
+    round = new_round(manager.options.health_check_timeout)
+    state.asked = round
+    state.wake:notify()
+  end
+  while not round.over and not state.stopped do
+    round.done:wait()
+  end
+  return round.over
+end
+
+return monitor
