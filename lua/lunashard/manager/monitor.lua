@@ -173,7 +173,8 @@ end
 -- @tparam Manager manager
 -- @tparam table member with open pools
 function monitor.start(manager, member)
-  local state = { wake = task.event(), stopped = false, asked = new_round(manager.options.connection_timeout) }
+  local first = new_round(manager.options.connection_timeout)
+  local state = { wake = task.event(), stopped = false, asked = first, first = first }
   member.monitor = state
   state.task = task.daemon(run, setmetatable({ manager = manager, member = member }, { __mode = "v" }), state)
 end
@@ -202,7 +203,8 @@ function monitor.check_now(manager, member)
   if manager.closed or not state or state.stopped then
     return false
   end
-  local round = state.asked
+  -- One that has begun may have looked before what the caller has seen happened; but any will do as the first.
+  local round = state.asked or not state.first.over and state.first
   if not round then
     round = new_round(manager.options.health_check_timeout)
     state.asked = round
