@@ -190,7 +190,7 @@ end
 --   leaves no doubt), `simple` protocol, `decode_json`, `max_result_bytes`, `pipeline = false` (not on a
 --   connection that others share)
 -- @treturn[1] table `{ rows, columns, column_types, row_count, command, duration, endpoint,
---   shard_id, success = true }`
+--   shard_id, success = true }`; results of one statement share `columns` and `column_types`
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `SQL TIMEOUT POOL_EXHAUSTED SHARD_DOWN AUTH UNKNOWN_OUTCOME
 --   RESULT_TOO_LARGE INVALID CLOSED`

@@ -126,7 +126,8 @@ end
 --   `scatter_gather` with it. With a reference table in `table`, reads go to any healthy shard and writes to all
 --   (each on its own: not atomic).
 -- @treturn[1] table `rows`, `columns`, `column_types`, `row_count`, `command`, `shard_id`, `endpoint`, `duration`
---   (seconds), `attempts`, `success`
+--   (seconds), `attempts`, `success`. Results of one statement share the lists `columns` and `column_types`: copy
+--   them to change them
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `NO_KEY`, `NULL_KEY`, `NO_SHARD`, `KEY_MISMATCH`, `INVALID`, `SQL`, `TIMEOUT`,
 --   `SHARD_DOWN`,

@@ -17,12 +17,17 @@ typedef struct shape_column {
     luna_decoder decoder;
 } shape_column;
 
-/* The userdata's environment holds the n names, then the n type names. */
+/* What the userdata's environment holds: the keys of rows, and what answers share.  Keys are apart,
+ * for whoever changes a shared list against all advice must not change rows. */
+enum { KEYS = 1, NAMES, TYPES, COMMAND };
+
 typedef struct text_handle {
     const char *type;
     luna_text *text;
     int n;
     shape_column *columns;
+    char tag[32]; /* of the answer whose COMMAND is kept, counts included; "": none is */
+    double affected;
 } text_handle;
 
 /*** A statement's text, to be given to `execute` again and again.
@@ -57,6 +62,7 @@ static void shape_clear(text_handle *handle)
     free(handle->columns);
     handle->columns = NULL;
     handle->n = 0;
+    handle->tag[0] = '\0'; /* the command goes with the environment */
 }
 
 static bool shape_fits(const text_handle *handle, const PGresult *res)
@@ -74,7 +80,9 @@ static void shape_learn(lua_State *L, int idx, text_handle *handle, const PGresu
 {
     int n = PQnfields(res);
     shape_clear(handle);
-    lua_createtable(L, 2 * n, 0);
+    lua_createtable(L, COMMAND, 0);
+    for (int list = KEYS; list <= TYPES; list++)
+        lua_createtable(L, n, 0);
     handle->columns = calloc((size_t)n + 1, sizeof(*handle->columns));
     if (handle->columns == NULL)
         abort();
@@ -86,21 +94,33 @@ static void shape_learn(lua_State *L, int idx, text_handle *handle, const PGresu
             abort();
         handle->n = c + 1;
         lua_pushstring(L, column->name);
-        lua_rawseti(L, -2, c + 1);
+        lua_pushvalue(L, -1);
+        lua_rawseti(L, -5, c + 1);
+        lua_rawseti(L, -3, c + 1);
         luna_push_type_name(L, column->type);
-        lua_rawseti(L, -2, n + c + 1);
+        lua_rawseti(L, -2, c + 1);
     }
+    for (int list = TYPES; list >= KEYS; list--)
+        lua_rawseti(L, -1 - list, list);
     lua_setfenv(L, idx);
 }
 
-/* Push a list of the n strings from `first` on of the table at `from`. */
-static void push_names(lua_State *L, int from, int first, int n)
+/* The command and its count.  An answer of the same tag has the same. */
+static void push_command(lua_State *L, int shared, text_handle *handle, PGresult *res)
 {
-    lua_createtable(L, n, 0);
-    for (int c = 1; c <= n; c++) {
-        lua_rawgeti(L, from, first + c);
-        lua_rawseti(L, -2, c);
+    const char *tag = PQcmdStatus(res), *affected;
+    if (handle->tag[0] == '\0' || strcmp(tag, handle->tag) != 0) {
+        size_t len = strlen(tag);
+        luna_push_command(L, tag);
+        lua_rawseti(L, shared, COMMAND);
+        affected = PQcmdTuples(res);
+        handle->affected = affected[0] != '\0' ? strtod(affected, NULL) : PQntuples(res);
+        handle->tag[0] = '\0';
+        if (affected[0] != '\0' && len < sizeof(handle->tag))
+            memcpy(handle->tag, tag, len + 1);
     }
+    lua_pushnumber(L, handle->affected);
+    lua_rawgeti(L, shared, COMMAND);
 }
 
 static void push_rows(lua_State *L, const text_handle *handle, int names, const PGresult *res)
@@ -127,14 +147,14 @@ void luna_shape_push(lua_State *L, int idx, PGresult *res)
     if (!shape_fits(handle, res) || handle->columns == NULL)
         shape_learn(L, idx, handle, res);
     lua_getfenv(L, idx);
-    int names = lua_gettop(L);
-    push_rows(L, handle, names, res);
-    push_names(L, names, 0, handle->n);
-    push_names(L, names, handle->n, handle->n);
-    const char *affected = PQcmdTuples(res);
-    lua_pushnumber(L, affected[0] != '\0' ? strtod(affected, NULL) : PQntuples(res));
-    luna_push_command(L, PQcmdStatus(res));
-    lua_remove(L, names);
+    int shared = lua_gettop(L);
+    lua_rawgeti(L, shared, KEYS);
+    push_rows(L, handle, shared + 1, res);
+    lua_replace(L, shared + 1);
+    lua_rawgeti(L, shared, NAMES);
+    lua_rawgeti(L, shared, TYPES);
+    push_command(L, shared, handle, res);
+    lua_remove(L, shared);
 }
 
 /*** Say how the text's statements may run.

@@ -18,7 +18,8 @@ luna_text *luna_shape_text(lua_State *L, int idx);
 luna_text *luna_shape_opt_text(lua_State *L, int idx);
 
 /* Push rows (a list of tables), columns and column_types (lists of names), row_count and
- * command of `res`, an answer of the text at `idx`. */
+ * command of `res`, an answer of the text at `idx`.  The lists of names are the same for all its
+ * answers. */
 void luna_shape_push(lua_State *L, int idx, PGresult *res);
 
 void luna_shape_register(lua_State *L);
