@@ -56,6 +56,16 @@ describe("execute", function()
       assert.equal(pid, pid_of(pool))
     end)
 
+    it("names the values of a row by its columns, whatever was done to the list of an earlier result", function()
+      local pool = pools.open({ max_size = 1 })
+      local SQL = "SELECT 1 AS b, 'x' AS a, NULL AS c"
+      local first = assert(pool:execute(SQL))
+      assert.same({ "b", "a", "c" }, first.columns)
+      assert.same({ "int4", "text", "text" }, first.column_types)
+      table.sort(first.columns)
+      assert.same({ { b = 1, a = "x" } }, assert(pool:execute(SQL)).rows)
+    end)
+
     it("takes several statements only by the simple protocol", function()
       local pool = pools.open({ max_size = 1 })
       local err = pools.failure("SQL", pool:execute("SELECT 1; SELECT 2"))

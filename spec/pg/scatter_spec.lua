@@ -134,6 +134,31 @@ describe("router:scatter_gather", function()
     assert.equal(ROWS, counted)
   end)
 
+  it("folds answers of a few rows without connections of their own, and those that outgrow memory as before", function()
+    local SQL = "SELECT n, repeat('x', 50) AS filling FROM generate_series(1, $1::int) AS n"
+    local how = { aggregation_func = lunashard.aggregate.sum("n") }
+    local function sum_to(n)
+      assert.equal(n > 0 and 3 * n * (n + 1) / 2 or nil, assert(router:scatter_gather(SQL, { n }, how)).rows[1].n)
+    end
+    local function batched()
+      local n = 0
+      for _, member in ipairs(manager.members) do
+        n = n + member.primary.pool:stats().batched
+      end
+      return n
+    end
+    cluster.wait_until("the statement is known", function()
+      local before = batched()
+      sum_to(3)
+      return batched() == before + 3
+    end)
+    sum_to(0)
+    sum_to(40000)
+    local before = batched()
+    sum_to(3)
+    assert.equal(before, batched()) -- it has given many rows
+  end)
+
   it("reports a reducer that raises as PLUGIN_FAILED and gives its connections back", function()
     local reducer = {
       init = function() return {} end,

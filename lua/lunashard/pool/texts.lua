@@ -29,7 +29,7 @@ local function doubt(self)
     text:share("alone")
     self.met[query] = { text = text, uses = LOOK_AFTER - 1 }
   end
-  self.texts = {}
+  self.texts, self.pure = {}, {}
 end
 
 --- Give a pool its fields for this.
@@ -39,6 +39,8 @@ function texts.open(self, pipeline)
   self.pipeline = pipeline
   self.texts = {} -- by SQL: those that have been looked at
   self.met = {} -- by SQL: `{ text, uses }` of those that have not
+  self.pure = {} -- by SQL: true for those that were found to do nothing but read
+  self.small = {} -- by SQL: were the rows few? See `note_size`
   self.n_texts = 0
   self.looking = 0 -- tasks that find out about statements
   self.catalog = parsing.catalog(function(query, params)
@@ -59,6 +61,7 @@ function texts.meet(self, query)
   if not known then
     if self.n_texts >= MAX_TEXTS then -- programs that write values into their SQL
       self.texts, self.met, self.n_texts = {}, {}, 0
+      self.pure, self.small = {}, {}
     end
     known = { text = core.text(query), uses = 0 }
     self.met[query], self.n_texts = known, self.n_texts + 1
@@ -71,6 +74,7 @@ local function judge(self, query, known)
   if class and self.met[query] == known then
     known.text:share(class)
     self.met[query], self.texts[query] = nil, known.text
+    self.pure[query] = class == "batch" or nil
   end
 end
 
@@ -117,6 +121,35 @@ function texts.learn(self, query, known, command)
     known.uses = 0 -- should the look fail, so many more come before the next one
     look(self, judge, query, known)
   end
+end
+
+-- So many rows are few.
+local SMALL_ROWS = 100
+
+--- A read that was streamed gave so many rows. When these are few it is looked at like one that was executed.
+-- @tparam Pool self
+-- @string query
+-- @int n_rows
+function texts.note_size(self, query, n_rows)
+  if n_rows <= SMALL_ROWS and self.small[query] ~= false and not self.texts[query] then
+    self.small[query] = true
+    texts.learn(self, query, texts.meet(self, query), "SELECT")
+  end
+end
+
+--- May this read be executed instead of streamed? It gave few rows, and to run it once more would do no harm.
+-- @tparam Pool self
+-- @string query
+-- @treturn boolean
+function texts.is_small(self, query)
+  return self.small[query] == true and self.pure[query] == true
+end
+
+--- It gave many rows after all.
+-- @tparam Pool self
+-- @string query
+function texts.note_large(self, query)
+  self.small[query] = false
 end
 
 --- What is known of the database has grown old: ask anew.

@@ -1,6 +1,7 @@
 --- Reducers over streams: rows are folded as they arrive, so memory does not grow with them.
 -- Each shard folds into an accumulator of its own; they are merged in the shards' order, so
--- that the outcome does not depend on who was faster.
+-- that the outcome does not depend on who was faster. Reads that gave few rows so far share connections
+-- and are received whole.
 -- @module lunashard.router.reducing
 
 local aggregate = require("lunashard.aggregate")
@@ -8,10 +9,12 @@ local attempt = require("lunashard.router.attempt")
 local cursors = require("lunashard.router.cursors")
 local errors = require("lunashard.errors")
 local order = require("lunashard.order")
+local texts = require("lunashard.pool.texts")
 
 local reducing = {}
 
 local FETCH_SIZE = 1000
+local SMALL = 2 ^ 20 -- bytes of a result that is held whole
 
 --- Does this aggregation take rows one by one?
 -- @param value
@@ -80,13 +83,9 @@ local function fold(source, reducer, shard_id)
   end
 end
 
-local function run_once(endpoint, sql, params, how)
-  local source, err = cursors.open(endpoint, sql, params, how)
-  if not source then
-    return nil, err
-  end
-  local ok, result
-  ok, result, err = xpcall(fold, traced, source, how.reducer, endpoint.shard_id)
+-- Fold what a source gives. Yields when it has to wait.
+local function run_on(source, endpoint, how)
+  local ok, result, err = xpcall(fold, traced, source, how.reducer, endpoint.shard_id)
   source.close()
   if not ok then
     if errors.is(result, "CANCELED") then
@@ -98,6 +97,67 @@ local function run_once(endpoint, sql, params, how)
   end
   result.success, result.endpoint, result.duration = true, endpoint.name, source.elapsed()
   return result
+end
+
+local function nothing() end
+
+-- A result that was received whole, as a source.
+local function source_of(answer)
+  local rows = answer.rows
+  return {
+    columns = function()
+      return answer.columns
+    end,
+    column_types = function()
+      return answer.column_types
+    end,
+    next_rows = function()
+      local list = rows
+      rows = nil
+      return list and list[1] and list
+    end,
+    elapsed = function()
+      return answer.duration
+    end,
+    close = nothing,
+  }
+end
+
+-- An answer of a row or two needs no connection of its own.
+local function run_small(endpoint, sql, params, how)
+  local pool = endpoint.pool
+  local answer, err = pool:execute(sql, params, {
+    deadline = how.deadline,
+    read_only = how.read_only,
+    decode_json = how.decode_json,
+    max_result_bytes = SMALL,
+  })
+  if answer then
+    return run_on(source_of(answer), endpoint, how)
+  elseif err.code == "RESULT_TOO_LARGE" then
+    texts.note_large(pool, sql)
+  end
+  return nil, err
+end
+
+local function run_once(endpoint, sql, params, how)
+  local pool = endpoint.pool
+  if how.may_share and texts.is_small(pool, sql) then
+    local result, err = run_small(endpoint, sql, params, how)
+    if result or err.code ~= "RESULT_TOO_LARGE" then
+      return result, err
+    end
+  end
+  local source, err = cursors.open(endpoint, sql, params, how)
+  if not source then
+    return nil, err
+  end
+  local result
+  result, err = run_on(source, endpoint, how)
+  if result and how.may_share then
+    texts.note_size(pool, sql, result.row_count)
+  end
+  return result, err
 end
 
 --- Fold the rows of one shard. Yields.
@@ -120,6 +180,7 @@ function reducing.run(router, member, sql, params, opts, deadline, reducer)
     decode_json = opts.decode_json,
     fetch_size = FETCH_SIZE,
     reducer = reducer,
+    may_share = opts.pipeline ~= false and not (aggregate.is(reducer) and aggregate.keeps(reducer)),
   })
   if err then
     err.elapsed = router:elapsed(opts, deadline)
