@@ -115,6 +115,8 @@ local MANAGER = {
   max_consecutive_failures = count(3, 1),
   enable_auto_failover = flag(true),
   promote = flag(false),
+  choose_primary = { type = "function" },
+  on_health = { type = "function" },
   max_replica_lag = number(10, { min = 0 }),
   query_timeout = seconds(30),
   retries = count(2, 0),

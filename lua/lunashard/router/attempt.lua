@@ -9,7 +9,9 @@
 --    SHARD_DOWN, UNKNOWN_OUTCOME, lost     only with read_only = true; first on the primary, without a pause, when it
 --      after it was sent (57P01 ...)       was a replica that failed
 --    SQL 40001, 40P01                      always in autocommit; a transaction as a whole with its own `retries`
---    SQL 25006 of a write                  when another endpoint turns out to be the primary, there and without a pause
+--    SQL 25006 of a write, on a standby    without a pause when another endpoint turns out to be the primary, else as
+--                                          SHARD_DOWN; not when the server is the primary: then the session or the
+--                                          transaction is read only
 --    stale plan (26000, 0A000), 55P03 and  always, by the pool and not counted here: see `reruns` of the
 --      57014 of a shared connection        pool's statistics
 --    all else: TIMEOUT, CANCELED, AUTH,    never
@@ -19,6 +21,7 @@
 -- @module lunashard.router.attempt
 
 local errors = require("lunashard.errors")
+local failover = require("lunashard.manager.failover")
 local health = require("lunashard.manager.health")
 local task = require("lunashard.task")
 
@@ -31,6 +34,7 @@ local FIRST_DELAY, LONGEST_DELAY = 0.05, 2.0
 local UNDONE = { ["40001"] = true, ["40P01"] = true }
 -- The server turned the connection away before any statement.
 local REFUSED = { ["53300"] = true, ["57P03"] = true }
+local READ_ONLY = "25006"
 local LOST = { SHARD_DOWN = true, UNKNOWN_OUTCOME = true }
 
 --- Did the server undo the whole transaction for the sake of another one?
@@ -132,6 +136,35 @@ local function rest(member, endpoint, started, repeated, deadline)
   return paused
 end
 
+--- Was a write refused because its server is not the primary any more? Yields: the shard is probed.
+-- 25006 certainly did nothing.
+-- @tparam Manager manager
+-- @tparam table member
+-- @tparam lunashard.error err
+-- @tparam ?number deadline
+-- @treturn[1] boolean true: there is another primary, where it can be tried at once
+-- @treturn[2] boolean false
+-- @treturn[2] lunashard.error the same when it is none of that, `SHARD_DOWN` while there is no primary, `READ_ONLY` when
+--   writes stay there for want of `enable_auto_failover`
+function attempt.moved(manager, member, err, deadline)
+  if err.sqlstate ~= READ_ONLY then
+    return false, err
+  end
+  local endpoint = member:endpoint(err.endpoint) or member.primary
+  if failover.moved(manager, member, endpoint, deadline) then
+    return true, errors.wrap(err, {
+      code = "READ_ONLY",
+      message = ("%s is not the primary any more, %s is; nothing was done"):format(endpoint.name, member.primary.name),
+    })
+  elseif endpoint.health.in_recovery then
+    return false, attempt.refusal(member) or errors.wrap(err, {
+      code = "READ_ONLY",
+      message = ("%s is a standby, and it is where writes go; nothing was done"):format(endpoint.name),
+    })
+  end
+  return false, err
+end
+
 -- What follows a first try that failed: a loop apart, so that calls that succeed have none.
 local function again(router, member, endpoint, read_only, retries, deadline, err, fn, a, b, c)
   local manager, statistics = router.manager, router.statistics
@@ -141,7 +174,12 @@ local function again(router, member, endpoint, read_only, retries, deadline, err
       manager:note(endpoint, err)
     end
     local refusal, ok
-    if read_only and not fell_back and endpoint ~= member.primary and LOST[err.code] then
+    if not read_only and tries <= #member.endpoints then
+      ok, err = attempt.moved(manager, member, err, deadline)
+    end
+    if ok then
+      statistics.fallbacks = statistics.fallbacks + 1
+    elseif read_only and not fell_back and endpoint ~= member.primary and LOST[err.code] then
       fell_back, ok = true, true
       statistics.fallbacks = statistics.fallbacks + 1
     elseif repeated < retries and attempt.is_safe(err, read_only) and not manager.closed then

@@ -5,6 +5,7 @@
 
 local attempt = require("lunashard.router.attempt")
 local errors = require("lunashard.errors")
+local failover = require("lunashard.manager.failover")
 local raise = require("lunashard.misuse").raise
 local options = require("lunashard.options")
 local routing = require("lunashard.router.routing")
@@ -79,7 +80,7 @@ local function on_endpoint(endpoint, sql, deadline)
   local ok, result
   ok, result, err = pcall(lease.execute, lease, sql, nil, { deadline = deadline })
   if ok and result then
-    result.lease = lease
+    result.lease, result.at = lease, endpoint
     return result
   end
   lease:release()
@@ -112,6 +113,7 @@ function transaction.open(router, member, opts, sql, deadline)
     member = member,
     shard_id = member.shard_id,
     endpoint = begun.endpoint,
+    at = not reads and begun.at or nil,
     lease = begun.lease,
     deadline = deadline,
     started = started,
@@ -167,6 +169,9 @@ local function run(tx, sql, params, pool_options)
   end
   err = certain(tx, err)
   tx:note_failure(err)
+  if tx.at and err.sqlstate == "25006" then
+    failover.suspect(tx.router.manager, tx.member)
+  end
   tx.router.statistics:record(tx.shard_id, nil, err)
   return nil, err
 end
@@ -204,6 +209,21 @@ local function ended()
   return nil, errors.new("CLOSED", { message = "the transaction has ended" })
 end
 
+-- What is committed on a former primary is lost, so it must not look as if it had been.
+local function check_primary(tx)
+  local objection = tx.at and failover.objection(tx.member, tx.at)
+  if not objection then
+    return true
+  end
+  tx.failed = tx.failed or errors.new("SHARD_DOWN", {
+    message = objection,
+    shard_id = tx.shard_id,
+    endpoint = tx.endpoint,
+  })
+  tx.lost = true
+  return nil, tx.failed
+end
+
 local function check_usable(tx)
   if tx.closed then
     return ended()
@@ -212,7 +232,7 @@ local function check_usable(tx)
       message = "a stream is open in the transaction: read it to its end or close it first",
     })
   end
-  return true
+  return check_primary(tx)
 end
 
 local function check_key(tx, opts)
@@ -354,6 +374,7 @@ local function commit(tx)
   if tx.streaming then
     tx.streaming:cut(CUT_OFF)
   end
+  check_primary(tx)
   if tx.lost then
     close(tx)
     return rolled_back(tx, tx.failed)
@@ -522,7 +543,8 @@ end
 -- @tparam table opts `routing_key` or `shard_id`, `table`; `isolation`: `read committed`, `repeatable read` or
 --   `serializable`;
 --   `read_only`, `deferrable`; `timeout` for the whole transaction [none; each statement has query_timeout];
---   `retries` [0]: run the function again after a serialization failure or deadlock
+--   `retries` [0]: run the function again after a serialization failure or deadlock, or when another endpoint
+--   has become the primary
 -- @tparam func fn called with the transaction: `tx:execute`, `tx:stream`, `tx:transaction` (savepoint)
 -- @return[1] what fn returned; true when that was nothing
 -- @treturn[2] nil
@@ -548,11 +570,15 @@ function transaction.methods:transaction(opts, fn)
     if values then
       return unpack(values, 2, values.n)
     end
-    local ok, refusal = tries <= (opts.retries or 0) and attempt.is_undone(err), nil
+    local moved, ok, refusal
+    if not opts.read_only then
+      moved, err = attempt.moved(self.manager, member, err, deadline)
+    end
+    ok = tries <= (opts.retries or 0) and (moved or attempt.is_undone(err))
     if ok then
       ok, refusal = attempt.allow(self, err)
     end
-    if not ok or not attempt.pause(tries, deadline) then
+    if not ok or not moved and not attempt.pause(tries, deadline) then
       return nil, failed(err, tries, task.now() - started, refusal)
     end
   end
