@@ -259,14 +259,14 @@ end
 
 local function endpoint_status(endpoint)
   local status = health.snapshot(endpoint.health)
-  status.endpoint, status.role = endpoint.name, endpoint.role
+  status.endpoint, status.role, status.fenced = endpoint.name, endpoint.role, endpoint.fenced
   return status
 end
 
 --- The state of one shard.
 -- @string shard_id
 -- @treturn[1] table `shard_id`, `health` (of the primary), `pool`, `endpoints` (list, each with its
---   health, `endpoint` and `role`), `region`, `weight`
+--   health, `endpoint`, `role`, and `fenced`: why it gets no traffic), `region`, `weight`
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `NO_SHARD`
 function Manager:get_shard_status(shard_id)

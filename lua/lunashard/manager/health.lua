@@ -83,7 +83,7 @@ end
 -- @tparam table found from `probe.run`
 function health.probed(record, found)
   record.in_recovery, record.timeline, record.lsn = found.in_recovery, found.timeline, found.lsn
-  record.system_identifier = found.system_identifier
+  record.system_identifier, record.started = found.system_identifier, found.started
 end
 
 --- May a read be sent there: not known to be unhealthy, or long enough ago?

@@ -70,6 +70,7 @@ local function look(manager, member, endpoint, deadline, first)
   end
   local now = task.now()
   record.last_check, record.last_probe = os.time(), now
+  record.answered, record.misses = found ~= nil, found and 0 or (record.misses or 0) + 1
   if found then
     endpoint.server_encoding = found.server_encoding
     health.success(record, found.latency)
@@ -130,7 +131,7 @@ local function pause(manager, member)
   local interval = manager.options.health_check_interval
   for _, endpoint in ipairs(member.endpoints) do
     local status = endpoint.health.status
-    if status ~= "healthy" and status ~= "unchecked" then
+    if status ~= "healthy" and status ~= "unchecked" or member.write_refusal then
       interval = math.min(interval, math.max(SHORTEST, math.min(interval / 10, LONGEST)))
     end
   end

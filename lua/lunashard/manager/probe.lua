@@ -25,6 +25,7 @@ local SQL = [[
     END AS replay_age,
     w.pid IS NOT NULL AS streaming,
     s.system_identifier::text AS system_identifier,
+    extract(epoch FROM pg_catalog.pg_postmaster_start_time())::text AS started,
     pg_catalog.current_setting('server_encoding') AS server_encoding
   FROM (SELECT pg_catalog.pg_is_in_recovery() AS in_recovery) r
     CROSS JOIN pg_catalog.pg_control_checkpoint() c

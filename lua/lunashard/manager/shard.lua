@@ -56,9 +56,20 @@ local function probe_options(options, cfg)
   return own
 end
 
+local function public(given)
+  local info = {}
+  for _, name in ipairs(PUBLIC_FIELDS) do
+    info[name] = given[name]
+  end
+  return info
+end
+
 local function new_endpoint(role, given, shard_id, cfg)
   local endpoint = {
     name = given.host .. ":" .. given.port,
+    host = given.host,
+    port = given.port,
+    info = public(given),
     role = role,
     configured_role = role,
     shard_id = shard_id,
@@ -67,14 +78,6 @@ local function new_endpoint(role, given, shard_id, cfg)
   local options = pool_options(given, shard_id, cfg)
   secrets[endpoint] = { pool = options, probe = probe_options(options, cfg) }
   return endpoint
-end
-
-local function public(given)
-  local info = {}
-  for _, name in ipairs(PUBLIC_FIELDS) do
-    info[name] = given[name]
-  end
-  return info
 end
 
 local Member = {}
@@ -100,9 +103,20 @@ function shard.new(given, cfg)
     member.replicas[i] = new_endpoint("replica", replica, id, cfg)
     member.endpoints[i + 1] = member.replicas[i]
     member.info.replicas = member.info.replicas or {}
-    member.info.replicas[i] = public(replica)
+    member.info.replicas[i] = member.replicas[i].info
   end
   return setmetatable(member, Member)
+end
+
+--- The endpoint of a name.
+-- @tparam ?string name `host:port`
+-- @treturn ?table
+function Member:endpoint(name)
+  for _, endpoint in ipairs(self.endpoints) do
+    if endpoint.name == name then
+      return endpoint
+    end
+  end
 end
 
 --- Create the pools. They connect when they are used, or at once for a minimum size.
