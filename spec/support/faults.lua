@@ -138,18 +138,27 @@ function faults.ask(server, sql, params, more)
   return result, err
 end
 
---- Make commits of a shard wait for a replica, so that no acknowledged write is lost when it is promoted. Yields.
--- @tparam table server the primary
--- @string[opt="*"] names for `synchronous_standby_names`; an empty string ends it
-function faults.synchronous(server, names)
-  names = names or "*"
-  assert(faults.ask(server, ("ALTER SYSTEM SET synchronous_standby_names = '%s'"):format(names)))
+--- Change a setting of a running server, for all its sessions. Yields.
+-- @tparam table server as spec.support.sandbox describes it
+-- @string name
+-- @tparam ?string value nil for what it was before
+function faults.set(server, name, value)
+  local change = value and ("ALTER SYSTEM SET %s = '%s'"):format(name, value) or "ALTER SYSTEM RESET " .. name
+  assert(faults.ask(server, change))
+  local loaded = assert(faults.ask(server, "SELECT pg_conf_load_time()::text AS at")).rows[1].at
   assert(faults.ask(server, "SELECT pg_reload_conf()"))
+  cluster.wait_until(name .. " is set", function()
+    return assert(faults.ask(server, "SELECT pg_conf_load_time()::text AS at")).rows[1].at ~= loaded
+  end, 15)
+end
+
+--- Make commits of a shard wait for a replica, so that no acknowledged write is lost when that is promoted. Yields.
+-- @tparam table server the primary
+function faults.synchronous(server)
+  faults.set(server, "synchronous_standby_names", "*")
   cluster.wait_until("the replicas are synchronous", function()
-    local sql = "SELECT current_setting('synchronous_standby_names') = $1 AS set, "
-      .. "(SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')) AS n"
-    local row = assert(faults.ask(server, sql, { names })).rows[1]
-    return row.set and (names == "" or row.n > 0)
+    local sql = "SELECT count(*) AS n FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')"
+    return assert(faults.ask(server, sql)).rows[1].n > 0
   end, 15)
 end
 
@@ -402,9 +411,10 @@ function Drill:finish(options)
     error(("memory grew by %.0f MiB"):format(growth), 2)
   end
   for shard_id, shard in pairs(self.load.shards) do
-    if shard.slowest_failure > self.timeout + OVERDUE then
-      error(("a statement of %s with a timeout of %g s failed after %.2f s"):format(shard_id, self.timeout,
-        shard.slowest_failure), 2)
+    local slowest = shard.slowest_failure
+    if slowest.took > self.timeout + OVERDUE then
+      error(("%s of %s with a timeout of %g s failed after %.2f s: %s"):format(slowest.kind, shard_id, self.timeout,
+        slowest.took, tostring(slowest.err)), 2)
     end
   end
 end

@@ -54,7 +54,9 @@ local function note(self, shard, kind, id, ok, err, started)
     error(err, 0)
   else
     shard.last_error = err
-    shard.slowest_failure = math.max(shard.slowest_failure, now - started)
+    if now - started > shard.slowest_failure.took then
+      shard.slowest_failure = { kind = kind, took = now - started, err = err }
+    end
   end
   if kind == "read" then
     shard.reads[ok and "done" or "failed"] = shard.reads[ok and "done" or "failed"] + 1
@@ -94,7 +96,7 @@ function load.start(options)
   }, Load)
   for _, info in ipairs(self.manager.shards) do
     local shard = {
-      shard_id = info.shard_id, last_id = 0, reads = { done = 0, failed = 0 }, slowest_failure = 0,
+      shard_id = info.shard_id, last_id = 0, reads = { done = 0, failed = 0 }, slowest_failure = { took = 0 },
       latencies = gauge.latencies(), writes = gauge.latencies(),
     }
     shard.counter = self:new_id(shard)
