@@ -54,8 +54,9 @@ local function note(self, shard, kind, id, ok, err, started)
     error(err, 0)
   else
     shard.last_error = err
-    if now - started > shard.slowest_failure.took then
-      shard.slowest_failure = { kind = kind, took = now - started, err = err }
+    local slowest = shard.slowest_failures[kind]
+    if not slowest or now - started > slowest.took then
+      shard.slowest_failures[kind] = { took = now - started, err = err }
     end
   end
   if kind == "read" then
@@ -81,7 +82,7 @@ end
 -- @tparam table options `manager`, `router`, `ledger`; `tasks`: how many of each kind on each shard; `pause` and
 -- `timeout` in seconds
 -- @treturn Load `writers`: how many tasks write to each shard; `shards`: by shard_id, `latencies` of all and `writes`
--- of the writes that succeeded, `reads` (`done`, `failed`), `slowest_failure`, `last_error`
+-- of the writes that succeeded, `reads` (`done`, `failed`), `slowest_failures` by kind, `last_error`
 function load.start(options)
   local self = setmetatable({
     manager = options.manager,
@@ -96,7 +97,7 @@ function load.start(options)
   }, Load)
   for _, info in ipairs(self.manager.shards) do
     local shard = {
-      shard_id = info.shard_id, last_id = 0, reads = { done = 0, failed = 0 }, slowest_failure = { took = 0 },
+      shard_id = info.shard_id, last_id = 0, reads = { done = 0, failed = 0 }, slowest_failures = {},
       latencies = gauge.latencies(), writes = gauge.latencies(),
     }
     shard.counter = self:new_id(shard)
