@@ -55,51 +55,6 @@ local OPTIONS = {
 
 local running = {}
 
---- Begin a drill. Yields.
--- @tparam table options
---
--- - `servers`: a sandbox of one's own (spec.support.sandbox `start`), all of it running
--- - `options`: of the manager, beside those of its cluster file
--- - `adapt`: a function that changes the manager's options in place, such as hosts and ports of shards
--- - `tasks`: how many tasks of each kind work on each shard: `insert`, `transaction`, `counter`, `read`
--- - `timeout` [1.5] of each statement, `pause` [0.01] of a task between two, in seconds
--- @treturn Drill `router`, `manager`, `ledger`, `load`
-function faults.drill(options)
-  local given = { cluster_file = options.servers.cluster_file }
-  for _, from in ipairs({ OPTIONS, options.options or {} }) do
-    for name, value in pairs(from) do
-      given[name] = value
-    end
-  end
-  given = cluster.options(given)
-  if options.adapt then
-    options.adapt(given)
-  end
-  given.cluster_file = options.servers.cluster_file
-  local router, manager = cluster.connect(given)
-  assert(router:execute_on_all_shards(ledger.SCHEMA))
-  local self = setmetatable({
-    servers = options.servers,
-    router = router,
-    manager = manager,
-    interval = given.health_check_interval,
-    probe_timeout = given.health_check_timeout,
-    timeout = options.timeout or 1.5,
-    ledger = ledger.new(),
-    where = {},
-  }, Drill)
-  self.load = load.start({
-    manager = manager,
-    router = router,
-    ledger = self.ledger,
-    tasks = options.tasks or TASKS,
-    timeout = self.timeout,
-    pause = options.pause or 0.01,
-  })
-  running[#running + 1] = self
-  return self
-end
-
 --- End the drills that a failed spec left, and close their managers. Yields.
 function faults.close_all()
   for _, drill in ipairs(running) do
@@ -137,6 +92,64 @@ function faults.ask(server, sql, params, more)
     error(result, 0)
   end
   return result, err
+end
+
+-- The tables must be there before anybody reads them.
+local function wait_for_replicas(servers)
+  for _, shard in ipairs(servers.shards) do
+    for _, replica in ipairs(shard.replicas) do
+      cluster.wait_until(replica.name .. " has the tables", function()
+        local result = faults.ask(replica, "SELECT count(*) AS n FROM fault_counters")
+        return result and result.rows[1].n > 0
+      end, 15)
+    end
+  end
+end
+
+--- Begin a drill. Yields.
+-- @tparam table options
+--
+-- - `servers`: a sandbox of one's own (spec.support.sandbox `start`), all of it running
+-- - `options`: of the manager, beside those of its cluster file
+-- - `adapt`: a function that changes the manager's options in place, such as hosts and ports of shards
+-- - `tasks`: how many tasks of each kind work on each shard: `insert`, `transaction`, `counter`, `read`
+-- - `timeout` [1.5] of each statement, `pause` [0.01] of a task between two, in seconds
+-- @treturn Drill `router`, `manager`, `ledger`, `load`
+function faults.drill(options)
+  local given = { cluster_file = options.servers.cluster_file }
+  for _, from in ipairs({ OPTIONS, options.options or {} }) do
+    for name, value in pairs(from) do
+      given[name] = value
+    end
+  end
+  given = cluster.options(given)
+  if options.adapt then
+    options.adapt(given)
+  end
+  given.cluster_file = options.servers.cluster_file
+  local router, manager = cluster.connect(given)
+  assert(router:execute_on_all_shards(ledger.SCHEMA))
+  local self = setmetatable({
+    servers = options.servers,
+    router = router,
+    manager = manager,
+    interval = given.health_check_interval,
+    probe_timeout = given.health_check_timeout,
+    timeout = options.timeout or 1.5,
+    ledger = ledger.new(),
+    where = {},
+  }, Drill)
+  self.load = load.new({
+    manager = manager,
+    router = router,
+    ledger = self.ledger,
+    timeout = self.timeout,
+    pause = options.pause or 0.01,
+  })
+  wait_for_replicas(options.servers)
+  self.load:start(options.tasks or TASKS)
+  running[#running + 1] = self
+  return self
 end
 
 --- Change a setting of a running server, for all its sessions. Yields.
@@ -231,7 +244,7 @@ function Drill:endpoint(shard_id, server)
 end
 
 local function is_wrong(endpoint)
-  return endpoint.status ~= "healthy" and endpoint.last_error ~= nil
+  return endpoint.last_error ~= nil and (endpoint.status ~= "healthy" or endpoint.consecutive_failures > 0)
 end
 
 --- The status must say what is wrong within an interval of the fault, and the time that a probe may take. Yields.

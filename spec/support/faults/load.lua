@@ -78,12 +78,11 @@ local function work(self, shard, kind)
   end
 end
 
---- Start the tasks.
--- @tparam table options `manager`, `router`, `ledger`; `tasks`: how many of each kind on each shard; `pause` and
--- `timeout` in seconds
--- @treturn Load `writers`: how many tasks write to each shard; `shards`: by shard_id, `latencies` of all and `writes`
--- of the writes that succeeded, `reads` (`done`, `failed`), `slowest_failures` by kind, `last_error`
-function load.start(options)
+--- What the tasks will do; every shard gets its counter. Yields.
+-- @tparam table options `manager`, `router`, `ledger`; `pause` and `timeout` in seconds
+-- @treturn Load `shards`: by shard_id, `latencies` of all and `writes` of the writes that succeeded, `reads` (`done`,
+-- `failed`), `slowest_failures` by kind, `last_error`; `writers`: how many tasks write to each shard
+function load.new(options)
   local self = setmetatable({
     manager = options.manager,
     router = options.router,
@@ -105,7 +104,13 @@ function load.start(options)
     assert(self.router:execute("INSERT INTO fault_counters VALUES ($1, 0)", { shard.counter },
       { routing_key = shard.counter }))
   end
-  for kind, n in pairs(options.tasks) do
+  return self
+end
+
+--- Start the tasks.
+-- @tparam table kinds how many of each kind on each shard
+function Load:start(kinds)
+  for kind, n in pairs(kinds) do
     self.writers = self.writers + (kind ~= "read" and n or 0)
     for _, shard in pairs(self.shards) do
       for _ = 1, n do
@@ -113,7 +118,6 @@ function load.start(options)
       end
     end
   end
-  return self
 end
 
 --- End every task at once, whatever it is at.
