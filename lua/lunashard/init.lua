@@ -23,6 +23,7 @@ local EXPORTS = {
   gather = { "lunashard.task", "gather" },
   sleep = { "lunashard.task", "sleep" },
   now = { "lunashard.task", "now" },
+  stats = { "lunashard.stats", "read" },
   event = { "lunashard.task", "event" },
   null = { "lunashard.values", "null" },
   json = { "lunashard.values", "json" },

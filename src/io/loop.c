@@ -1,7 +1,42 @@
 #include "loop.h"
 
 #include <stddef.h>
+#include <stdio.h>
 #include <time.h>
+
+static double coarse_clock(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+    return (double)ts.tv_sec + (double)ts.tv_nsec * 1e-9;
+}
+
+bool luna_loop_is_longest(luna_loop *loop)
+{
+    double now = coarse_clock(), took = now - loop->work.mark;
+    loop->work.mark = now;
+    loop->work.told = true;
+    if (took <= loop->work.longest)
+        return false;
+    loop->work.longest = took;
+    return true;
+}
+
+/* The same for work that has no more to say of itself. */
+static void account(luna_loop *loop, const char *what)
+{
+    if (!loop->work.told && luna_loop_is_longest(loop))
+        snprintf(loop->work.what, sizeof(loop->work.what), "%s", what);
+    loop->work.told = false;
+}
+
+static void begin_work(luna_loop *loop, double now)
+{
+    loop->work.began = now;
+    loop->work.mark = coarse_clock();
+    loop->work.longest = 0;
+    loop->work.told = false;
+}
 
 /* Run what is ready now; what gets ready meanwhile waits for the next turn, so
  * that sockets and timers are never starved by tasks that wake one another. */
@@ -10,6 +45,9 @@ static void on_prepare(struct ev_loop *ev, ev_prepare *w, int revents)
     (void)revents;
     luna_loop *loop = w->data;
     luna_list batch;
+    if (loop->work.began == 0)
+        begin_work(loop, luna_loop_clock());
+    account(loop, "reading from sockets, or timers");
     luna_list_take(&batch, &loop->ready);
     while (!luna_list_empty(&batch)) {
         luna_op *op = LUNA_CONTAINER(batch.next, luna_op, link);
@@ -17,6 +55,7 @@ static void on_prepare(struct ev_loop *ev, ev_prepare *w, int revents)
         op->state = LUNA_OP_IDLE;
         loop->live -= !op->background;
         op->done(op);
+        account(loop, "ending an operation");
     }
     luna_list_take(&batch, &loop->turns);
     while (!luna_list_empty(&batch)) {
@@ -24,11 +63,15 @@ static void on_prepare(struct ev_loop *ev, ev_prepare *w, int revents)
         luna_list_del(&turn->link);
         turn->run(turn);
     }
+    account(loop, "handing out work to connections");
     if (luna_list_empty(&loop->ready) && luna_list_empty(&loop->turns))
         ev_idle_stop(ev, &loop->idle);
     else
         ev_idle_start(ev, &loop->idle);
-    loop->busy = luna_loop_clock() - loop->now;
+    double now = luna_loop_clock(), took = now - loop->work.began;
+    loop->busy = now - loop->now;
+    if (took > LUNA_STALL && loop->stalled != NULL)
+        loop->stalled(loop, took);
 }
 
 static void on_check(struct ev_loop *ev, ev_check *w, int revents)
@@ -37,6 +80,7 @@ static void on_check(struct ev_loop *ev, ev_check *w, int revents)
     (void)revents;
     luna_loop *loop = w->data;
     loop->now = luna_loop_clock();
+    begin_work(loop, loop->now);
 }
 
 static void on_idle(struct ev_loop *ev, ev_idle *w, int revents)
@@ -65,6 +109,7 @@ void luna_loop_init(luna_loop *loop)
 
 void luna_loop_deinit(luna_loop *loop)
 {
+    loop->stalled = NULL;
     while (!luna_list_empty(&loop->ready))
         on_prepare(loop->ev, &loop->prepare, 0);
     ev_idle_stop(loop->ev, &loop->idle);

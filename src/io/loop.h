@@ -18,6 +18,9 @@
 #include "err.h"
 #include "list.h"
 
+/* A turn that takes longer holds everything up, and is reported. */
+#define LUNA_STALL 0.1
+
 typedef struct luna_loop {
     struct ev_loop *ev;
     luna_list ready; /* finished operations whose `done` is still to run */
@@ -25,6 +28,15 @@ typedef struct luna_loop {
     unsigned live;   /* operations started and not yet done, those in the background apart */
     double now;      /* monotonic seconds when this turn began, as libev's timers have it */
     double busy;     /* seconds that the turn before it took: nothing was heard meanwhile */
+    struct {
+        double began; /* this turn, as far as it counts */
+        double mark;  /* when the last piece of work ended, by the coarse clock */
+        double longest;
+        char what[256]; /* the piece that took longest, in words */
+        bool told;      /* by whoever did it */
+    } work;
+    /* the owner's, or NULL: called at the end of a turn that took longer than LUNA_STALL */
+    void (*stalled)(struct luna_loop *loop, double seconds);
     ev_prepare prepare;
     ev_check check;
     ev_idle idle; /* active while something above is left: the poll must not sleep */
@@ -55,6 +67,10 @@ void luna_loop_deinit(luna_loop *loop);
 /* Ask for `turn` to be run once, at the end of this turn.  Any number of times; luna_list_del
  * on the link takes it back. */
 void luna_loop_at_turn_end(luna_loop *loop, luna_turn *turn);
+
+/* A piece of work has ended: is it the longest of this turn?  The caller then puts into work.what
+ * what it was.  Next to free: it looks at a clock that only moves every few milliseconds. */
+bool luna_loop_is_longest(luna_loop *loop);
 
 /* Monotonic seconds, read afresh. */
 double luna_loop_clock(void);

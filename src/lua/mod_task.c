@@ -136,6 +136,24 @@ static int task_counts(lua_State *L)
     return 1;
 }
 
+/*** Turns of the loop that took longer than 100 ms.
+@function stalls
+@treturn number how many
+@treturn number seconds in all
+@treturn number seconds of the longest
+@treturn ?string the last one in words */
+static int task_stalls(lua_State *L)
+{
+    const luna_stalls *stalls = &luna_rt.stalls;
+    lua_pushnumber(L, (double)stalls->count);
+    lua_pushnumber(L, stalls->seconds);
+    lua_pushnumber(L, stalls->longest);
+    if (stalls->count == 0)
+        return 3;
+    lua_pushstring(L, stalls->last);
+    return 4;
+}
+
 /*** Tell the core the metatable of error objects.
 @function set_error_metatable
 @tparam table metatable */
@@ -165,6 +183,7 @@ int luaopen_lunashard_core_task(lua_State *L)
         { "is_exiting", task_is_exiting },
         { "forget_wait", task_forget_wait },
         { "counts", task_counts },
+        { "stalls", task_stalls },
         { "set_error_metatable", task_set_error_metatable },
         { NULL, NULL },
     };

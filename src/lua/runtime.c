@@ -74,6 +74,7 @@ static void tune_collector(lua_State *L)
 int luna_runtime_open(void)
 {
     luna_loop_init(&luna_rt.loop);
+    luna_rt.loop.stalled = luna_stall_note;
     luna_list_init(&luna_rt.tasks);
     luna_rt.exit_code = -1;
     luna_rt.err_meta_ref = LUA_NOREF;

@@ -10,6 +10,7 @@
 #include "loop.h"
 #include "memory.h"
 #include "resolve.h"
+#include "stall.h"
 #include "task.h"
 
 typedef struct luna_runtime {
@@ -26,6 +27,7 @@ typedef struct luna_runtime {
     int err_meta_ref;         /* registry reference of lunashard.errors' metatable, or LUA_NOREF */
     int alive;                /* KiB that were in use after the last garbage collection */
     int int64_ref;            /* registry reference of ffi.typeof "int64_t" */
+    luna_stalls stalls;
 } luna_runtime;
 
 extern luna_runtime luna_rt;

@@ -5,7 +5,7 @@
  * operation's completion resumes the task from here.  A user's own coroutine
  * inside the task is relayed outwards by coroutine.resume (lunashard.prelude).
  *
- * The task is a userdata: its environment table holds the coroutine, and the
+ * The task is a userdata: its environment table holds the coroutine and the function, and the
  * registry holds the userdata from spawn to end.  Afterwards the handle alone
  * keeps the results, which stay on the coroutine's stack for `join`.
  *
@@ -43,9 +43,21 @@ struct luna_task {
     enum { TASK_STARTING, TASK_ALIVE, TASK_ENDED, TASK_FAILED, TASK_CANCELED } state;
 };
 
+/* The handle may be kept for long: what its function held must not. */
+static void forget_function(const luna_task *t)
+{
+    lua_State *L = luna_rt.main;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, t->ref);
+    lua_getfenv(L, -1);
+    lua_pushnil(L);
+    lua_rawseti(L, -2, 2);
+    lua_pop(L, 2);
+}
+
 static void task_set_ended(luna_task *t, int state)
 {
     t->state = state;
+    forget_function(t);
     luna_list_del(&t->link);
     while (!luna_list_empty(&t->held)) {
         luna_held *held = LUNA_CONTAINER(t->held.next, luna_held, link);
@@ -87,6 +99,57 @@ static void report_failure(luna_task *t)
     luna_rt.failed_tasks++;
 }
 
+static bool is_ours(const lua_Debug *where)
+{
+    return strstr(where->source, "lua/lunashard/") != NULL;
+}
+
+/* Where the function on top of L was written; pops it.  Of one of our own that runs a function of
+ * the caller's, as `gather` has them, where that was. */
+static void find_function(lua_State *L, lua_Debug *where)
+{
+    lua_pushvalue(L, -1);
+    lua_getinfo(L, ">S", where);
+    for (int i = 1; is_ours(where) && lua_getupvalue(L, -1, i) != NULL; i++) {
+        lua_Debug inner;
+        if (lua_isfunction(L, -1) && !lua_iscfunction(L, -1)) {
+            lua_pushvalue(L, -1);
+            lua_getinfo(L, ">S", &inner);
+            if (!is_ours(&inner))
+                *where = inner;
+        }
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+}
+
+/* The innermost place that is not in our own modules. */
+static bool find_line(lua_State *L, lua_Debug *where)
+{
+    for (int level = 0; lua_getstack(L, level, where); level++)
+        if (lua_getinfo(L, "Sl", where) && where->currentline > 0 && !is_ours(where))
+            return true;
+    return false;
+}
+
+/* Which task has just run, and up to where. */
+static void describe(const luna_task *t, bool parked, char *text, size_t n)
+{
+    lua_State *L = luna_rt.main;
+    lua_Debug of, at;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, t->ref);
+    lua_getfenv(L, -1);
+    lua_rawgeti(L, -1, 2);
+    find_function(L, &of);
+    lua_pop(L, 2);
+    const char *end = parked ? ", up to a wait" : ", to its end";
+    if (find_line(t->co, &at))
+        snprintf(text, n, "the task of %s:%d%s at %s:%d", of.short_src, of.linedefined, end,
+                 at.short_src, at.currentline);
+    else
+        snprintf(text, n, "the task of %s:%d%s", of.short_src, of.linedefined, end);
+}
+
 /* Resume `t` with `nargs` values already on t->co.  The one lua_resume. */
 static void task_resume(luna_task *t, int nargs)
 {
@@ -95,6 +158,8 @@ static void task_resume(luna_task *t, int nargs)
     t->state = TASK_ALIVE;
     int rc = lua_resume(t->co, nargs);
     luna_rt.current = prev;
+    if (luna_loop_is_longest(&luna_rt.loop))
+        describe(t, rc == LUA_YIELD, luna_rt.loop.work.what, sizeof(luna_rt.loop.work.what));
 
     if (rc == LUA_YIELD && t->op != NULL)
         return; /* parked: the operation owns the wake-up */
@@ -205,9 +270,11 @@ luna_task *luna_task_spawn(lua_State *L, int nargs)
     luaL_getmetatable(L, TASK_TYPE);
     lua_setmetatable(L, -2);
 
-    lua_createtable(L, 1, 0);
+    lua_createtable(L, 2, 0);
     t->co = lua_newthread(L);
     lua_rawseti(L, -2, 1);
+    lua_pushvalue(L, -nargs - 3); /* the function */
+    lua_rawseti(L, -2, 2);
     lua_setfenv(L, -2);
 
     lua_insert(L, -nargs - 2); /* the handle goes below function and arguments */
