@@ -4,6 +4,7 @@ describe("the public table", function()
   it("has everything that the documentation names", function()
     for _, name in ipairs({
       "manager", "router", "open", "spawn", "gather", "sleep", "now", "event", "json", "bytea", "set_warn", "set_dns_servers",
+      "stats",
     }) do
       assert.equal("function", type(lunashard[name]), name)
     end
