@@ -24,6 +24,12 @@ local PASSED = {
   "tcp_user_timeout", "target_session_attrs",
 }
 
+-- A network that has fallen silent is noticed in a minute, also by cancel requests, which take these over: those in
+-- the way of others would else wait for hours.
+local KEEPALIVES = {
+  keepalives_idle = "30", keepalives_interval = "10", keepalives_count = "3", tcp_user_timeout = "30000", -- milliseconds
+}
+
 -- Start-up options rather than SET: RESET ALL comes back to these, and no role setting beats them.
 local PINNED = "-c DateStyle=ISO -c IntervalStyle=postgres -c bytea_output=hex -c extra_float_digits=1"
   .. " -c standard_conforming_strings=on" -- so that our parsers and the server's see the same statement
@@ -80,6 +86,9 @@ local function settings(options)
   local conninfo = { port = ("%d"):format(port), client_encoding = "UTF8", options = PINNED }
   conninfo.dbname = options.database or options.user
   conninfo.fallback_application_name = "lunashard"
+  for name, value in pairs(KEEPALIVES) do
+    conninfo[name] = value
+  end
   for _, name in ipairs(PASSED) do
     local value = options[name]
     if value ~= nil then
@@ -106,7 +115,8 @@ end
 
 --- Make a pool. Connects when it is used, or at once for `min_size`.
 -- @tparam table options `shard_id host port database user password passfile`, libpq's `ssl...` and
---   `keepalives...` options, `max_size` [20] `min_size` [0] `max_waiters` [10000]
+--   `keepalives...` options (a silent network is noticed in a minute unless these say otherwise),
+--   `max_size` [20] `min_size` [0] `max_waiters` [10000]
 --   `connection_timeout` [5] `idle_timeout` [300] `max_lifetime` [3600] (seconds, 0 is for ever)
 --   `statement_cache` [256] prepared statements a connection, `max_result_bytes` [256 MiB]; `pipeline` [true]
 --   lets statements of different tasks share connections, `read_batches` [true] lets reads share their Sync,

@@ -43,6 +43,19 @@ describe("connecting", function()
       assert.equal("spec connect", row.name)
     end)
 
+    it("asks whether the other side is still there when nothing has come for half a minute", function()
+      local pool = pools.open({ sslmode = "disable" })
+      local own = assert(pool:execute("SELECT inet_client_port() AS port")).rows[1].port
+      -- The kernel's list of connections: local address, remote address, state, queues, what its timer waits for and how
+      -- long, in hundredths of a second.
+      local pattern = ("%%x+:%04X %%x+:%04X 01 %%x+:%%x+ (%%x+):(%%x+)"):format(own, server.port)
+      local file = assert(io.open("/proc/self/net/tcp"))
+      local timer, left = file:read("*a"):match(pattern)
+      file:close()
+      assert.equal("02", timer, "no keepalive is on")
+      assert.is_true(tonumber(left, 16) <= 3000, left)
+    end)
+
     it("measures a ping and tells what it found", function()
       local found = assert(pools.open():ping(task.now() + 5))
       assert.is_true(found.latency > 0 and found.latency < 5)
