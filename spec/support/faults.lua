@@ -17,6 +17,7 @@ local cluster = require("spec.support.cluster")
 local gauge = require("spec.support.faults.gauge")
 local ledger = require("spec.support.faults.ledger")
 local load = require("spec.support.faults.load")
+local lunashard = require("lunashard")
 local pool = require("lunashard.pool")
 local task = require("lunashard.task")
 
@@ -53,7 +54,7 @@ local OPTIONS = {
   connection_pool_size = 8,
 }
 
-local running = {}
+local running, warn_before = {}, nil
 
 --- End the drills that a failed spec left, and close their managers. Yields.
 function faults.close_all()
@@ -66,6 +67,10 @@ function faults.close_all()
   end
   running = {}
   cluster.close_all()
+  if warn_before then
+    lunashard.set_warn(warn_before)
+    warn_before = nil
+  end
 end
 
 --- Run a statement on a server as its superuser, past everything under test. Yields.
@@ -114,7 +119,7 @@ end
 -- - `adapt`: a function that changes the manager's options in place, such as hosts and ports of shards
 -- - `tasks`: how many tasks of each kind work on each shard: `insert`, `transaction`, `counter`, `read`
 -- - `timeout` [1.5] of each statement, `pause` [0.01] of a task between two, in seconds
--- @treturn Drill `router`, `manager`, `ledger`, `load`
+-- @treturn Drill `router`, `manager`, `ledger`, `load`, `warnings`: what would have been printed
 function faults.drill(options)
   local given = { cluster_file = options.servers.cluster_file }
   for _, from in ipairs({ OPTIONS, options.options or {} }) do
@@ -127,6 +132,11 @@ function faults.drill(options)
     options.adapt(given)
   end
   given.cluster_file = options.servers.cluster_file
+  local warnings = {}
+  local before = lunashard.set_warn(function(message)
+    warnings[#warnings + 1] = message
+  end)
+  warn_before = warn_before or before
   local router, manager = cluster.connect(given)
   assert(router:execute_on_all_shards(ledger.SCHEMA))
   local self = setmetatable({
@@ -138,6 +148,7 @@ function faults.drill(options)
     timeout = options.timeout or 1.5,
     ledger = ledger.new(),
     where = {},
+    warnings = warnings,
   }, Drill)
   self.load = load.new({
     manager = manager,
