@@ -93,6 +93,19 @@ describe("manager:initialize", function()
     assert.same({ shard1 = 0, shard2 = 0, shard3 = 0 }, shared_by(manager, read_everywhere()))
   end)
 
+  it("lets a shard say how soon a silent network is noticed", function()
+    local manager = start(function(options)
+      options.shards[1].sslmode, options.shards[1].keepalives_idle = "disable", 600
+    end)
+    local pool, port = manager:member("shard1").primary.pool, manager.shards[1].port
+    local own = assert(pool:execute("SELECT inet_client_port() AS port")).rows[1].port
+    local file = assert(io.open("/proc/self/net/tcp"))
+    -- the kernel's keepalive timer of that connection, in hundredths of a second
+    local left = file:read("*a"):match(("%%x+:%04X %%x+:%04X 01 %%x+:%%x+ 02:(%%x+)"):format(own, port))
+    file:close()
+    assert.is_true(left ~= nil and tonumber(left, 16) > 50000, left)
+  end)
+
   it("may be called again", function()
     local manager = start()
     assert.is_true(manager:initialize())

@@ -15,6 +15,7 @@ local POOL_FIELDS = {
   "host", "port", "database", "user", "password", "passfile", "sslmode", "sslrootcert", "sslcert",
   "sslkey", "sslpassword", "sslcrl", "sslcrldir", "sslsni", "ssl_min_protocol_version",
   "ssl_max_protocol_version", "channel_binding", "pipeline", "read_batches",
+  "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout",
 }
 local PUBLIC_FIELDS = {
   "shard_id", "host", "port", "database", "user", "weight", "region", "tags", "metadata", "sslmode",
