@@ -5,6 +5,8 @@
 -- @module lunashard.config
 
 local errors = require("lunashard.errors")
+local hedge = require("lunashard.router.hedge")
+local lag_limit = require("lunashard.manager.lag_limit")
 local options = require("lunashard.options")
 
 local config = {}
@@ -122,7 +124,8 @@ local MANAGER = {
   promote = flag(false),
   choose_primary = { type = "function" },
   on_health = { type = "function" },
-  max_replica_lag = number(10, { min = 0 }),
+  max_replica_lag = number(10, { min = 0, or_type = "table" }),
+  hedge = { type = "number", or_type = "table" },
   query_timeout = seconds(30),
   retries = count(2, 0),
   retry_budget = number(0.2, { min = 0 }),
@@ -137,6 +140,7 @@ local MANAGER = {
 
 local ROUTER = {
   shard_manager = { type = "table", required = true },
+  hedge = { type = "any" },
   query_timeout = seconds(nil),
   retries = count(nil, 0),
   retry_budget = number(nil, { min = 0 }),
@@ -443,6 +447,13 @@ function config.manager(given)
   ok, message = check_tables(cfg.tables)
   if not ok then
     return nil, message
+  end
+  message = lag_limit.problem(cfg.max_replica_lag)
+  local problem = cfg.hedge ~= nil and hedge.problem(cfg.hedge)
+  if message then
+    return nil, "max_replica_lag: " .. message
+  elseif problem then
+    return nil, "hedge: " .. problem
   elseif cfg.connection_pool_min > cfg.connection_pool_size then
     return nil, ("connection_pool_min: expected at most connection_pool_size (%d), got %d"):format(
       cfg.connection_pool_size, cfg.connection_pool_min)
@@ -456,7 +467,12 @@ end
 -- @treturn[2] nil
 -- @treturn[2] string what is wrong
 function config.router(given)
-  return check_fields(ROUTER, given, "")
+  local cfg, message = check_fields(ROUTER, given, "")
+  local problem = cfg and cfg.hedge ~= nil and hedge.problem(cfg.hedge)
+  if problem then
+    return nil, "hedge: " .. problem
+  end
+  return cfg, message
 end
 
 local function is_absolute(path)

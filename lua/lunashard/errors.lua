@@ -217,13 +217,15 @@ function errors.new(code, fields)
   return setmetatable(err, Error)
 end
 
+local NO_META = {} -- a protected metatable may be given as false
+
 --- Is this value an error of ours, and, when `code` is given, of that kind?
 -- @param value anything
 -- @string[opt] code
 -- @treturn bool
 function errors.is(value, code)
   local meta = getmetatable(value)
-  return (meta == Error or meta ~= nil and meta.stands_for_error == true) and (code == nil or value.code == code)
+  return (meta == Error or (meta or NO_META).stands_for_error == true) and (code == nil or value.code == code)
 end
 
 --- Add context to an error.

@@ -233,6 +233,13 @@ function Pool:acquire(deadline)
   return lease.new(self, handle)
 end
 
+--- Has the pool found out that a statement only reads and calls nothing volatile? Not before its third run.
+-- @string query
+-- @treturn boolean
+function Pool:is_read(query)
+  return self.pure[query] or false
+end
+
 --- What the pool is doing.
 -- @treturn table `size used idle connecting waiting max_size min_size queries errors connects
 --   connect_failures wait_time last_error`; `lanes` (connections that are shared now), `shared` (statements that

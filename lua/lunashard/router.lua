@@ -3,8 +3,10 @@
 
 local attempt = require("lunashard.router.attempt")
 local config = require("lunashard.config")
+local hedge = require("lunashard.router.hedge")
 local manager_module = require("lunashard.manager")
 local options = require("lunashard.options")
+local reads = require("lunashard.router.reads")
 local retry_budget = require("lunashard.router.retry_budget")
 local routing = require("lunashard.router.routing")
 local statistics = require("lunashard.router.statistics")
@@ -40,6 +42,10 @@ function router.new(given)
     error("router: shard_manager: expected a manager, got a table", 2)
   end
   local inherited = cfg.shard_manager.options
+  local hedge_option = cfg.hedge
+  if hedge_option == nil then -- false is a choice
+    hedge_option = inherited.hedge
+  end
   return setmetatable({
     manager = cfg.shard_manager,
     query_timeout = cfg.query_timeout or inherited.query_timeout,
@@ -48,19 +54,21 @@ function router.new(given)
     max_parallel_shards = cfg.max_parallel_shards or inherited.max_parallel_shards,
     max_result_bytes = cfg.max_result_bytes or inherited.max_result_bytes,
     statistics = statistics.new(),
-    spare = {}, -- tables for run_on
+    hedge = hedge_option,
+    hedging = hedge.new(),
+    spare = {}, -- tables for run_plainly
     n_spare = 0,
   }, Router)
 end
 
-local EXECUTE = options.known(routing.OPTIONS, {
-  read_only = "boolean",
+local EXECUTE = options.known(routing.OPTIONS, reads.OPTIONS, {
   timeout = "seconds",
   retries = "count",
   decode_json = "boolean",
   max_result_bytes = "count",
   all_shards = "boolean",
   pipeline = "boolean",
+  hedge = "any",
 })
 local NO_OPTIONS = {}
 
@@ -83,17 +91,8 @@ function Router:elapsed(opts, deadline)
   return now() - deadline + (opts.timeout or self.query_timeout)
 end
 
---- Run a statement on one shard, with retries. Yields.
--- For the router's parts.
--- @tparam table member
--- @string sql
--- @tparam table params
--- @tparam table opts those of `execute`
--- @number deadline
--- @treturn[1] table result
--- @treturn[2] nil
--- @treturn[2] lunashard.error
-function Router:run_on(member, sql, params, opts, deadline)
+-- With what the reader has to know in `wishes`; see `lunashard.router.reads`.
+local function run_plainly(self, member, sql, params, opts, deadline, wishes)
   -- The pool keeps nothing of this table: it is used again when the statement has ended, for a new one each time
   -- would be a third of what the router costs.
   local spare, n = self.spare, self.n_spare
@@ -105,14 +104,43 @@ function Router:run_on(member, sql, params, opts, deadline)
   end
   how.deadline, how.read_only, how.pipeline = deadline, opts.read_only, opts.pipeline
   how.decode_json, how.max_result_bytes = opts.decode_json, opts.max_result_bytes or self.max_result_bytes
-  local result, err = run(self, member, opts.read_only, opts.retries or self.retries, deadline, run_statement,
-    sql, params, how)
+  local result, err = run(self, member, wishes, opts.retries or self.retries, deadline, run_statement, sql, params, how)
   n = self.n_spare + 1
   spare[n], self.n_spare = how, n
   if err then
     err.elapsed = self:elapsed(opts, deadline)
+  elseif not wishes then
+    member:mark_written(result)
   end
   return result, err
+end
+
+--- Run a statement on one shard, with retries. Yields.
+-- For the router's parts.
+-- @tparam table member
+-- @string sql
+-- @tparam table params
+-- @tparam table opts those of `execute`
+-- @number deadline
+-- @treturn[1] table result
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function Router:run_on(member, sql, params, opts, deadline)
+  local wishes = opts.read_only
+  if wishes then
+    local wanted = opts.hedge
+    if wanted == nil then
+      wanted = self.hedge
+    end
+    if wanted and member.replicas[1] then
+      return hedge.run(self, member, sql, opts, deadline, wanted, function(endpoint)
+        return run_plainly(self, member, sql, params, opts, deadline, { endpoint = endpoint })
+      end)
+    elseif opts.after ~= nil or opts.max_replica_lag ~= nil then
+      wishes = opts
+    end
+  end
+  return run_plainly(self, member, sql, params, opts, deadline, wishes)
 end
 
 --- Run one statement on the shard that owns a key. Yields.
@@ -121,13 +149,18 @@ end
 -- @string sql with `$1`, `$2`, ...
 -- @tparam[opt] table params values; NULL is `lunashard.null`
 -- @tparam[opt] table opts `routing_key` or `shard_id`: where to; `table`: whose key it is; `read_only`: prefer
---   a replica, and promise that it changes nothing; `timeout` seconds [query_timeout]; `retries`; `decode_json`;
+--   a replica, and promise that it changes nothing; `max_replica_lag`: how far behind the replica may be, seconds or
+--   `{ bytes = n }` [the manager's]; `after`: the result of a write, or its `lsn`, that the read must see; `timeout`
+--   seconds [query_timeout]; `retries`; `decode_json`; `hedge`: ask another endpoint too when a read takes longer than
+--   this percentile of late [the router's], false for never;
 --   `max_result_bytes`; `pipeline = false`: on a connection of its own; `all_shards = true`: the same as
 --   `scatter_gather` with it. With a reference table in `table`, reads go to any healthy shard and writes to all
 --   (each on its own: not atomic).
 -- @treturn[1] table `rows`, `columns`, `column_types`, `row_count`, `command`, `shard_id`, `endpoint`, `duration`
---   (seconds), `attempts`, `success`. Results of one statement share the lists `columns` and `column_types`: copy
---   them to change them
+--   (seconds), `attempts`, `success`; where the shard has replicas and `read_only` was not said, `lsn`: the position
+--   of the write in the log (or a later one), asked of the primary when it is first looked at, which yields, and
+--   raises when the primary does not say. Results of one
+--   statement share the lists `columns` and `column_types`: copy them to change them
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `NO_KEY`, `NULL_KEY`, `NO_SHARD`, `KEY_MISMATCH`, `INVALID`, `SQL`, `TIMEOUT`,
 --   `SHARD_DOWN`,
@@ -135,6 +168,9 @@ end
 function Router:execute(sql, params, opts)
   check_arguments("execute", sql, params)
   opts = opts == nil and NO_OPTIONS or check(opts, EXECUTE, "execute")
+  if opts.after ~= nil or opts.max_replica_lag ~= nil or opts.hedge ~= nil then
+    reads.check(opts, "execute")
+  end
   local manager = self.manager
   if manager.closed or not manager.initialized then
     return manager:check_open()

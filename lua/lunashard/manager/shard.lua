@@ -4,7 +4,11 @@
 -- @module lunashard.manager.shard
 
 local health = require("lunashard.manager.health")
+local lag_limit = require("lunashard.manager.lag_limit")
+local lsn = require("lunashard.lsn")
 local monitor = require("lunashard.manager.monitor")
+local reader = require("lunashard.manager.reader")
+local replay = require("lunashard.manager.replay")
 
 local shard = {}
 
@@ -98,7 +102,12 @@ function shard.new(given, cfg)
     replicas = {},
     fenced = {},
     turn = 0,
+    pinned = not cfg.enable_auto_failover, -- reads and writes stay on the configured primary
   }
+  member.max_lag_seconds, member.max_lag_bytes = lag_limit.limits(cfg.max_replica_lag)
+  member.written = lsn.lazily(function() -- the metatable of results of writes
+    return replay.written(member, cfg.query_timeout)
+  end)
   member.endpoints = { member.primary }
   for i, replica in ipairs(given.replicas or {}) do
     member.replicas[i] = new_endpoint("replica", replica, id, cfg)
@@ -143,20 +152,47 @@ function Member:close()
   end
 end
 
---- The endpoint for a read: replicas in turn, the primary when none is usable.
--- @number now on the clock of `lunashard.now`
--- @treturn table endpoint
-function Member:reader(now)
-  local replicas = self.replicas
-  local n = #replicas
-  for _ = 1, n do
-    self.turn = self.turn % n + 1
-    local replica = replicas[self.turn]
-    if health.is_usable(replica.health, now) then
-      return replica
+--- Let the result of a write have its position in the log, where there are replicas to read it from.
+-- @tparam table result
+-- @treturn table result, with `lsn`
+function Member:mark_written(result)
+  if self.replicas[1] then
+    setmetatable(result, self.written)
+  end
+  return result
+end
+
+--- The endpoint for a read. Yields with `after`.
+-- A healthy replica within the allowed lag, that with the least to do; the primary when there is none.
+-- @tparam[opt] table wishes `after`, `max_replica_lag` as `execute` takes them; `avoid`: an endpoint to do
+--   without; `endpoint`: the one that has been chosen already
+-- @tparam[opt] number deadline for `after`
+-- @treturn[1] table endpoint
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error the position to read after cannot be had, or `TIMEOUT`
+function Member:reader(wishes, deadline)
+  local seconds, bytes = self.max_lag_seconds, self.max_lag_bytes
+  if self.pinned or not self.replicas[1] then
+    return self.primary
+  elseif type(wishes) ~= "table" then
+    return reader.choose(self, seconds, bytes)
+  elseif wishes.endpoint then
+    return wishes.endpoint
+  end
+  if wishes.max_replica_lag ~= nil then
+    seconds, bytes = lag_limit.limits(wishes.max_replica_lag)
+  end
+  if wishes.after ~= nil then
+    local position, err = lsn.of(wishes.after, self.shard_id)
+    if err then
+      return nil, err
+    elseif position == false then
+      return self.primary
+    elseif position then
+      return reader.after(self, seconds, bytes, wishes.avoid, position, deadline)
     end
   end
-  return self.primary
+  return reader.choose(self, seconds, bytes, wishes.avoid)
 end
 
 return shard

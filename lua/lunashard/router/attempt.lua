@@ -211,7 +211,7 @@ end
 -- Health records and statistics are kept.
 -- @tparam Router router
 -- @tparam table member
--- @tparam ?boolean read_only
+-- @tparam ?boolean|table read_only a table has wishes for the endpoint, see `lunashard.router.reads`
 -- @number retries
 -- @tparam ?number deadline
 -- @tparam func fn returns a result table, or nil and an error
@@ -222,13 +222,17 @@ end
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error with `attempts`, and `elapsed` over all of them
 function attempt.run(router, member, read_only, retries, deadline, fn, a, b, c)
-  local endpoint = member.primary
+  local endpoint, result, err = member.primary
   if read_only and member.replicas[1] then
-    endpoint = member:reader(now())
+    endpoint, err = member:reader(read_only, deadline)
+    if not endpoint then
+      router.statistics:record(member.shard_id, nil, err)
+      return nil, err
+    end
   elseif member.write_refusal and not read_only then
     return again(router, member, nil, read_only, retries, deadline, attempt.refusal(member), fn, a, b, c)
   end
-  local result, err = fn(endpoint, a, b, c)
+  result, err = fn(endpoint, a, b, c)
   if result then
     return succeeded(router, member, endpoint, result, 1)
   end

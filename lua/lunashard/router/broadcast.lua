@@ -62,6 +62,8 @@ local function run(router, members, sql, opts, deadline)
     local result, err = attempt.run(router, member, false, router.retries, deadline, on_lease, sql, deadline)
     if err then
       err.elapsed = router:elapsed(opts, deadline)
+    else
+      member:mark_written(result)
     end
     return result, err
   end

@@ -6,6 +6,7 @@ local copy_sink = require("lunashard.router.copy_sink")
 local errors = require("lunashard.errors")
 local options = require("lunashard.options")
 local parallel = require("lunashard.parallel")
+local reads = require("lunashard.router.reads")
 local routing = require("lunashard.router.routing")
 local scatter = require("lunashard.router.scatter")
 local statement = require("lunashard.router.statement")
@@ -13,14 +14,13 @@ local task = require("lunashard.task")
 
 local copy_out = { methods = {} }
 
-local OPTIONS = options.known(routing.OPTIONS, {
+local OPTIONS = options.known(routing.OPTIONS, reads.OPTIONS, {
   columns = "table",
   format = "string",
   header = "boolean",
   in_order = "boolean",
   max_parallel_shards = "count",
   overwrite = "boolean",
-  read_only = "boolean",
   timeout = "seconds",
 })
 local FORMATS = { text = "text", csv = "csv" }
@@ -137,8 +137,15 @@ function Job:wait_for_header()
 end
 
 function Job:one_shard(member, number)
-  local endpoint = self.read_only and member.replicas[1] and member:reader(task.now()) or member.primary
-  local lease, err = endpoint.pool:acquire(self.deadline or self.acquire_deadline)
+  local endpoint, err = member.primary
+  if self.wishes then
+    endpoint, err = member:reader(self.wishes, self.deadline or self.acquire_deadline)
+    if not endpoint then
+      return nil, err
+    end
+  end
+  local lease
+  lease, err = endpoint.pool:acquire(self.deadline or self.acquire_deadline)
   if not lease then
     return nil, err
   end
@@ -208,7 +215,8 @@ end
 -- @tparam[opt] table opts `format`: `text` [default] or `csv`; `header`: the columns' names first, once; `columns`
 --   of a table [all]; `shard_id` or `routing_key` (and `table`, whose key it is): one shard alone; `in_order`: one
 --   shard after the other, as configured [all at once, their rows mingled]; `max_parallel_shards`; `overwrite`: the
---   file may exist; `read_only`: prefer replicas; `timeout` for everything [none]. A reference table is read from
+--   file may exist; `read_only`: prefer replicas, with `after` and `max_replica_lag` as for `execute`; `timeout` for
+--   everything [none]. A reference table is read from
 --   one shard
 -- @treturn[1] table `row_count`, `rows_by_shard` (shard_id -> rows), `bytes`, `duration`, `success`
 -- @treturn[2] nil
@@ -218,6 +226,7 @@ end
 function copy_out.methods:copy_out(source, sink, opts)
   opts = options.check(opts, OPTIONS, "copy_out")
   check_format(opts.format)
+  reads.check(opts, "copy_out")
   local what = subject(source, opts.columns)
   local problem = copy_sink.problem(sink)
   if problem then
@@ -245,7 +254,7 @@ function copy_out.methods:copy_out(source, sink, opts)
     command = command(what, opts, false),
     with_header = command(what, opts, true),
     header = opts.header,
-    read_only = opts.read_only,
+    wishes = reads.wishes(opts),
     started = started,
     deadline = opts.timeout and started + opts.timeout,
     acquire_deadline = self:deadline({}),

@@ -9,6 +9,7 @@ local attempt = require("lunashard.router.attempt")
 local cursors = require("lunashard.router.cursors")
 local errors = require("lunashard.errors")
 local order = require("lunashard.order")
+local reads = require("lunashard.router.reads")
 local texts = require("lunashard.pool.texts")
 
 local reducing = {}
@@ -173,7 +174,7 @@ end
 -- @treturn[2] lunashard.error
 function reducing.run(router, member, sql, params, opts, deadline, reducer)
   local retries = opts.retries or router.retries
-  local result, err = attempt.run(router, member, opts.read_only, retries, deadline, run_once, sql, params, {
+  local result, err = attempt.run(router, member, reads.wishes(opts), retries, deadline, run_once, sql, params, {
     deadline = deadline,
     started = deadline - (opts.timeout or router.query_timeout),
     read_only = opts.read_only,

@@ -6,6 +6,7 @@ local raise = require("lunashard.misuse").raise
 local gather = require("lunashard.router.gather")
 local options = require("lunashard.options")
 local parallel = require("lunashard.parallel")
+local reads = require("lunashard.router.reads")
 local reducing = require("lunashard.router.reducing")
 local routing = require("lunashard.router.routing")
 local statement = require("lunashard.router.statement")
@@ -19,6 +20,9 @@ local SCATTER = {
   min_shards = "count",
   max_parallel_shards = "count",
   read_only = "boolean",
+  after = "any",
+  max_replica_lag = "any",
+  hedge = "any",
   timeout = "seconds",
   retries = "count",
   shard_ids = "table",
@@ -162,7 +166,7 @@ end
 -- @tparam[opt] table opts `aggregation_func`: a function of the list of shard results (each `success`, `shard_id`,
 --   `rows`, `error`, ...) that returns a row or a list of rows, or one of `lunashard.aggregate`; without it rows are
 --   concatenated in the shards' order. `on_failure` [`"fail"`], `min_shards`, `max_parallel_shards`, `shard_ids`,
---   `read_only`, `timeout`, `retries`, `decode_json`, `max_result_bytes`, `pipeline`
+--   `read_only`, `after`, `max_replica_lag`, `hedge`, `timeout`, `retries`, `decode_json`, `max_result_bytes`, `pipeline`
 -- @treturn[1] table `rows`, `row_count`, `shard_results` (by shard_id; their rows are empty when an aggregation of
 --   `lunashard.aggregate` took them as they came), `complete`, `failed` (list of `{ shard_id, error }`), `duration`,
 --   `success`
@@ -173,6 +177,7 @@ function scatter.methods:scatter_gather(sql, params, opts)
   routing.check_arguments("scatter_gather", sql, params)
   opts = options.check(opts, SCATTER, "scatter_gather")
   check_options(opts)
+  reads.check(opts, "scatter_gather")
   local ok, err = self.manager:check_open()
   if not ok then
     return nil, err

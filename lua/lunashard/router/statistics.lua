@@ -19,6 +19,9 @@ function statistics.new()
     retries_by_reason = {}, -- SQLSTATE or error code -> n
     retries_refused = 0, -- for want of budget
     fallbacks = 0, -- reads that went on to the primary when a replica had failed
+    hedged_reads = 0, -- sent to a second endpoint
+    hedges_won = 0, -- whose second endpoint answered first
+    hedges_refused = 0, -- for want of budget
     scatter_queries = 0,
     transactions = 0,
     latency = histogram.new(),
@@ -64,7 +67,8 @@ end
 -- @treturn table `total_queries` (statements run on shards), `queries_by_shard`, `errors`, `errors_by_shard`,
 --   `errors_by_code`, `retries`, `retries_by_reason` (by SQLSTATE, or code where there is none), `retries_refused`
 --   (the budget was used up), `fallbacks` (reads that went on to the primary when a replica had failed),
---   `scatter_queries`, `transactions`, `average_latency_ms`, `p50_latency_ms`, `p95_latency_ms`, `p99_latency_ms`
+--   `hedged_reads` (sent to a second endpoint too), `hedges_won` (it answered first), `hedges_refused` (the budget was
+--   used up), `scatter_queries`, `transactions`, `average_latency_ms`, `p50_latency_ms`, `p95_latency_ms`, `p99_latency_ms`
 function Statistics:snapshot()
   local latency = self.latency
   local copy = {
@@ -77,6 +81,9 @@ function Statistics:snapshot()
     retries_by_reason = {},
     retries_refused = self.retries_refused,
     fallbacks = self.fallbacks,
+    hedged_reads = self.hedged_reads,
+    hedges_won = self.hedges_won,
+    hedges_refused = self.hedges_refused,
     scatter_queries = self.scatter_queries,
     transactions = self.transactions,
     average_latency_ms = latency.count > 0 and latency.sum / latency.count * 1000 or 0,

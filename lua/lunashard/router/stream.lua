@@ -12,6 +12,7 @@ local merged = require("lunashard.order.merged")
 local options = require("lunashard.options")
 local order = require("lunashard.order")
 local parallel = require("lunashard.parallel")
+local reads = require("lunashard.router.reads")
 local routing = require("lunashard.router.routing")
 local scatter = require("lunashard.router.scatter")
 local statement = require("lunashard.router.statement")
@@ -25,11 +26,10 @@ stream.OPTIONS = { fetch_size = "count", timeout = "seconds", decode_json = "boo
 
 local MAX_FETCH_SIZE = 1000000
 
-local STREAM = options.known(routing.OPTIONS, stream.OPTIONS, {
+local STREAM = options.known(routing.OPTIONS, reads.OPTIONS, stream.OPTIONS, {
   order_by = "any",
   limit = "count",
   offset = "count",
-  read_only = "boolean",
   shard_ids = "table",
   all_shards = "boolean",
 })
@@ -192,8 +192,15 @@ local function open_on(self, router, members, sql, params, how)
     if refusal then
       return give_up(refusal)
     end
-    local endpoint = how.read_only and member:reader(task.now()) or member.primary
-    local lease, err = endpoint.pool:acquire(how.acquire_deadline)
+    local endpoint, err = member.primary
+    if how.wishes then
+      endpoint, err = member:reader(how.wishes, how.acquire_deadline)
+      if not endpoint then
+        return give_up(err)
+      end
+    end
+    local lease
+    lease, err = endpoint.pool:acquire(how.acquire_deadline)
     if not lease and endpoint ~= member.primary then
       router.manager:note(endpoint, err)
       endpoint = member.primary
@@ -276,12 +283,13 @@ end
 --   `shard_ids`, one after the other, or merged by `order_by = "created_at desc, id"`, which must be the
 --   statement's own ORDER BY;
 --   `limit` and `offset` of the rows as they come out (each shard is asked for `limit + offset` at the most);
---   `fetch_size` [500] rows at a time, `timeout` for the whole stream [none], `read_only`, `decode_json`,
---   `all_shards`
+--   `fetch_size` [500] rows at a time, `timeout` for the whole stream [none], `read_only`, `after`, `max_replica_lag`,
+--   `decode_json`, `all_shards`
 -- @treturn Stream for `for row, shard_id in router:stream(...) do`, with `close`
 function stream.methods:stream(sql, params, opts)
   routing.check_arguments("stream", sql, params)
   opts = options.check(opts, STREAM, "stream")
+  reads.check(opts, "stream")
   local items = opts.order_by ~= nil and order.parse(opts.order_by, nil, 2) or nil
   stream.check_fetch_size("stream", opts.fetch_size)
   return stream.new(function(made)
@@ -298,6 +306,7 @@ function stream.methods:stream(sql, params, opts)
       deadline = deadline,
       acquire_deadline = deadline or self:deadline(opts),
       read_only = opts.read_only,
+      wishes = reads.wishes(opts),
       decode_json = opts.decode_json,
       fetch_size = opts.fetch_size,
     })

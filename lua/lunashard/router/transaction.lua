@@ -4,10 +4,12 @@
 -- @module lunashard.router.transaction
 
 local attempt = require("lunashard.router.attempt")
+local beginning = require("lunashard.router.beginning")
 local errors = require("lunashard.errors")
 local failover = require("lunashard.manager.failover")
 local raise = require("lunashard.misuse").raise
 local options = require("lunashard.options")
+local reads = require("lunashard.router.reads")
 local routing = require("lunashard.router.routing")
 local statement = require("lunashard.router.statement")
 local stream = require("lunashard.router.stream")
@@ -20,14 +22,6 @@ local ROLLBACK_TIMEOUT = 5
 
 local CUT_OFF = "the transaction or savepoint has ended before the stream"
 
-local TRANSACTION = options.known(routing.OPTIONS, {
-  isolation = "string",
-  read_only = "boolean",
-  deferrable = "boolean",
-  timeout = "seconds",
-  retries = "count",
-})
-
 local EXECUTE = {
   routing_key = "any",
   table = "string",
@@ -35,32 +29,6 @@ local EXECUTE = {
   decode_json = "boolean",
   max_result_bytes = "count",
 }
-
-local ISOLATION = {
-  ["read committed"] = "READ COMMITTED",
-  ["repeatable read"] = "REPEATABLE READ",
-  ["serializable"] = "SERIALIZABLE",
-}
-
-local function begin_sql(opts, what)
-  local sql = "BEGIN"
-  if opts.isolation then
-    local level = ISOLATION[opts.isolation:lower()]
-    if not level then
-      local near = errors.nearest(opts.isolation, ISOLATION)
-      raise(("%s: option isolation: expected read committed, repeatable read or serializable, got %s%s"):format(what,
-        options.describe(opts.isolation), near and (", did you mean %q?"):format(near) or ""), 3)
-    end
-    sql = sql .. " ISOLATION LEVEL " .. level
-  end
-  if opts.read_only ~= nil then
-    sql = sql .. (opts.read_only and " READ ONLY" or " READ WRITE")
-  end
-  if opts.deferrable ~= nil then
-    sql = sql .. (opts.deferrable and " DEFERRABLE" or " NOT DEFERRABLE")
-  end
-  return sql
-end
 
 -- ---- the transaction object -------------------------------------------------
 
@@ -101,19 +69,20 @@ end
 -- @treturn[2] lunashard.error
 function transaction.open(router, member, opts, sql, deadline)
   -- A standby cannot run serializable transactions.
-  local reads = opts.read_only and not (opts.isolation and opts.isolation:lower() == "serializable")
+  local serializable = opts.isolation and opts.isolation:lower() == "serializable"
+  local wishes = not serializable and reads.wishes(opts)
   local started, soon = task.now(), deadline or router:deadline(opts)
-  local begun, err = attempt.run(router, member, reads, router.retries, soon, on_endpoint, sql, soon)
+  local begun, err = attempt.run(router, member, wishes, router.retries, soon, on_endpoint, sql, soon)
   if not begun then
     return nil, err
   end
   router.statistics.transactions = router.statistics.transactions + 1
-  return setmetatable({
+  local tx = setmetatable({
     router = router,
     member = member,
     shard_id = member.shard_id,
     endpoint = begun.endpoint,
-    at = not reads and begun.at or nil,
+    at = not wishes and begun.at or nil,
     lease = begun.lease,
     deadline = deadline,
     started = started,
@@ -121,6 +90,10 @@ function transaction.open(router, member, opts, sql, deadline)
     savepoints = 0,
     nested = 0,
   }, Tx)
+  if member.replicas[1] and not opts.read_only then
+    tx.written = beginning.written(tx)
+  end
+  return tx
 end
 
 -- The earlier of the transaction's deadline and the statement's own.
@@ -165,7 +138,7 @@ local function run(tx, sql, params, pool_options)
     result.shard_id = tx.shard_id
     result.attempts = 1
     tx.router.statistics:record(tx.shard_id, result.duration)
-    return result
+    return tx.written and setmetatable(result, tx.written) or result
   end
   err = certain(tx, err)
   tx:note_failure(err)
@@ -193,6 +166,7 @@ function transaction.run_many(tx, sql, sets, pool_options)
     local result = results and results[i]
     if result then
       result.shard_id, result.attempts = tx.shard_id, 1
+      setmetatable(result, tx.written)
     end
     statistics:record(tx.shard_id, result and result.duration or 0)
   end
@@ -267,7 +241,7 @@ end
 -- @tparam[opt] table opts `routing_key` (and `table`): checked against the transaction's shard; `timeout`,
 --   `decode_json`,
 --   `max_result_bytes`
--- @treturn[1] table result, as from `router:execute`
+-- @treturn[1] table result, as from `router:execute`; its `lsn` can be looked at once the transaction has ended
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `SQL`, `TIMEOUT`, `KEY_MISMATCH`, `INVALID`, `SHARD_DOWN` (rolled back),
 --   `CLOSED`; after `SQL` only a
@@ -542,7 +516,8 @@ end
 -- after COMMIT.
 -- @tparam table opts `routing_key` or `shard_id`, `table`; `isolation`: `read committed`, `repeatable read` or
 --   `serializable`;
---   `read_only`, `deferrable`; `timeout` for the whole transaction [none; each statement has query_timeout];
+--   `read_only`, with `after` and `max_replica_lag` as for `execute`; `deferrable`; `timeout` for the whole
+--   transaction [none; each statement has query_timeout];
 --   `retries` [0]: run the function again after a serialization failure or deadlock, or when another endpoint
 --   has become the primary
 -- @tparam func fn called with the transaction: `tx:execute`, `tx:stream`, `tx:transaction` (savepoint)
@@ -552,11 +527,11 @@ end
 --   is no error object,
 --   `UNKNOWN_OUTCOME` when COMMIT was not confirmed, otherwise what failed
 function transaction.methods:transaction(opts, fn)
-  opts = options.check(opts, TRANSACTION, "transaction")
+  opts = options.check(opts, beginning.OPTIONS, "transaction")
   if type(fn) ~= "function" then
     raise("transaction: expected a function, got a " .. type(fn), 2)
   end
-  local sql = begin_sql(opts, "transaction")
+  local sql = beginning.sql(opts, "transaction")
   local member, err = prepare(self, opts)
   if not member then
     return nil, err
@@ -591,8 +566,8 @@ end
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
 function transaction.methods:begin(opts)
-  opts = options.check(opts, TRANSACTION, "begin")
-  local sql = begin_sql(opts, "begin")
+  opts = options.check(opts, beginning.OPTIONS, "begin")
+  local sql = beginning.sql(opts, "begin")
   local member, err = prepare(self, opts)
   if not member then
     return nil, err
