@@ -96,7 +96,9 @@ function copy_in.methods:copy_in(table_name, columns, rows, opts)
   end
   opts = options.check(opts, COPY, "copy_in")
   check_format(opts)
-  local source, message = copy_source.new(rows, opts.format)
+  local started = task.now()
+  local deadline = opts.timeout and started + opts.timeout
+  local source, message = copy_source.new(rows, opts.format, deadline)
   if not source then
     raise("copy_in: rows: " .. message, 2)
   end
@@ -114,10 +116,9 @@ function copy_in.methods:copy_in(table_name, columns, rows, opts)
     end
     return nil, err
   end
-  local started = task.now()
   local job = copy_load.new(self, sql, function(shard_id, n)
     return split:row_of(shard_id, n)
-  end, opts.timeout and started + opts.timeout)
+  end, deadline)
   local total
   ok, total, err = pcall(feed, job, source, split)
   if not ok then

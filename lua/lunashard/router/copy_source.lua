@@ -3,8 +3,11 @@
 -- @module lunashard.router.copy_source
 
 local options = require("lunashard.options")
+local task = require("lunashard.task")
 
 local copy_source = {}
+
+local now = task.now
 
 local BATCH = 100 -- rows: little enough that they are still in the cache when they are written
 local PIECE = 65536 -- bytes
@@ -58,7 +61,8 @@ local function from_list(list)
   end
 end
 
-local function from_iterator(next_row)
+-- A batch ends with the deadline, so that one who is slow with the rows is told of it.
+local function from_iterator(next_row, deadline)
   local batch = {}
   return function(split)
     local n, more = 0, true
@@ -73,6 +77,9 @@ local function from_iterator(next_row)
       end
       n = n + 1
       batch[n] = getmetatable(row) == nil and row or shown(row, split.columns)
+      if deadline and now() >= deadline then
+        break
+      end
     end
     local ok, err = split:rows(batch, 1, n)
     return ok, err, more
@@ -112,11 +119,12 @@ end
 --- The source for what a caller gave as rows.
 -- @param rows
 -- @tparam ?string format bytes, if given
+-- @tparam ?number deadline
 -- @treturn[1] func takes a splitter of @{lunashard.router.copy_split}; gives true, an error, and whether
 --   there is more. Raises what an iterator raises, or when that gives `nil, err`
 -- @treturn[2] nil
 -- @treturn[2] string what is wrong
-function copy_source.new(rows, format)
+function copy_source.new(rows, format, deadline)
   local is_file = io.type(rows)
   if is_file and not format then
     return nil, 'a file holds bytes: say which with option format, "text" or "csv"'
@@ -136,7 +144,7 @@ function copy_source.new(rows, format)
   elseif format then
     return from_pieces(is_plain(rows) and pieces_of_list(rows) or rows)
   end
-  return is_plain(rows) and from_list(rows) or from_iterator(rows)
+  return is_plain(rows) and from_list(rows) or from_iterator(rows, deadline)
 end
 
 return copy_source
