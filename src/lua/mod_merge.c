@@ -8,7 +8,6 @@
 #include "list.h"
 #include "merge.h"
 #include "row_source.h"
-#include "runtime.h"
 
 #define MERGE_TYPE "lunashard.merge"
 
@@ -145,7 +144,6 @@ static int merge_take(lua_State *L)
         lua_pushvalue(L, first + 2 * source + 1);
         lua_rawseti(L, 3, n);
     }
-    luna_runtime_end_chunk(L);
     lua_pushinteger(L, n);
     if (outcome == LUNA_MERGE_ROW)
         return 1;

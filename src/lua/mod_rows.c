@@ -8,7 +8,6 @@
 
 #include "bind.h"
 #include "row_source.h"
-#include "runtime.h"
 
 #define ROWS_TYPE "lunashard.rows"
 
@@ -116,7 +115,6 @@ static int rows_take(lua_State *L)
         luna_err_set(&err, LUNA_EDOWN, "a row was received that makes no sense");
         return luna_push_err(L, &err);
     }
-    luna_runtime_end_chunk(L);
     lua_pushinteger(L, at);
     return 1;
 }

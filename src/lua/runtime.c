@@ -38,27 +38,15 @@ static void preload_bindings(lua_State *L)
  * little that a small program marks everything again and again, not more than caches hold. */
 #define GARBAGE 2048
 
-/* The same while rows are streamed: they are many and live for a moment, and to make them in memory
- * that no cache holds any more takes twice as long. */
-#define GARBAGE_OF_ROWS 1024
-
 /* The __gc of a userdata that nobody holds runs once in each cycle of the collector. */
 static int on_gc_cycle(lua_State *L)
 {
     int alive = lua_gc(L, LUA_GCCOUNT, 0) + 1, pause = 100 + 100 * (GARBAGE / alive);
-    luna_rt.alive = alive;
     lua_gc(L, LUA_GCSETPAUSE, pause < 200 ? 200 : pause > 1000 ? 1000 : pause);
     lua_newuserdata(L, 0);
     lua_getmetatable(L, 1);
     lua_setmetatable(L, -2);
     return 0;
-}
-
-void luna_runtime_end_chunk(lua_State *L)
-{
-    int alive = luna_rt.alive, allowed = alive > GARBAGE_OF_ROWS ? alive : GARBAGE_OF_ROWS;
-    if (lua_gc(L, LUA_GCCOUNT, 0) - alive > allowed)
-        lua_gc(L, LUA_GCRESTART, 0); /* a cycle begins now, step by step as ever */
 }
 
 static void tune_collector(lua_State *L)

@@ -25,7 +25,6 @@ typedef struct luna_runtime {
     unsigned failed_tasks;    /* tasks that ended with an error which nobody joined */
     int exit_code;            /* what os.exit asked for, -1 before */
     int err_meta_ref;         /* registry reference of lunashard.errors' metatable, or LUA_NOREF */
-    int alive;                /* KiB that were in use after the last garbage collection */
     int int64_ref;            /* registry reference of ffi.typeof "int64_t" */
     luna_stalls stalls;
 } luna_runtime;
@@ -39,9 +38,6 @@ extern luna_runtime luna_rt;
 /* Open the Lua state with every binding in package.preload as
  * "lunashard.core.<name>" and run lunashard.prelude.  0, or 1 after printing why. */
 LUNA_MUSTCHECK int luna_runtime_open(void);
-
-/* Many short-lived objects were made: the garbage of those before may be collected early. */
-void luna_runtime_end_chunk(lua_State *L);
 
 /* Cancel every task, newest first. */
 void luna_runtime_cancel_tasks(void);
