@@ -9,7 +9,6 @@ local errors = require("lunashard.errors")
 local health = require("lunashard.manager.health")
 local options_of = require("lunashard.options")
 local monitor = require("lunashard.manager.monitor")
-local probe = require("lunashard.manager.probe")
 local shard = require("lunashard.manager.shard")
 local topology = require("lunashard.manager.topology")
 local warn = require("lunashard.warn")
@@ -239,7 +238,7 @@ function Manager:get_shard_for_read(key, opts)
   if not member then
     return nil, err
   end
-  return member.info, member:reader(probe.now()).name
+  return member.info, member:reader().name
 end
 
 --- Take note of how a statement fared at an endpoint.
@@ -254,7 +253,7 @@ function Manager:note(endpoint, err, seconds) -- luacheck: no self
     end
     return
   end
-  health.failure(endpoint.health, err, probe.now())
+  health.failure(endpoint.health, err)
 end
 
 local function endpoint_status(endpoint)

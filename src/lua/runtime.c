@@ -19,6 +19,7 @@ static const luaL_Reg bindings[] = {
     { "lunashard.core.copy", luaopen_lunashard_core_copy },
     { "lunashard.core.process", luaopen_lunashard_core_process },
     { "lunashard.core.sql", luaopen_lunashard_core_sql },
+    { "lunashard.core.health", luaopen_lunashard_core_health },
     { "lunashard.core.system", luaopen_lunashard_core_system },
     { NULL, NULL },
 };

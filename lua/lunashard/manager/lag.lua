@@ -8,10 +8,10 @@ local lag = {}
 
 local KEPT = 64 -- positions of a primary
 
-local function note_primary(member, found, now)
+local function note_primary(member, endpoint, found, now)
   local trail = member.trail
-  if not trail or trail.timeline ~= found.timeline then
-    trail = { timeline = found.timeline, n = 0 }
+  if not trail or trail.endpoint ~= endpoint or trail.timeline ~= found.timeline then
+    trail = { endpoint = endpoint, timeline = found.timeline, n = 0 }
     member.trail = trail
   end
   local last = trail[trail.n]
@@ -46,7 +46,7 @@ function lag.measure(member, endpoint, found, now)
   if not found.in_recovery then
     record.lag_bytes, record.lag_seconds = nil, nil
     if endpoint == member.primary then
-      note_primary(member, found, now)
+      note_primary(member, endpoint, found, now)
     end
     return
   end

@@ -5,6 +5,7 @@
 -- collected with its pools.
 -- @module lunashard.manager.monitor
 
+local errors = require("lunashard.errors")
 local events = require("lunashard.events")
 local failover = require("lunashard.manager.failover")
 local health = require("lunashard.manager.health")
@@ -15,18 +16,26 @@ local warn = require("lunashard.warn")
 
 local monitor = {}
 
--- While an endpoint is not healthy, its shard is probed after a tenth of the interval, within these bounds.
+-- Seconds, all of them at most the interval: between looks at a shard where something is wrong, a tenth of the
+-- interval within bounds; and before a failure is confirmed or not.
 local SHORTEST, LONGEST = 0.1, 1.0
+local CONFIRM = 0.1
 local JITTER = 0.2 -- of the interval, so that many clients do not come in step
 
 local function describe(endpoint)
   return ("%s of %s (%s)"):format(endpoint.role, endpoint.shard_id, endpoint.name)
 end
 
-local function tell(manager, endpoint, from)
+-- What has become of an endpoint since it was told last.
+local function tell(manager, endpoint)
   local record = endpoint.health
-  local message = ("%s is %s"):format(describe(endpoint), record.status)
-  if not record.is_healthy and record.last_error then
+  local from, to = endpoint.told or "unchecked", record.status
+  endpoint.told = to
+  if from == to or from == "unchecked" and to == "healthy" then
+    return
+  end
+  local message = ("%s is %s"):format(describe(endpoint), to)
+  if (to == "degraded" or to == "unhealthy") and record.last_error then
     message = ("%s: %s: %s"):format(message, record.last_error.code, record.last_error.message)
   end
   events.emit({
@@ -34,7 +43,7 @@ local function tell(manager, endpoint, from)
     shard_id = endpoint.shard_id,
     endpoint = endpoint.name,
     from = from,
-    to = record.status,
+    to = to,
     message = message,
   }, manager)
 end
@@ -42,7 +51,7 @@ end
 -- Nothing that goes wrong here may end the monitor.
 local function guarded(what, fn, ...)
   local ok, err = pcall(fn, ...)
-  if not ok then
+  if not ok and not errors.is(err, "CANCELED") then
     warn.emit(("%s raised: %s"):format(what, tostring(err)))
   end
 end
@@ -63,26 +72,21 @@ end
 
 local function look(manager, member, endpoint, deadline, first)
   local record = endpoint.health
-  local from = record.status
+  health.probe_begins(record)
   local found, err = probe.run(endpoint, deadline)
   if manager.closed or member.monitor.stopped then
     return
   end
   local now = task.now()
-  record.last_check, record.last_probe = os.time(), now
   record.answered, record.misses = found ~= nil, found and 0 or (record.misses or 0) + 1
   if found then
     endpoint.server_encoding = found.server_encoding
-    health.success(record, found.latency)
-    health.probed(record, found)
+    health.probe_success(record, found, now)
     lag.measure(member, endpoint, found, now)
   else
-    health.failure(record, err, now, first)
+    health.probe_failure(record, err, now, first)
   end
-  local changed = record.status ~= from and not (from == "unchecked" and record.is_healthy)
-  if changed then
-    tell(manager, endpoint, from)
-  end
+  tell(manager, endpoint)
 end
 
 -- Starts a probe, or joins the one that is under way.
@@ -127,18 +131,30 @@ local function run_round(manager, member, timeout, all)
   consider(manager, member)
 end
 
-local function pause(manager, member)
-  local interval = manager.options.health_check_interval
-  for _, endpoint in ipairs(member.endpoints) do
-    local status = endpoint.health.status
-    if status ~= "healthy" and status ~= "unchecked" or member.write_refusal then
-      interval = math.min(interval, math.max(SHORTEST, math.min(interval / 10, LONGEST)))
-    end
-  end
-  return interval * (1 + JITTER * (math.random() - 0.5))
+local function jittered(seconds)
+  return seconds * (1 + JITTER * (math.random() - 0.5))
 end
 
--- One turn of the background task; how long to wait until the next.
+-- How often to look where something is wrong.
+local function urgent(interval)
+  return math.min(interval, math.max(SHORTEST, math.min(interval / 10, LONGEST)))
+end
+
+local function pause(manager, member)
+  local interval = manager.options.health_check_interval
+  local delay = interval
+  for _, endpoint in ipairs(member.endpoints) do
+    local record = endpoint.health
+    if record.answered == false and health.is_usable(record) then
+      delay = math.min(delay, CONFIRM)
+    elseif record.status ~= "healthy" and record.status ~= "unchecked" or member.write_refusal then
+      delay = math.min(delay, urgent(interval))
+    end
+  end
+  return jittered(delay), jittered(urgent(interval))
+end
+
+-- One turn of the background task; how long to wait until the next, and how long when something looks wrong.
 local function step(weak, state)
   local manager, member = weak.manager, weak.member
   if not manager or not member or manager.closed or state.stopped then
@@ -151,17 +167,27 @@ local function step(weak, state)
     round.over = true
     round.done:notify()
   end
-  return state.asked and 0 or pause(manager, member)
+  return pause(manager, member)
+end
+
+-- Statements that failed wake it, and so do those who ask for a round.
+local function rest(state, delay, alarmed)
+  local started = task.now()
+  local due = started + delay
+  while not state.stopped and not state.asked and task.now() < due do
+    if state.wake:wait(due) then
+      due = math.min(due, started + alarmed)
+    end
+  end
 end
 
 local function run(weak, state)
   while true do
-    local delay = step(weak, state)
+    local delay, alarmed = step(weak, state)
     if not delay then
       return
-    elseif delay > 0 then
-      state.wake:wait(task.now() + delay)
     end
+    rest(state, delay, alarmed)
   end
 end
 
@@ -177,6 +203,9 @@ function monitor.start(manager, member)
   local first = new_round(manager.options.connection_timeout)
   local state = { wake = task.event(), stopped = false, asked = first, first = first }
   member.monitor = state
+  for _, endpoint in ipairs(member.endpoints) do
+    endpoint.health.wake = state.wake
+  end
   state.task = task.daemon(run, setmetatable({ manager = manager, member = member }, { __mode = "v" }), state)
 end
 

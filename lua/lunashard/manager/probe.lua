@@ -1,13 +1,9 @@
 --- One look at one endpoint: is it there, what is it, how far behind.
 -- @module lunashard.manager.probe
 
-local task = require("lunashard.task")
 
 local probe = {}
 
---- Monotonic seconds.
--- @function now
-probe.now = task.now
 
 -- One round trip. The functions may be called by anybody; what of pg_stat_wal_receiver is for monitors only is
 -- NULL for others, as its row is not. The checkpoint's timeline is an old one for a while after a promotion.
