@@ -4,7 +4,6 @@
 
 local probe = {}
 
-
 -- One round trip. The functions may be called by anybody; what of pg_stat_wal_receiver is for monitors only is
 -- NULL for others, as its row is not. The checkpoint's timeline is an old one for a while after a promotion.
 local SQL = [[
