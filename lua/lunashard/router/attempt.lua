@@ -30,6 +30,7 @@ local attempt = {}
 local now, note_success = task.now, health.success
 
 local FIRST_DELAY, LONGEST_DELAY = 0.05, 2.0
+local SUSPECT_EVERY = 1
 
 local UNDONE = { ["40001"] = true, ["40P01"] = true }
 -- The server turned the connection away before any statement.
@@ -165,6 +166,15 @@ function attempt.moved(manager, member, err, deadline)
   return false, err
 end
 
+-- The primary was lost: it is probed at once, not only when its turn has come. Many calls find that out together.
+local function suspect(manager, member, endpoint, err)
+  local moment = now()
+  if endpoint == member.primary and LOST[err.code] and moment - (member.suspected or -math.huge) >= SUSPECT_EVERY then
+    member.suspected = moment
+    failover.suspect(manager, member)
+  end
+end
+
 -- What follows a first try that failed: a loop apart, so that calls that succeed have none.
 local function again(router, member, endpoint, read_only, retries, deadline, err, fn, a, b, c)
   local manager, statistics = router.manager, router.statistics
@@ -172,6 +182,7 @@ local function again(router, member, endpoint, read_only, retries, deadline, err
   while true do
     if endpoint then
       manager:note(endpoint, err)
+      suspect(manager, member, endpoint, err)
     end
     local refusal, ok
     if not read_only and tries <= #member.endpoints then

@@ -18,7 +18,7 @@ function statistics.new()
     retries = 0,
     retries_by_reason = {}, -- SQLSTATE or error code -> n
     retries_refused = 0, -- for want of budget
-    fallbacks = 0, -- reads that went on to the primary when a replica had failed
+    fallbacks = 0, -- on another endpoint at once: the primary for a replica, the new primary for the old one
     hedged_reads = 0, -- sent to a second endpoint
     hedges_won = 0, -- whose second endpoint answered first
     hedges_refused = 0, -- for want of budget
@@ -66,7 +66,8 @@ end
 --- A copy to look at.
 -- @treturn table `total_queries` (statements run on shards), `queries_by_shard`, `errors`, `errors_by_shard`,
 --   `errors_by_code`, `retries`, `retries_by_reason` (by SQLSTATE, or code where there is none), `retries_refused`
---   (the budget was used up), `fallbacks` (reads that went on to the primary when a replica had failed),
+--   (the budget was used up), `fallbacks` (reads that went on to the primary when a replica had failed, and writes
+--   that went on to the new primary),
 --   `hedged_reads` (sent to a second endpoint too), `hedges_won` (it answered first), `hedges_refused` (the budget was
 --   used up), `scatter_queries`, `transactions`, `average_latency_ms`, `p50_latency_ms`, `p95_latency_ms`, `p99_latency_ms`
 function Statistics:snapshot()
