@@ -87,9 +87,12 @@ $(BUILD)/spec/%: spec/c/%.c spec/c/test.h $(filter $(BUILD)/base/%,$(C_OBJ))
 
 -include $(C_TEST:=.d)
 
+# What `make test` leaves to `make test-fault`; such specs have #long in their titles.
+SHORT_FORM := --exclude-tags=long
+
 test: deps ## everything below, on servers started for it
 	@$(MAKE) --no-print-directory all test-c
-	@scripts/dev/test.sh $(BIN) spec/unit spec/pg spec/cli spec/fault
+	@scripts/dev/test.sh $(BIN) spec/unit spec/pg spec/cli spec/fault $(SHORT_FORM)
 
 test-unit: all ## specs without I/O; ARGS="--filter=..." goes to busted
 	@$(BIN) test spec/unit $(ARGS)
@@ -100,8 +103,8 @@ test-pg: all ## specs on real PostgreSQL servers
 test-cli: all ## specs of the program as its users run it
 	@scripts/dev/test.sh $(BIN) spec/cli $(ARGS)
 
-test-fault: all ## specs that kill, stop and cut off servers
-	@scripts/dev/test.sh $(BIN) spec/fault $(ARGS)
+test-fault: all ## specs that kill, stop and cut off servers; SHORT=1 without those that `test` passes over too
+	@scripts/dev/test.sh $(BIN) spec/fault $(if $(SHORT),$(SHORT_FORM)) $(ARGS)
 
 test-c: $(C_TEST) ## tests of src/base in C
 	@scripts/dev/test_c.sh $(C_TEST)
@@ -139,7 +142,7 @@ examples: all ## run every example against a sandbox and check its output
 	@scripts/dev/check_examples.sh $(BIN)
 
 check: ## all of it: lint, tests, sanitizers, examples
-	@for target in lint test asan valgrind gcstress examples; do \
+	@for target in lint test test-fault asan valgrind gcstress examples; do \
 		echo "== $$target"; $(MAKE) --no-print-directory $$target || exit 1; done
 
 # ---- the code itself ----

@@ -9,6 +9,7 @@
 --     drill:expect_throughput()                                  -- is back within 2 s
 --     drill:finish()                                             -- the ledger, the loop, memory, time limits
 --
+-- What is said elsewhere too has `#long` in its title and runs in `make test-fault` only.
 -- `faults.close_all` belongs in `after_each`: it ends what a failed spec left running.
 -- @module spec.support.faults
 
@@ -42,9 +43,6 @@ local GRACE = 2 -- what a cancelled write gets besides: the answer says whether 
 local ORPHANS = 0.25 * SLOWNESS -- in which backends whose server was killed take statements before they notice
 
 local TASKS = { insert = 4, transaction = 1, counter = 2, read = 3 }
-
---- Is this the long form, `make test-fault`? The short one leaves out what is said elsewhere too.
-faults.is_long = os.getenv("LUNASHARD_FAULTS") ~= "short"
 
 -- Health is asked often, and no other option is unlike a production's but by its size.
 local OPTIONS = {
