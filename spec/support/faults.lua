@@ -253,7 +253,7 @@ function Drill:endpoint(shard_id, server)
 end
 
 local function is_wrong(endpoint)
-  return endpoint.last_error ~= nil and (endpoint.status ~= "healthy" or endpoint.consecutive_failures > 0)
+  return endpoint.status ~= "healthy" and endpoint.last_error ~= nil
 end
 
 --- The status must say what is wrong within an interval of the fault, and the time that a probe may take. Yields.
