@@ -93,6 +93,30 @@ function Cluster:close()
   return self.manager:shutdown()
 end
 
+--- Read the cluster file again and work with what it says now, without disturbing what runs. Yields.
+-- A file that is wrong changes nothing.
+-- @tparam[opt] table opts as for `manager:reload`
+-- @treturn[1] {table,...} what changed, see `manager:reload`
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error what is wrong with the file, or what `manager:reload` refuses
+function Cluster:reload(opts)
+  local given, err = cluster.load(self.path)
+  if not given then
+    return nil, err
+  end
+  local changed
+  changed, err = self.manager:reload(given, opts)
+  if not changed then
+    return nil, errors.is(err, "INVALID") and errors.new("INVALID", {
+      message = ("cluster file %s: %s"):format(self.path, err.message),
+      shard_id = err.shard_id,
+      endpoint = err.endpoint,
+      cause = err.cause,
+    }) or err
+  end
+  return changed
+end
+
 --- Build manager and router from a cluster file and probe the shards. Yields.
 -- Shards that are down are warned of and not fatal, unless the file says `require_all = true`.
 -- @string path

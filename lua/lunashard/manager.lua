@@ -9,11 +9,14 @@ local errors = require("lunashard.errors")
 local health = require("lunashard.manager.health")
 local options_of = require("lunashard.options")
 local monitor = require("lunashard.manager.monitor")
+local reload = require("lunashard.manager.reload")
 local shard = require("lunashard.manager.shard")
 local topology = require("lunashard.manager.topology")
 local warn = require("lunashard.warn")
 
 local manager = {}
+
+local WEAK = { __mode = "k" }
 
 local Manager = {}
 Manager.__index = Manager
@@ -61,6 +64,8 @@ function manager.build(given)
     tables = cfg.tables or {},
     initialized = false,
     closed = false,
+    routers = setmetatable({}, WEAK), -- those that take their defaults from here
+    retired = setmetatable({}, WEAK), -- endpoints that are used no more, while something still runs there
   }, Manager)
   local members = {}
   for i, options in ipairs(cfg.shards) do
@@ -139,6 +144,9 @@ function Manager:shutdown()
     self.closed = true
     for _, member in ipairs(self.members) do
       member:close()
+    end
+    for endpoint in pairs(self.retired) do
+      shard.close(endpoint)
     end
   end
   return true
@@ -348,6 +356,37 @@ function Manager:add_shard(options, opts)
   end
   hint_at_metadata(hints)
   return topology.add(self, shard.new(given, self.options), opts)
+end
+
+--- Take other options, as those of a new manager, without disturbing what runs. Yields.
+-- Shards and replicas may come and go, replicas have another address and the primary too, when the same server
+-- answers there; users, passwords, limits, timeouts and health checks may change. New connections are made with the
+-- new options, those that are not wanted any more are closed as they come free. Before anything is changed, all of it
+-- is checked, and servers with a new address or login are asked whether they will do. Refused is what would make keys
+-- belong to another shard (see `add_shard`), a change of a table's key, of `name`, `database`, `jobs` or `plugins`.
+-- An option that is not given has its default again; without `strategy` the present one stays.
+-- @tparam table options as for `new`
+-- @tparam[opt] table opts `allow_placement_change`, `keys`: as for `add_shard`
+-- @treturn[1] {table,...} what changed, each with `what`, `message`, and where known `shard_id` and `endpoint`
+-- @treturn[2] nil, nothing was changed
+-- @treturn[2] lunashard.error `INVALID`, `PLACEMENT_CHANGED` (with `movement`), `AUTH`, `SHARDS_FAILED`, `CLOSED`
+function Manager:reload(options, opts)
+  if type(options) ~= "table" then
+    error("reload: expected a table of options, got a " .. type(options), 2)
+  end
+  opts = options_of.check(opts, reload.OPTIONS, "reload")
+  if self.closed then
+    return closed()
+  elseif self.reloading then
+    return nil, errors.new("INVALID", { message = "another reload is under way" })
+  end
+  self.reloading = true
+  local ok, changed, err = pcall(reload.run, self, options, opts)
+  self.reloading = false
+  if not ok then
+    error(changed, 0)
+  end
+  return changed, err
 end
 
 --- Remove a shard and close its connections.

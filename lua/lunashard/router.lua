@@ -41,24 +41,33 @@ function router.new(given)
   elseif not manager_module.is(cfg.shard_manager) then
     error("router: shard_manager: expected a manager, got a table", 2)
   end
-  local inherited = cfg.shard_manager.options
-  local hedge_option = cfg.hedge
-  if hedge_option == nil then -- false is a choice
-    hedge_option = inherited.hedge
-  end
-  return setmetatable({
+  local self = setmetatable({
     manager = cfg.shard_manager,
-    query_timeout = cfg.query_timeout or inherited.query_timeout,
-    retries = cfg.retries or inherited.retries,
-    retry_budget = retry_budget.new(cfg.retry_budget or inherited.retry_budget),
-    max_parallel_shards = cfg.max_parallel_shards or inherited.max_parallel_shards,
-    max_result_bytes = cfg.max_result_bytes or inherited.max_result_bytes,
+    given = cfg,
     statistics = statistics.new(),
-    hedge = hedge_option,
     hedging = hedge.new(),
     spare = {}, -- tables for run_plainly
     n_spare = 0,
   }, Router)
+  self:inherit()
+  self.manager.routers[self] = true
+  return self
+end
+
+--- Take the manager's options where there are none of its own: at first, and when those have changed.
+function Router:inherit()
+  local own, inherited = self.given, self.manager.options
+  self.query_timeout = own.query_timeout or inherited.query_timeout
+  self.retries = own.retries or inherited.retries
+  self.max_parallel_shards = own.max_parallel_shards or inherited.max_parallel_shards
+  self.max_result_bytes = own.max_result_bytes or inherited.max_result_bytes
+  self.hedge = own.hedge
+  if own.hedge == nil then -- false is a choice
+    self.hedge = inherited.hedge
+  end
+  local share = own.retry_budget or inherited.retry_budget
+  self.retry_budget = self.retry_budget or retry_budget.new(share)
+  self.retry_budget.share = share
 end
 
 local EXECUTE = options.known(routing.OPTIONS, reads.OPTIONS, {

@@ -30,6 +30,18 @@ static int health_new(lua_State *L)
     return 1;
 }
 
+/*** So many failures in a row make it unhealthy from now on.
+@function health:set_limit
+@int limit */
+static int health_set_limit(lua_State *L)
+{
+    luna_health *health = check_health(L);
+    int limit = luaL_checkint(L, 2);
+    luaL_argcheck(L, limit >= 1, 2, "limit must be 1 or more");
+    health->limit = (unsigned)limit;
+    return 0;
+}
+
 /*** What it is now.
 @function health:state
 @treturn string `unchecked`, `healthy`, `degraded`, `unhealthy` or `recovering`
@@ -124,6 +136,7 @@ static int health_probe_refused(lua_State *L)
 int luaopen_lunashard_core_health(lua_State *L)
 {
     static const luaL_Reg methods[] = {
+        { "set_limit", health_set_limit },
         { "state", health_state },
         { "failures", health_failures },
         { "latency", health_latency },

@@ -216,6 +216,23 @@ function failover.consider(manager, member)
   end
 end
 
+--- The endpoints of a shard were configured anew.
+-- @tparam Manager manager
+-- @tparam table member with its new `endpoints` and `primary`
+-- @string configured name of the endpoint that is primary by the configuration
+function failover.reconfigured(manager, member, configured)
+  local known = member.failover and member.failover.known
+  if known then
+    known.configured = configured
+    if known.primary ~= member.primary.name then -- another address, or the choice of who edits the file
+      known.primary = member.primary.name
+      known.owner = known.owner and known.primary
+      known.fenced[known.primary] = nil
+    end
+  end
+  describe(manager, member)
+end
+
 -- Probe a shard, unless that has just been done for the same reason.
 local function check(manager, member)
   if member.primary.health.in_recovery ~= false or task.now() - (member.checked_at or -FRESH) >= FRESH then

@@ -65,6 +65,13 @@ function health.new(max_consecutive_failures)
   return record
 end
 
+--- So many failures in a row make it unhealthy from now on.
+-- @tparam table record
+-- @int max_consecutive_failures
+function health.set_limit(record, max_consecutive_failures)
+  record.core:set_limit(max_consecutive_failures)
+end
+
 --- Codes that speak against the shard rather than against the statement.
 -- @table blames
 health.blames = { SHARD_DOWN = true, AUTH = true, TIMEOUT = true, UNKNOWN_OUTCOME = true }

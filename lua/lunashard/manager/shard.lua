@@ -7,6 +7,7 @@ local health = require("lunashard.manager.health")
 local lag_limit = require("lunashard.manager.lag_limit")
 local lsn = require("lunashard.lsn")
 local monitor = require("lunashard.manager.monitor")
+local probe = require("lunashard.manager.probe")
 local reader = require("lunashard.manager.reader")
 local replay = require("lunashard.manager.replay")
 
@@ -21,6 +22,11 @@ local POOL_FIELDS = {
   "ssl_max_protocol_version", "channel_binding", "pipeline", "read_batches",
   "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout",
 }
+local PLACE = { host = true, port = true }
+local COMPARED = { "pool_size" }
+for _, name in ipairs(POOL_FIELDS) do
+  COMPARED[#COMPARED + 1] = not PLACE[name] and name or nil
+end
 local PUBLIC_FIELDS = {
   "shard_id", "host", "port", "database", "user", "weight", "region", "tags", "metadata", "sslmode",
   "pool_size",
@@ -81,8 +87,100 @@ local function new_endpoint(role, given, shard_id, cfg)
     health = health.new(cfg.max_consecutive_failures),
   }
   local options = pool_options(given, shard_id, cfg)
-  secrets[endpoint] = { pool = options, probe = probe_options(options, cfg) }
+  secrets[endpoint] = { given = given, pool = options, probe = probe_options(options, cfg) }
   return endpoint
+end
+
+--- An endpoint that belongs to no shard yet. Connects nowhere.
+-- @function endpoint
+-- @string role `primary` or `replica`
+-- @tparam table given checked options of the shard or of a replica of it
+-- @string shard_id
+-- @tparam table cfg from `config.manager`
+-- @treturn table
+shard.endpoint = new_endpoint
+
+--- What the public may know of a shard with these options.
+-- @function describe
+-- @tparam table given checked options
+-- @treturn table
+shard.describe = public
+
+--- Create the pools of an endpoint, unless it has them.
+-- @tparam table endpoint
+function shard.open(endpoint)
+  local new_pool = require("lunashard.pool").new
+  if not endpoint.pool then
+    endpoint.pool = new_pool(secrets[endpoint].pool)
+    endpoint.probe = new_pool(secrets[endpoint].probe)
+    endpoint.health.pool = endpoint.pool
+  end
+end
+
+--- Close them; what waits there completes with `CLOSED`.
+-- @tparam table endpoint
+function shard.close(endpoint)
+  if endpoint.pool then
+    endpoint.pool:close()
+    endpoint.probe:close()
+  end
+end
+
+--- The options of an endpoint that others would change: of its connections, not its place.
+-- @tparam table endpoint
+-- @tparam table given checked options
+-- @treturn {table,...} list of `{ name, from, to }`; secrets are among them
+function shard.differences(endpoint, given)
+  local before, list = secrets[endpoint].given, {}
+  for _, name in ipairs(COMPARED) do
+    if before[name] ~= given[name] then
+      list[#list + 1] = { name = name, from = before[name], to = given[name] }
+    end
+  end
+  return list
+end
+
+--- Give an endpoint other options: what runs goes on, new connections are made with them.
+-- @tparam table endpoint
+-- @tparam table given checked options of the same host and port
+-- @tparam table cfg from `config.manager`
+function shard.reconfigure(endpoint, given, cfg)
+  local options = pool_options(given, endpoint.shard_id, cfg)
+  local of_probe = probe_options(options, cfg)
+  secrets[endpoint] = { given = given, pool = options, probe = of_probe }
+  for name, value in pairs(public(given)) do
+    endpoint.info[name] = value
+  end
+  health.set_limit(endpoint.health, cfg.max_consecutive_failures)
+  if endpoint.pool then
+    endpoint.pool:reconfigure(options)
+    endpoint.probe:reconfigure(of_probe)
+  end
+end
+
+--- An endpoint is not used any more: its connections are closed as they come free.
+-- @tparam table endpoint
+function shard.retire(endpoint)
+  if endpoint.pool then
+    endpoint.pool:drain()
+    endpoint.probe:drain()
+  end
+end
+
+--- Ask an endpoint who it is, on a connection for that alone. Yields.
+-- @tparam table endpoint
+-- @number deadline
+-- @treturn[1] table from `probe.run`
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function shard.look(endpoint, deadline)
+  local pool = require("lunashard.pool").new(secrets[endpoint].probe)
+  local ok, found, err = pcall(probe.run, { probe = pool }, deadline)
+  pool:close()
+  if not ok then
+    error(found, 0)
+  end
+  return found, err
 end
 
 local Member = {}
@@ -102,11 +200,9 @@ function shard.new(given, cfg)
     replicas = {},
     fenced = {},
     turn = 0,
-    pinned = not cfg.enable_auto_failover, -- reads and writes stay on the configured primary
   }
-  member.max_lag_seconds, member.max_lag_bytes = lag_limit.limits(cfg.max_replica_lag)
   member.written = lsn.lazily(function() -- the metatable of results of writes
-    return replay.written(member, cfg.query_timeout)
+    return replay.written(member, member.query_timeout)
   end)
   member.endpoints = { member.primary }
   for i, replica in ipairs(given.replicas or {}) do
@@ -115,7 +211,17 @@ function shard.new(given, cfg)
     member.info.replicas = member.info.replicas or {}
     member.info.replicas[i] = member.replicas[i].info
   end
-  return setmetatable(member, Member)
+  setmetatable(member, Member)
+  member:adopt(cfg)
+  return member
+end
+
+--- Take over what the manager's options say of shards.
+-- @tparam table cfg from `config.manager`
+function Member:adopt(cfg)
+  self.pinned = not cfg.enable_auto_failover -- reads and writes stay on the configured primary
+  self.max_lag_seconds, self.max_lag_bytes = lag_limit.limits(cfg.max_replica_lag)
+  self.query_timeout = cfg.query_timeout
 end
 
 --- The endpoint of a name.
@@ -131,13 +237,8 @@ end
 
 --- Create the pools. They connect when they are used, or at once for a minimum size.
 function Member:open()
-  local new_pool = require("lunashard.pool").new
   for _, endpoint in ipairs(self.endpoints) do
-    if not endpoint.pool then
-      endpoint.pool = new_pool(secrets[endpoint].pool)
-      endpoint.probe = new_pool(secrets[endpoint].probe)
-      endpoint.health.pool = endpoint.pool
-    end
+    shard.open(endpoint)
   end
 end
 
@@ -145,10 +246,7 @@ end
 function Member:close()
   monitor.stop(self)
   for _, endpoint in ipairs(self.endpoints) do
-    if endpoint.pool then
-      endpoint.pool:close()
-      endpoint.probe:close()
-    end
+    shard.close(endpoint)
   end
 end
 

@@ -173,16 +173,30 @@ local function advice(what, change)
     :format(what, change.fraction * 100, change.moved, change.total, change.unit)
 end
 
--- The strategies over `members`, unless rows would be misplaced.
-local function plan(manager, members, opts, what)
-  local strategies, message = binding.bind(opts.strategy or manager.strategies.spec, members, manager.tables)
+--- The strategies over other shards, unless rows would be misplaced.
+-- @tparam Manager manager
+-- @tparam {table,...} members each with `info`
+-- @tparam table opts `strategy`, `allow_placement_change`, `keys`, and `tables` where these change
+-- @string what happens, for messages
+-- @treturn[1] table from `binding.bind`
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function topology.plan(manager, members, opts, what)
+  local tables = opts.tables or manager.tables
+  local strategies, message = binding.bind(opts.strategy or manager.strategies.spec, members, tables)
   if not strategies then
     return nil, errors.new("INVALID", { message = what .. ": strategy: " .. message })
   elseif opts.allow_placement_change then
     return strategies
   end
   for name, before in pairs(manager.strategies.by_type) do
-    local change, err = compare(before, strategies.by_type[name], opts.keys)
+    local after = strategies.by_type[name]
+    if not after then
+      return nil, errors.new("INVALID", {
+        message = ("%s: tables: no key is of the type %s any more; that takes a new start"):format(what, name),
+      })
+    end
+    local change, err = compare(before, after, opts.keys)
     if not change then
       return nil, err
     elseif change.moved > 0 then
@@ -205,7 +219,7 @@ function topology.add(manager, member, opts)
     members[i] = present
   end
   members[#members + 1] = member
-  local strategies, err = plan(manager, members, opts, "adding " .. member.shard_id)
+  local strategies, err = topology.plan(manager, members, opts, "adding " .. member.shard_id)
   if not strategies then
     return nil, err
   end
@@ -244,7 +258,7 @@ function topology.remove(manager, member, opts)
   if #members == 0 then
     return nil, errors.new("INVALID", { message = ("%s is the only shard"):format(member.shard_id) })
   end
-  local strategies, err = plan(manager, members, opts, "removing " .. member.shard_id)
+  local strategies, err = topology.plan(manager, members, opts, "removing " .. member.shard_id)
   if not strategies then
     return nil, err
   end
