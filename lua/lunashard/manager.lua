@@ -87,6 +87,8 @@ end
 -- @tparam table options see the cluster file: `shards`, `strategy`, `tables`,
 --   `connection_pool_size` [20], `connection_timeout` [5 s], `max_waiters` [10000],
 --   `query_timeout` [30 s], `retries` [2], `max_consecutive_failures` [3], `require_all` [false], ...;
+--   `enable_auto_failover` [true], `promote` [false] (see `lunashard.manager.failover.promotion`),
+--   `choose_primary(candidates, shard)` (false vetoes, an endpoint chooses), `on_health(event)`;
 --   `shards` may be left out when the strategy was given them
 -- @treturn Manager with `strategy`, `shards` (without passwords), `shard_health`
 function manager.new(options)
@@ -216,7 +218,7 @@ local function owner(self, key, table_name)
   return member, err or bucket
 end
 
---- Which shard owns a key, and its bucket, whatever the shard's health.
+--- Which shard owns a key, and its bucket, whatever the shard's health. `host` and `port` are the present primary's.
 -- Raises for unknown options, as `get_shard_for_read` does.
 -- @param key routing key
 -- @tparam[opt] table opts `table`: the table whose key it is

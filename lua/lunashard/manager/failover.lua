@@ -19,17 +19,14 @@ local FOLLOWING = { "host", "port", "database", "user", "sslmode", "pool_size" }
 
 -- ---- looking --------------------------------------------------------------------
 
-local function observe(member, state)
+local function observe(member)
   local seen = {}
-  state.answered, state.misses = {}, {}
   for i, endpoint in ipairs(member.endpoints) do
     local record = endpoint.health
-    state.answered[endpoint] = record.answered == true
-    state.misses[endpoint] = record.misses or 0
     seen[i] = {
       name = endpoint.name,
-      alive = state.answered[endpoint],
-      misses = state.misses[endpoint],
+      alive = record.answered == true,
+      misses = record.misses or 0,
       in_recovery = record.in_recovery,
       timeline = record.timeline,
       system_identifier = record.system_identifier,
@@ -61,7 +58,7 @@ local function decide(manager, member, state)
   local limit, vetoed = manager.options.max_consecutive_failures, {}
   local asked = {}
   while true do
-    local known = decision.make(state.known, observe(member, state), limit, vetoed)
+    local known = decision.make(state.known, observe(member), limit, vetoed)
     local name = known.primary
     if name == state.known.primary or asked[name] or not manager.options.enable_auto_failover then
       return known
@@ -254,11 +251,17 @@ function failover.moved(manager, member, endpoint, deadline)
   return member.primary ~= endpoint
 end
 
---- The same without waiting for it.
+--- A statement met a primary that is not what it was, or is not there: probe the shard, without waiting for that.
 -- @tparam Manager manager
 -- @tparam table member
 function failover.suspect(manager, member)
-  task.daemon(check, manager, member)
+  if not member.suspected and task.now() - (member.checked_at or -FRESH) >= FRESH then
+    member.suspected = true
+    task.daemon(function()
+      check(manager, member)
+      member.suspected = false
+    end)
+  end
 end
 
 --- Why a transaction that writes must not go on where it is: what it commits there would be lost.

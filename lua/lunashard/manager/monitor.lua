@@ -70,6 +70,14 @@ local function consider(manager, member)
   member.considering = false
 end
 
+-- A server that says why it does not serve us is there: it starts up, shuts down, or has no connection left.
+local function note_silence(record, found, err, now)
+  local silent = not found and not err.sqlstate and err.code ~= "AUTH"
+  record.answered = found ~= nil
+  record.misses = silent and (record.misses or 0) + 1 or 0
+  record.silent_since = silent and (record.silent_since or now) or nil
+end
+
 local function look(manager, member, endpoint, deadline, first)
   local record = endpoint.health
   health.probe_begins(record)
@@ -78,7 +86,7 @@ local function look(manager, member, endpoint, deadline, first)
     return
   end
   local now = task.now()
-  record.answered, record.misses = found ~= nil, found and 0 or (record.misses or 0) + 1
+  note_silence(record, found, err, now)
   if found then
     endpoint.server_encoding = found.server_encoding
     health.probe_success(record, found, now)

@@ -3,8 +3,9 @@
 -- Whoever promotes while the primary lives makes two of them, and whoever promotes a replica that is behind loses
 -- what was acknowledged. So nothing is promoted unless
 --
--- 1. the primary has missed `max_consecutive_failures` probes in a row, at all addresses of its name, and one more
---    right before the promotion;
+-- 1. nothing at all was heard from the primary, at all addresses of its name, for `health_check_interval` and for
+--    `max_consecutive_failures` probes, the last of them right before the promotion; one that says that it is
+--    starting up, or has no connection left, is there;
 -- 2. every other configured endpoint of the shard answers, is a standby and a copy of this shard: the one that is
 --    silent might be the one that has everything;
 -- 3. none of them still receives WAL: a primary that we alone cannot reach is not gone;
@@ -88,8 +89,10 @@ local function refuse(manager, member, state, reason)
 end
 
 local function is_gone(manager, state, endpoint)
-  return not state.known.refusal and state.answered[endpoint] == false
-    and state.misses[endpoint] >= manager.options.max_consecutive_failures
+  local record, options = endpoint.health, manager.options
+  return not state.known.refusal and record.silent_since ~= nil
+    and record.misses >= options.max_consecutive_failures
+    and task.now() - record.silent_since >= options.health_check_interval
 end
 
 local function examine(manager, member, state)
@@ -158,7 +161,7 @@ local function promote(manager, member, state, endpoint)
   state.promoting = ("%s is being promoted in place of %s"):format(endpoint.name, old.name)
   member.write_refusal = state.promoting
   tell(manager, member, endpoint, ("promoting %s: %s has not answered %d probes, and no replica has more WAL"):format(
-    endpoint.name, old.name, state.misses[old]))
+    endpoint.name, old.name, old.health.misses))
   local deadline = task.now() + manager.options.connection_timeout
   local done, err = endpoint.pool:execute("SELECT pg_catalog.pg_promote(false)", nil,
     { deadline = deadline, pipeline = false })
@@ -221,10 +224,10 @@ end
 --- After each decision: begin a promotion when one is due, in a task of its own.
 -- @tparam Manager manager with `promote = true`
 -- @tparam table member
--- @tparam table state of `failover`: `known` (the decision), `answered` and `misses` (by endpoint)
+-- @tparam table state of `failover`, with `known` (the decision)
 function promotion.consider(manager, member, state)
   local primary = member.primary
-  if state.answered[primary] then
+  if primary.health.answered then
     state.promotion_refused = nil
     if not state.rights_checked and primary.health.in_recovery == false then
       state.rights_checked = true
