@@ -24,7 +24,7 @@ describe("a shard whose primary changes", function()
     local given = {
       cluster_file = servers.cluster_file,
       health_check_interval = 0.2,
-      health_check_timeout = 1,
+      health_check_timeout = 2,
       on_health = function(event)
         events[#events + 1] = event
       end,
@@ -468,7 +468,8 @@ describe("a shard whose primary changes", function()
         cluster.wait_until("the primary has failed often enough", function()
           return manager.shard_health.shard1.consecutive_failures >= 8
         end)
-        assert.equal("53300", manager.shard_health.shard1.last_error.sqlstate)
+        assert.equal("53300", manager.shard_health.shard1.last_error.sqlstate,
+          tostring(manager.shard_health.shard1.last_error))
       end)
       assert.is_nil(seen("promotion"))
       assert.equal(name_of("shard1"), primary())

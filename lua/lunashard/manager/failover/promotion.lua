@@ -82,7 +82,7 @@ end
 
 -- One alert for each reason, not for each attempt.
 local function refuse(manager, member, state, reason)
-  if state.promotion_refused ~= reason then
+  if state.promotion_refused ~= reason and not manager.closed then
     state.promotion_refused = reason
     tell(manager, member, member.primary, ("%s is not replaced: %s"):format(member.primary.name, reason))
   end
@@ -215,7 +215,7 @@ local function run(manager, member, state, fn)
     local ok, err = pcall(fn, manager, member, state)
     state.promotion_runs, state.promoting = false, nil
     state.promote_after = task.now() + math.min(manager.options.health_check_interval, LONGEST_PAUSE)
-    if not ok and not manager.closed then
+    if not ok then
       refuse(manager, member, state, "promotion failed: " .. tostring(err))
     end
   end)
