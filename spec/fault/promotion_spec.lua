@@ -176,6 +176,23 @@ describe("a shard whose primary changes", function()
       end
       assert.same({ [-1] = true }, rows_of("shard1"))
 
+      -- Also alone it is an old primary: what it holds is not what was written since.
+      servers:stop("shard1_replica1")
+      servers:stop("shard1_replica2")
+      for _, read_only in ipairs({ true, false }) do
+        cluster.failure("SHARD_DOWN", router:execute("SELECT 1", nil, { routing_key = 1, read_only = read_only,
+          timeout = 1 }))
+      end
+      cluster.wait_until("it is known that nobody is left", function()
+        return endpoint_status("shard1_replica2").consecutive_failures >= 3
+      end)
+      cluster.failure("SHARD_DOWN", router:execute("SELECT 1", nil, { routing_key = 1, read_only = true, timeout = 1 }))
+      assert.equal(name_of("shard1_replica1"), primary())
+      servers:start()
+      cluster.wait_until("the new one is back", function()
+        return router:execute("SELECT 1", nil, { routing_key = 1, timeout = 1 })
+      end, 15)
+
       servers:rejoin("shard1")
       cluster.wait_until("it is a replica again", function()
         return seen("restored", name_of("shard1"))

@@ -119,7 +119,7 @@ end
 -- @treturn ?lunashard.error nil when it takes them
 function attempt.refusal(member)
   return member.write_refusal and errors.new("SHARD_DOWN", {
-    message = "writes are refused: " .. member.write_refusal,
+    message = (member.fenced[member.primary] and "refused: " or "writes are refused: ") .. member.write_refusal,
     shard_id = member.shard_id,
     endpoint = member.primary.name,
     elapsed = 0,
@@ -206,7 +206,7 @@ local function again(router, member, endpoint, read_only, retries, deadline, err
     endpoint = member.primary
     tries = tries + 1
     local result
-    if member.write_refusal and not read_only then
+    if member.write_refusal and (not read_only or member.fenced[endpoint]) then
       endpoint, err = nil, attempt.refusal(member)
     else
       result, err = fn(endpoint, a, b, c)
@@ -239,6 +239,8 @@ function attempt.run(router, member, read_only, retries, deadline, fn, a, b, c)
     if not endpoint then
       router.statistics:record(member.shard_id, nil, err)
       return nil, err
+    elseif member.write_refusal and member.fenced[endpoint] then
+      return again(router, member, nil, read_only, retries, deadline, attempt.refusal(member), fn, a, b, c)
     end
   elseif member.write_refusal and not read_only then
     return again(router, member, nil, read_only, retries, deadline, attempt.refusal(member), fn, a, b, c)
