@@ -124,6 +124,13 @@ local function run_plainly(self, member, sql, params, opts, deadline, wishes)
   return result, err
 end
 
+-- Apart: what closes over its arguments is not compiled.
+local function run_hedged(self, member, sql, params, opts, deadline, wanted)
+  return hedge.run(self, member, sql, opts, deadline, wanted, function(endpoint)
+    return run_plainly(self, member, sql, params, opts, deadline, { endpoint = endpoint })
+  end)
+end
+
 --- Run a statement on one shard, with retries. Yields.
 -- For the router's parts.
 -- @tparam table member
@@ -142,9 +149,7 @@ function Router:run_on(member, sql, params, opts, deadline)
       wanted = self.hedge
     end
     if wanted and member.replicas[1] then
-      return hedge.run(self, member, sql, opts, deadline, wanted, function(endpoint)
-        return run_plainly(self, member, sql, params, opts, deadline, { endpoint = endpoint })
-      end)
+      return run_hedged(self, member, sql, params, opts, deadline, wanted)
     elseif opts.after ~= nil or opts.max_replica_lag ~= nil then
       wishes = opts
     end
