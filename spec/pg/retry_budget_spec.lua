@@ -63,6 +63,29 @@ describe("retries", function()
     manager:shutdown()
   end)
 
+  it("are made for the connections of streams and bulk loads too", function()
+    local router, manager = broken({ retries = 2 })
+    local function attempts_of(err)
+      assert.equal("SHARD_DOWN", err.code, tostring(err))
+      assert.equal("shard2", err.shard_id)
+      return err.attempts
+    end
+    for _, how in ipairs({ { shard_id = "shard2" }, { shard_id = "shard2", read_only = true } }) do
+      local ok, err = pcall(function()
+        for _ in router:stream("SELECT 1", nil, how) do
+        end
+      end)
+      assert.is_false(ok)
+      assert.equal(3, attempts_of(err))
+    end
+    local _, err = router:copy_out("SELECT 1", function() end, { shard_ids = { "shard2" } })
+    assert.equal(3, attempts_of(err.failed[1].error))
+    _, err = router:copy_in("users", { "user_id" }, { { cluster.key_on(manager, 2) } })
+    assert.equal(3, attempts_of(err.failed[1].error))
+    assert.equal(8, router:get_statistics().retries)
+    manager:shutdown()
+  end)
+
   it("are counted by their reason", function()
     local router, manager = cluster.connect()
     assert(router:execute_on_all_shards("CREATE TABLE retry_rows (id int8 PRIMARY KEY, n int8)"))

@@ -175,8 +175,9 @@ local function suspect(manager, member, endpoint, err)
   end
 end
 
--- What follows a first try that failed: a loop apart, so that calls that succeed have none.
-local function again(router, member, endpoint, read_only, retries, deadline, err, fn, a, b, c)
+-- What follows a first try that failed: a loop apart, so that calls that succeed have none. `done` says what becomes of
+-- a result.
+local function again(router, member, endpoint, read_only, retries, deadline, done, err, fn, a, b, c)
   local manager, statistics = router.manager, router.statistics
   local tries, repeated, fell_back, started = 1, 0, false, now() - (err.elapsed or 0)
   while true do
@@ -212,7 +213,7 @@ local function again(router, member, endpoint, read_only, retries, deadline, err
       result, err = fn(endpoint, a, b, c)
     end
     if result then
-      return succeeded(router, member, endpoint, result, tries)
+      return done(router, member, endpoint, result, tries)
     end
   end
 end
@@ -243,13 +244,49 @@ function attempt.run(router, member, read_only, retries, deadline, fn, a, b, c)
       return again(router, member, nil, read_only, retries, deadline, attempt.refusal(member), fn, a, b, c)
     end
   elseif member.write_refusal and not read_only then
-    return again(router, member, nil, read_only, retries, deadline, attempt.refusal(member), fn, a, b, c)
+    return again(router, member, nil, read_only, retries, deadline, succeeded, attempt.refusal(member), fn, a, b, c)
   end
   result, err = fn(endpoint, a, b, c)
   if result then
     return succeeded(router, member, endpoint, result, 1)
   end
-  return again(router, member, endpoint, read_only, retries, deadline, err, fn, a, b, c)
+  return again(router, member, endpoint, read_only, retries, deadline, succeeded, err, fn, a, b, c)
+end
+
+local function acquire(endpoint, deadline)
+  return endpoint.pool:acquire(deadline)
+end
+
+local function taken(_, _, endpoint, lease)
+  return lease, endpoint
+end
+
+--- A connection to a shard, for what takes longer than a statement. Yields. Tried again as statements are.
+-- @tparam Router router
+-- @tparam table member
+-- @tparam table how `wishes` for a reader, or `writes`: it needs a primary that takes them
+-- @number deadline
+-- @treturn[1] Lease
+-- @treturn[1] table endpoint
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function attempt.lease(router, member, how, deadline)
+  local endpoint = member.primary
+  local reads = how.wishes or not how.writes
+  if how.wishes then
+    local none
+    endpoint, none = member:reader(how.wishes, deadline)
+    if not endpoint then
+      return nil, none
+    end
+  elseif how.writes and member.write_refusal then
+    return again(router, member, nil, false, router.retries, deadline, taken, attempt.refusal(member), acquire, deadline)
+  end
+  local lease, err = acquire(endpoint, deadline)
+  if lease then
+    return lease, endpoint
+  end
+  return again(router, member, endpoint, reads, router.retries, deadline, taken, err, acquire, deadline)
 end
 
 return attempt

@@ -10,6 +10,7 @@ local task = require("lunashard.task")
 
 local copy_load = {}
 
+local WRITES = { writes = true }
 local MAX_QUEUED = 2 -- buffers that may wait for a shard that is slow
 
 -- ---- one shard's load: a task ----------------------------------------------------
@@ -19,10 +20,7 @@ Load.__index = Load
 
 -- Everything that happens on the connection happens in one task, to which the lease belongs.
 function Load:work()
-  local lease, err = nil, attempt.refusal(self.member)
-  if not err then
-    lease, err = self.member.primary.pool:acquire(self.deadline or self.acquire_deadline)
-  end
+  local lease, err = attempt.lease(self.router, self.member, WRITES, self.deadline or self.acquire_deadline)
   if not lease then
     return nil, err
   end
@@ -107,6 +105,7 @@ end
 local function start(job, member)
   local load_ = setmetatable({
     shard_id = member.shard_id,
+    router = job.router,
     member = member,
     started = job.started,
     sql = job.sql,

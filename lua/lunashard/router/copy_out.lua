@@ -2,6 +2,7 @@
 -- Every shard is read as fast as the sink takes what it gives; what is not yet wanted waits on the servers.
 -- @module lunashard.router.copy_out
 
+local attempt = require("lunashard.router.attempt")
 local copy_sink = require("lunashard.router.copy_sink")
 local errors = require("lunashard.errors")
 local options = require("lunashard.options")
@@ -137,24 +138,16 @@ function Job:wait_for_header()
 end
 
 function Job:one_shard(member, number)
-  local endpoint, err = member.primary
-  if self.wishes then
-    endpoint, err = member:reader(self.wishes, self.deadline or self.acquire_deadline)
-    if not endpoint then
-      return nil, err
-    end
-  end
-  local lease
-  lease, err = endpoint.pool:acquire(self.deadline or self.acquire_deadline)
+  local lease, endpoint = attempt.lease(self.router, member, self, self.deadline or self.acquire_deadline)
   if not lease then
-    return nil, err
+    return nil, endpoint
   end
   local header = self.header and number == 1
   if not header then
     self:wait_for_header()
   end
-  local copy, done
-  copy, err = lease:copy_out(header and self.with_header or self.command,
+  local done
+  local copy, err = lease:copy_out(header and self.with_header or self.command,
     { deadline = self.deadline, started = self.started })
   if copy then
     local ok
@@ -255,6 +248,7 @@ function copy_out.methods:copy_out(source, sink, opts)
     with_header = command(what, opts, true),
     header = opts.header,
     wishes = reads.wishes(opts),
+    router = self,
     started = started,
     deadline = opts.timeout and started + opts.timeout,
     acquire_deadline = self:deadline({}),

@@ -188,27 +188,9 @@ local function open_on(self, router, members, sql, params, how)
     return nil, err
   end
   for i, member in ipairs(members) do
-    local refusal = how.writes and attempt.refusal(member)
-    if refusal then
-      return give_up(refusal)
-    end
-    local endpoint, err = member.primary
-    if how.wishes then
-      endpoint, err = member:reader(how.wishes, how.acquire_deadline)
-      if not endpoint then
-        return give_up(err)
-      end
-    end
-    local lease
-    lease, err = endpoint.pool:acquire(how.acquire_deadline)
-    if not lease and endpoint ~= member.primary then
-      router.manager:note(endpoint, err)
-      endpoint = member.primary
-      lease, err = endpoint.pool:acquire(how.acquire_deadline)
-    end
+    local lease, endpoint = attempt.lease(router, member, how, how.acquire_deadline)
     if not lease then
-      router.manager:note(endpoint, err)
-      return give_up(err)
+      return give_up(endpoint)
     end
     endpoints[i], leases[i] = endpoint, lease
   end
