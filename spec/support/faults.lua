@@ -116,7 +116,7 @@ end
 -- - `options`: of the manager, beside those of its cluster file
 -- - `adapt`: a function that changes the manager's options in place, such as hosts and ports of shards
 -- - `tasks`: how many tasks of each kind work on each shard: `insert`, `transaction`, `counter`, `read`
--- - `timeout` [1.5] of each statement, `pause` [0.01] of a task between two, in seconds
+-- - `timeout` [1.5] of each statement, twice that where all is slow, `pause` [0.01] of a task between two, in seconds
 -- @treturn Drill `router`, `manager`, `ledger`, `load`, `warnings`: what would have been printed
 function faults.drill(options)
   local given = { cluster_file = options.servers.cluster_file }
@@ -143,7 +143,7 @@ function faults.drill(options)
     manager = manager,
     interval = given.health_check_interval,
     probe_timeout = given.health_check_timeout,
-    timeout = options.timeout or 1.5,
+    timeout = (options.timeout or 1.5) * (IS_SLOW and 2 or 1),
     ledger = ledger.new(),
     where = {},
     warnings = warnings,
