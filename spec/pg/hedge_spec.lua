@@ -1,4 +1,5 @@
 local cluster = require("spec.support.cluster")
+local monitor = require("lunashard.manager.monitor")
 local replicas = require("spec.support.replicas")
 local signals = require("spec.support.signals")
 local task = require("lunashard.task")
@@ -42,6 +43,16 @@ describe("hedged reads", function()
       health_check_interval = 600,
       hedge = hedge,
     })
+    local member = manager:member("shard1")
+    cluster.wait_until("the replicas are in use", function()
+      monitor.check_now(manager, member)
+      for _, replica in ipairs(member.replicas) do
+        if replica.health.status ~= "healthy" or replica.health.lag_seconds ~= 0 then
+          return false
+        end
+      end
+      return true
+    end)
   end
 
   local function read(n, opts)
