@@ -78,7 +78,7 @@ describe("retries", function()
       assert.is_false(ok)
       assert.equal(3, attempts_of(err))
     end
-    local _, err = router:copy_out("SELECT 1", function() end, { shard_ids = { "shard2" } })
+    local _, err = router:copy_out("SELECT 1", function() end, { shard_id = "shard2" })
     assert.equal(3, attempts_of(err.failed[1].error))
     _, err = router:copy_in("users", { "user_id" }, { { cluster.key_on(manager, 2) } })
     assert.equal(3, attempts_of(err.failed[1].error))
