@@ -241,7 +241,7 @@ function attempt.run(router, member, read_only, retries, deadline, fn, a, b, c)
       router.statistics:record(member.shard_id, nil, err)
       return nil, err
     elseif member.write_refusal and member.fenced[endpoint] then
-      return again(router, member, nil, read_only, retries, deadline, attempt.refusal(member), fn, a, b, c)
+      return again(router, member, nil, read_only, retries, deadline, succeeded, attempt.refusal(member), fn, a, b, c)
     end
   elseif member.write_refusal and not read_only then
     return again(router, member, nil, read_only, retries, deadline, succeeded, attempt.refusal(member), fn, a, b, c)
