@@ -73,8 +73,10 @@ local function check(options, what)
   end
 end
 
--- What the core wants to know, from the options of `new`.
-local function settings(options)
+--- What the core wants to know of a pool or a probe. For `lunashard.manager.probe`.
+-- @tparam table options as for `new`
+-- @treturn table
+function pool.settings(options)
   local function option(name)
     local value = options[name]
     if value == nil then
@@ -124,7 +126,7 @@ end
 -- @treturn Pool
 function pool.new(options)
   check(options, "pool.new")
-  local given = settings(options)
+  local given = pool.settings(options)
   local handle = assert(core.new(given))
   raw_execute, raw_acquire = raw_execute or handle.execute, raw_acquire or handle.acquire
   local self = setmetatable({
@@ -144,7 +146,7 @@ end
 -- @tparam table options all of them, as for `new`
 function Pool:reconfigure(options)
   check(options, "pool:reconfigure")
-  local given = settings(options)
+  local given = pool.settings(options)
   if given.endpoint ~= self.endpoint then
     error(("pool:reconfigure: this is a pool of %s, not of %s"):format(self.endpoint, given.endpoint), 2)
   end

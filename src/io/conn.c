@@ -126,7 +126,8 @@ void luna_conn_close(luna_conn *conn, const luna_err *why)
     luna_err err = *why;
     bool midway = conn->state == LUNA_CONN_BUSY || conn->state == LUNA_CONN_STREAMING ||
                   conn->state == LUNA_CONN_SHARED;
-    if (midway && conn->cancel == NULL && PQstatus(conn->pg) == CONNECTION_OK)
+    if (midway && conn->cancel == NULL && conn->cfg->canceler != NULL &&
+        PQstatus(conn->pg) == CONNECTION_OK)
         luna_conn_cancel(conn);
 
     luna_timer_stop(loop, &conn->timer);

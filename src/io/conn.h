@@ -32,7 +32,7 @@ typedef struct luna_conn_owner {
 typedef struct luna_conn_config {
     luna_loop *loop;
     luna_resolver *resolver;
-    luna_canceler *canceler;
+    luna_canceler *canceler;     /* NULL: what runs is just left when the connection is closed */
     const char *const *keywords; /* for PQconnectStartParams; without hostaddr */
     const char *const *values;
     const char *host;     /* name, address or socket directory */
@@ -88,6 +88,9 @@ struct luna_conn {
     unsigned bursts; /* reads of this exchange after the first */
     size_t received; /* bytes in those reads, roughly */
 };
+
+/* pool_settings.c: free what it points to; the password is wiped. */
+void luna_conn_config_deinit(const luna_conn_config *cfg);
 
 /* Start connecting.  cfg and owner must outlive the connection.  Never NULL. */
 luna_conn *luna_conn_open(const luna_conn_config *cfg, const luna_conn_owner *owner, void *data);

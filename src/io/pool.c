@@ -526,7 +526,7 @@ void luna_pool_free(luna_pool *pool)
     close_list(&pool->idle);
     close_list(&pool->connecting);
     luna_list_del(&pool->turn.link);
-    luna_pool_config_deinit(&pool->cfg);
+    luna_conn_config_deinit(&pool->cfg.conn);
     free(pool);
 }
 

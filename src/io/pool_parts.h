@@ -51,9 +51,6 @@ void luna_pool_schedule_maintenance(luna_pool *pool);
 /* From 0 to below 1. */
 double luna_pool_random(luna_pool *pool);
 
-/* Free the strings of a configuration. */
-void luna_pool_config_deinit(const luna_pool_config *cfg);
-
 /* Bring work and connections together at the end of this loop turn. */
 void luna_pool_serve_soon(luna_pool *pool);
 void luna_pool_serve(luna_turn *turn);

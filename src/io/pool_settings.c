@@ -11,18 +11,18 @@
 /* Seconds that a connection stays idle in a pool that is being drained. */
 #define DRAINED_IDLE 0.2
 
-void luna_pool_config_deinit(const luna_pool_config *cfg)
+void luna_conn_config_deinit(const luna_conn_config *cfg)
 {
-    for (int i = 0; cfg->conn.keywords[i] != NULL; i++) {
-        char *value = (char *)(uintptr_t)cfg->conn.values[i];
+    for (int i = 0; cfg->keywords[i] != NULL; i++) {
+        char *value = (char *)(uintptr_t)cfg->values[i];
         explicit_bzero(value, strlen(value)); /* one of them is the password */
         free(value);
-        free((void *)(uintptr_t)cfg->conn.keywords[i]);
+        free((void *)(uintptr_t)cfg->keywords[i]);
     }
-    free((void *)(uintptr_t)cfg->conn.keywords);
-    free((void *)(uintptr_t)cfg->conn.values);
-    free((void *)(uintptr_t)cfg->conn.host);
-    free((void *)(uintptr_t)cfg->conn.endpoint);
+    free((void *)(uintptr_t)cfg->keywords);
+    free((void *)(uintptr_t)cfg->values);
+    free((void *)(uintptr_t)cfg->host);
+    free((void *)(uintptr_t)cfg->endpoint);
 }
 
 static const char *parameter(const luna_conn_config *cfg, const char *keyword)
@@ -99,7 +99,7 @@ void luna_pool_reconfigure(luna_pool *pool, const luna_pool_config *cfg)
         limit_lifetime(pool, &pool->idle);
         limit_lifetime(pool, &pool->busy);
     }
-    luna_pool_config_deinit(&before);
+    luna_conn_config_deinit(&before.conn);
     shrink(pool);
     luna_pool_schedule_maintenance(pool);
     luna_pool_serve_soon(pool);

@@ -42,5 +42,6 @@ int luaopen_lunashard_core_copy(lua_State *L);
 int luaopen_lunashard_core_process(lua_State *L);
 int luaopen_lunashard_core_sql(lua_State *L);
 int luaopen_lunashard_core_health(lua_State *L);
+int luaopen_lunashard_core_probe(lua_State *L);
 int luaopen_lunashard_core_system(lua_State *L);
 #endif

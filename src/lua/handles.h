@@ -55,6 +55,16 @@ int luna_request_push_failure(lua_State *L, luna_request *request);
 void luna_many_open_request(lua_State *L);
 void luna_many_open_lease(lua_State *L);
 
+/* mod_pool.c: start what connections need. */
+LUNA_MUSTCHECK luna_status luna_pool_start_services(luna_err *err);
+
+/* Raise unless the options at `idx`, the last on the stack, are complete; leaves conninfo behind.
+ */
+void luna_pool_check_config(lua_State *L, int idx);
+
+/* Options that were checked so, for a pool (of which a probe is a small one) to take. */
+luna_pool_config luna_pool_read_config(lua_State *L, int idx);
+
 void luna_request_register(lua_State *L);
 void luna_lease_register(lua_State *L);
 #endif

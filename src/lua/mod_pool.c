@@ -79,7 +79,7 @@ static void conninfo(lua_State *L, int idx, luna_conn_config *conn)
     conn->values = (const char *const *)values;
 }
 
-static luna_status start_services(luna_err *err)
+luna_status luna_pool_start_services(luna_err *err)
 {
     if (luna_rt.resolver == NULL &&
         (luna_rt.resolver = luna_resolver_new(&luna_rt.loop, err)) == NULL)
@@ -89,9 +89,7 @@ static luna_status start_services(luna_err *err)
     return LUNA_OK;
 }
 
-/* Raise unless the options at `idx`, the last on the stack, are complete; leaves conninfo behind.
- */
-static void check_config(lua_State *L, int idx)
+void luna_pool_check_config(lua_State *L, int idx)
 {
     static const char *const strings[] = { "host", "endpoint" };
     luaL_checktype(L, idx, LUA_TTABLE);
@@ -108,8 +106,7 @@ static void check_config(lua_State *L, int idx)
             luaL_error(L, "pool: conninfo holds strings only");
 }
 
-/* Options that check_config has seen, for a pool to take. */
-static luna_pool_config read_config(lua_State *L, int idx)
+luna_pool_config luna_pool_read_config(lua_State *L, int idx)
 {
     luna_pool_config cfg = {
         .conn = {
@@ -146,11 +143,11 @@ static int pool_new(lua_State *L)
 {
     luna_err err;
     lua_settop(L, 1);
-    check_config(L, 1);
-    if (start_services(&err) != LUNA_OK)
+    luna_pool_check_config(L, 1);
+    if (luna_pool_start_services(&err) != LUNA_OK)
         return luna_push_err(L, &err);
     pool_handle *handle = luna_bind_new(L, sizeof(*handle), POOL_TYPE);
-    luna_pool_config cfg = read_config(L, 1);
+    luna_pool_config cfg = luna_pool_read_config(L, 1);
     handle->pool = luna_pool_new(&cfg);
     return 1;
 }
@@ -162,9 +159,9 @@ static int pool_reconfigure(lua_State *L)
 {
     luna_pool *pool = check_pool(L);
     lua_settop(L, 2);
-    check_config(L, 2);
+    luna_pool_check_config(L, 2);
     if (pool != NULL) {
-        luna_pool_config cfg = read_config(L, 2);
+        luna_pool_config cfg = luna_pool_read_config(L, 2);
         luna_pool_reconfigure(pool, &cfg);
     }
     return 0;
@@ -316,7 +313,7 @@ static int set_dns_servers(lua_State *L)
 {
     const char *servers = luaL_optstring(L, 1, NULL);
     luna_err err;
-    if (start_services(&err) != LUNA_OK ||
+    if (luna_pool_start_services(&err) != LUNA_OK ||
         luna_resolver_use(luna_rt.resolver, servers, &err) != LUNA_OK)
         return luna_push_err(L, &err);
     lua_pushboolean(L, 1);

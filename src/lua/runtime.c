@@ -20,6 +20,7 @@ static const luaL_Reg bindings[] = {
     { "lunashard.core.process", luaopen_lunashard_core_process },
     { "lunashard.core.sql", luaopen_lunashard_core_sql },
     { "lunashard.core.health", luaopen_lunashard_core_health },
+    { "lunashard.core.probe", luaopen_lunashard_core_probe },
     { "lunashard.core.system", luaopen_lunashard_core_system },
     { NULL, NULL },
 };

@@ -82,7 +82,7 @@ local function look(manager, member, endpoint, deadline, first)
   local record = endpoint.health
   health.probe_begins(record)
   local found, err = probe.run(endpoint, deadline)
-  if manager.closed or member.monitor.stopped then
+  if manager.closed or member.monitor.stopped or err and err.code == "CLOSED" then
     return
   end
   local now = task.now()

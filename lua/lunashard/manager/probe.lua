@@ -1,47 +1,60 @@
 --- One look at one endpoint: is it there, what is it, how far behind.
 -- @module lunashard.manager.probe
 
+local answers = require("lunashard.pool.answers")
+local core = require("lunashard.core.probe")
+local pool = require("lunashard.pool")
+local task = require("lunashard.task")
 
 local probe = {}
 
--- One round trip. The functions may be called by anybody; what of pg_stat_wal_receiver is for monitors only is
--- NULL for others, as its row is not. The checkpoint's timeline is an old one for a while after a promotion.
-local SQL = [[
-  SELECT r.in_recovery,
-    CASE WHEN r.in_recovery
-      THEN greatest(c.timeline_id, v.min_recovery_end_timeline, w.received_tli)
-      ELSE ('x' || substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::int8::int4
-    END AS timeline,
-    (CASE WHEN r.in_recovery THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_lsn() END
-      - '0/0')::float8 AS lsn,
-    CASE WHEN r.in_recovery THEN (pg_catalog.pg_last_wal_receive_lsn() - '0/0')::float8 END AS received,
-    CASE WHEN r.in_recovery THEN
-      extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp())::float8
-    END AS replay_age,
-    w.pid IS NOT NULL AS streaming,
-    s.system_identifier::text AS system_identifier,
-    extract(epoch FROM pg_catalog.pg_postmaster_start_time())::text AS started,
-    pg_catalog.current_setting('server_encoding') AS server_encoding
-  FROM (SELECT pg_catalog.pg_is_in_recovery() AS in_recovery) r
-    CROSS JOIN pg_catalog.pg_control_checkpoint() c
-    CROSS JOIN pg_catalog.pg_control_recovery() v
-    CROSS JOIN pg_catalog.pg_control_system() s
-    LEFT JOIN pg_catalog.pg_stat_wal_receiver w ON true]]
+local Probe = {}
+Probe.__index = Probe
 
---- Ask an endpoint who it is, on the probe's own connection. Yields.
+local look
+
+--- Make a probe. It has a connection of its own, which it opens with the first look.
+-- @tparam table options as for `lunashard.pool.new`
+-- @treturn Probe
+function probe.new(options)
+  local settings = pool.settings(options)
+  return setmetatable({
+    handle = assert(core.new(settings)),
+    shard_id = options.shard_id,
+    endpoint = settings.endpoint,
+  }, Probe)
+end
+
+--- Connect with other options from now on.
+-- @tparam table options as for `new`
+function Probe:reconfigure(options)
+  self.handle:reconfigure(pool.settings(options))
+end
+
+--- Close it; a look that is under way ends with `CLOSED`.
+function Probe:close()
+  self.handle:close()
+end
+
+--- Ask an endpoint who it is. Yields.
 -- @tparam table endpoint
 -- @number deadline
--- @treturn[1] table `latency` (seconds), `in_recovery`, `timeline`, `lsn`, `received`, `replay_age`, `streaming`,
---   `system_identifier`, `server_encoding`
+-- @treturn[1] table `latency` (seconds), `in_recovery`, `streaming` (a standby that is connected to its primary), and
+--   as far as this user may know it `timeline`, `lsn`, `received`, `replay_age`, `system_identifier`, `started`,
+--   `server_encoding`
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
 function probe.run(endpoint, deadline)
-  local result, err = endpoint.probe:execute(SQL, nil, { deadline = deadline, read_only = true, pipeline = false })
-  if not result then
-    return nil, err
+  local self, started = endpoint.probe, task.now()
+  look = look or task.waits(self.handle.look)
+  local seen, err = look(self.handle, deadline)
+  local found
+  if seen then
+    found, err = seen:report()
   end
-  local found = result.rows[1]
-  found.latency = result.duration
+  if not found then
+    return answers.fail(self, err, started)
+  end
   return found
 end
 

@@ -13,7 +13,7 @@ local replay = require("lunashard.manager.replay")
 
 local shard = {}
 
--- endpoint -> options of its pool and of its probe, until they are needed; weak, to die with the endpoint.
+-- endpoint -> its options and those of its pool; weak, to die with the endpoint.
 local secrets = setmetatable({}, { __mode = "k" })
 
 local POOL_FIELDS = {
@@ -56,17 +56,6 @@ local function pool_options(given, shard_id, cfg)
   return options
 end
 
--- Probes have a connection of their own: they never wait behind statements.
-local function probe_options(options, cfg)
-  local own = {}
-  for name, value in pairs(options) do
-    own[name] = value
-  end
-  own.max_size, own.min_size, own.max_waiters = 1, 0, 1
-  own.connection_timeout, own.idle_timeout, own.max_lifetime = cfg.health_check_timeout, 0, 0
-  return own
-end
-
 local function public(given)
   local info = {}
   for _, name in ipairs(PUBLIC_FIELDS) do
@@ -86,8 +75,7 @@ local function new_endpoint(role, given, shard_id, cfg)
     shard_id = shard_id,
     health = health.new(cfg.max_consecutive_failures),
   }
-  local options = pool_options(given, shard_id, cfg)
-  secrets[endpoint] = { given = given, pool = options, probe = probe_options(options, cfg) }
+  secrets[endpoint] = { given = given, pool = pool_options(given, shard_id, cfg) }
   return endpoint
 end
 
@@ -112,7 +100,7 @@ function shard.open(endpoint)
   local new_pool = require("lunashard.pool").new
   if not endpoint.pool then
     endpoint.pool = new_pool(secrets[endpoint].pool)
-    endpoint.probe = new_pool(secrets[endpoint].probe)
+    endpoint.probe = probe.new(secrets[endpoint].pool) -- on a connection of its own: it never waits behind statements
     endpoint.health.pool = endpoint.pool
   end
 end
@@ -146,15 +134,14 @@ end
 -- @tparam table cfg from `config.manager`
 function shard.reconfigure(endpoint, given, cfg)
   local options = pool_options(given, endpoint.shard_id, cfg)
-  local of_probe = probe_options(options, cfg)
-  secrets[endpoint] = { given = given, pool = options, probe = of_probe }
+  secrets[endpoint] = { given = given, pool = options }
   for name, value in pairs(public(given)) do
     endpoint.info[name] = value
   end
   health.set_limit(endpoint.health, cfg.max_consecutive_failures)
   if endpoint.pool then
     endpoint.pool:reconfigure(options)
-    endpoint.probe:reconfigure(of_probe)
+    endpoint.probe:reconfigure(options)
   end
 end
 
@@ -163,7 +150,7 @@ end
 function shard.retire(endpoint)
   if endpoint.pool then
     endpoint.pool:drain()
-    endpoint.probe:drain()
+    endpoint.probe:close()
   end
 end
 
@@ -174,9 +161,9 @@ end
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
 function shard.look(endpoint, deadline)
-  local pool = require("lunashard.pool").new(secrets[endpoint].probe)
-  local ok, found, err = pcall(probe.run, { probe = pool }, deadline)
-  pool:close()
+  local own = probe.new(secrets[endpoint].pool)
+  local ok, found, err = pcall(probe.run, { probe = own }, deadline)
+  own:close()
   if not ok then
     error(found, 0)
   end
