@@ -109,10 +109,11 @@ local function run_plainly(self, member, sql, params, opts, deadline, wishes)
   if n > 0 then
     how, self.n_spare = spare[n], n - 1
   else
-    how = { deadline = 0, max_result_bytes = 0 }
+    how = { deadline = 0, read_only = false, pipeline = true, decode_json = false, max_result_bytes = 0 }
   end
-  how.deadline, how.read_only, how.pipeline = deadline, opts.read_only, opts.pipeline
-  how.decode_json, how.max_result_bytes = opts.decode_json, opts.max_result_bytes or self.max_result_bytes
+  -- Never nil: a key without a value makes the table grow anew each time that it is set.
+  how.deadline, how.read_only, how.pipeline = deadline, opts.read_only or false, opts.pipeline ~= false
+  how.decode_json, how.max_result_bytes = opts.decode_json or false, opts.max_result_bytes or self.max_result_bytes
   local result, err = run(self, member, wishes, opts.retries or self.retries, deadline, run_statement, sql, params, how)
   n = self.n_spare + 1
   spare[n], self.n_spare = how, n
