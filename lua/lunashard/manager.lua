@@ -256,7 +256,7 @@ end
 -- @tparam ?lunashard.error err nil for success
 -- @tparam ?number seconds how long it took
 function Manager:note(endpoint, err, seconds) -- luacheck: no self
-  if err == nil or not health.blames[err.code] then
+  if err == nil or not health.is_to_blame(err) then
     -- What we refuse or give up ourselves says nothing about the server.
     if err == nil or err.code == "SQL" then
       health.success(endpoint.health, seconds)

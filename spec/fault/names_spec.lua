@@ -67,7 +67,7 @@ describe("while many tasks work, a shard known by name", function()
     drill:finish()
   end)
 
-  it("is found at its new address when it is moved without a break", function()
+  it("is found at its new address when it is moved without a break #long", function()
     drill:fault("shard2", function()
       move()
       old:close_all()
@@ -82,7 +82,7 @@ describe("while many tasks work, a shard known by name", function()
   for _, one in ipairs({
     { fate = "hang", when = "the name server falls silent", says = { "resolver", "resolving" } },
     { fate = "unknown", when = "its name is gone", says = { HOST } },
-    { fate = "fail", when = "the name server fails", says = { HOST } },
+    { fate = "fail", when = "the name server fails #long", says = { HOST } },
   }) do
     it(("goes on with the connections there are when %s, then fails in time and says why"):format(one.when), function()
       drill:fault("shard2", function()

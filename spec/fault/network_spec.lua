@@ -60,7 +60,7 @@ describe("while many tasks work, a network that", function()
       pass,
     },
     {
-      "answers later than anybody waits",
+      "answers later than anybody waits #long",
       function()
         network:delay("both", 4)
       end,
@@ -74,7 +74,7 @@ describe("while many tasks work, a network that", function()
       forget_and_pass,
     },
     {
-      "forgets what servers are told",
+      "forgets what servers are told #long",
       function()
         network:drop("up")
       end,
@@ -100,7 +100,7 @@ describe("while many tasks work, a network that", function()
       end,
     },
     {
-      "breaks off in the middle of statements",
+      "breaks off in the middle of statements #long",
       function()
         network:truncate("up", 40)
       end,
@@ -137,7 +137,7 @@ describe("while many tasks work, a network that", function()
       end,
     },
     {
-      "tells servers alone that connections have ended, and forgets what they say",
+      "tells servers alone that connections have ended, and forgets what they say #long",
       function()
         network:drop("down")
         network:half_close("server")
@@ -145,7 +145,7 @@ describe("while many tasks work, a network that", function()
       end,
     },
     {
-      "closes all connections at once",
+      "closes all connections at once #long",
       function()
         network:close_all()
       end,

@@ -1,6 +1,6 @@
 --- Health records: what is known of each endpoint, and what it says about it.
 -- One record for each endpoint, with the guide's fields. Only what the shard is to
--- blame for counts as a failure: no connection, no answer, a refused login. A wrong
+-- blame for counts as a failure: no connection, no answer, a refused login, a full disk. A wrong
 -- statement is proof of a live server. The states and their changes are in C (`src/base/health.h`): statements
 -- that fail make a server suspect, probes open and close its circuit.
 -- @module lunashard.manager.health
@@ -72,9 +72,20 @@ function health.set_limit(record, max_consecutive_failures)
   record.core:set_limit(max_consecutive_failures)
 end
 
---- Codes that speak against the shard rather than against the statement.
--- @table blames
-health.blames = { SHARD_DOWN = true, AUTH = true, TIMEOUT = true, UNKNOWN_OUTCOME = true }
+-- Codes that speak against the shard rather than against the statement, and what of SQL does: no room on its disk or
+-- in its memory, a disk that fails, data that are damaged.
+local BLAMES = { SHARD_DOWN = true, AUTH = true, TIMEOUT = true, UNKNOWN_OUTCOME = true }
+local TROUBLES = {
+  ["53000"] = true, ["53100"] = true, ["53200"] = true, ["58000"] = true, ["58030"] = true, ["XX001"] = true,
+  ["XX002"] = true,
+}
+
+--- Is the server to blame, rather than the statement?
+-- @tparam lunashard.error err
+-- @treturn boolean
+function health.is_to_blame(err)
+  return BLAMES[err.code] or err.code == "SQL" and TROUBLES[err.sqlstate] or false
+end
 
 --- The endpoint answered a statement.
 -- @tparam table record

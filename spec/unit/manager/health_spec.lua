@@ -25,6 +25,24 @@ describe("a health record", function()
     assert.equal(DOWN, record.last_error)
   end)
 
+  it("blames the server for what it cannot do, and statements for what they ask", function()
+    local function blames(code, sqlstate)
+      return health.is_to_blame(errors.new(code, { message = "no", sqlstate = sqlstate }))
+    end
+    for _, code in ipairs({ "SHARD_DOWN", "AUTH", "TIMEOUT", "UNKNOWN_OUTCOME" }) do
+      assert.is_true(blames(code), code)
+    end
+    for _, sqlstate in ipairs({ "53100", "53200", "58030", "XX001" }) do
+      assert.is_true(blames("SQL", sqlstate), sqlstate)
+    end
+    for _, sqlstate in ipairs({ "23505", "42P01", "53400", "58P01", "XX000" }) do
+      assert.is_false(blames("SQL", sqlstate), sqlstate)
+    end
+    for _, code in ipairs({ "CANCELED", "POOL_EXHAUSTED", "INVALID", "RESULT_TOO_LARGE" }) do
+      assert.is_false(blames(code), code)
+    end
+  end)
+
   it("forgives failures that successes interrupt", function()
     local record = health.new(2)
     for _ = 1, 10 do
