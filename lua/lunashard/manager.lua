@@ -274,8 +274,8 @@ end
 
 --- The state of one shard.
 -- @string shard_id
--- @treturn[1] table `shard_id`, `health` (of the primary), `pool`, `endpoints` (list, each with its
---   health, `endpoint`, `role`, and `fenced`: why it gets no traffic), `region`, `weight`
+-- @treturn[1] table `shard_id`, `health` (of the primary), `write_refusal` (why writes are refused now, or nil), `pool`,
+--   `endpoints` (list, each with its health, `endpoint`, `role`, and `fenced`: why it gets no traffic), `region`, `weight`
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `NO_SHARD`
 function Manager:get_shard_status(shard_id)
@@ -288,6 +288,7 @@ function Manager:get_shard_status(shard_id)
     region = member.info.region,
     weight = member.info.weight,
     health = health.snapshot(member.primary.health),
+    write_refusal = member.write_refusal,
     pool = member.primary.pool and self:get_pool_stats(shard_id),
     endpoints = {},
   }
@@ -298,13 +299,13 @@ function Manager:get_shard_status(shard_id)
 end
 
 --- The state of the cluster.
--- @treturn table `healthy_shards`, `total_shards`, `error_rate` (0 to 1, mean over the shards), `shards`
---   (shard_id -> as from `get_shard_status`)
+-- @treturn table `healthy_shards` (whose primary is healthy and gets writes), `total_shards`, `error_rate` (0 to 1,
+--   mean over the shards), `shards` (shard_id -> as from `get_shard_status`)
 function Manager:get_cluster_status()
   local status = { healthy_shards = 0, total_shards = #self.members, error_rate = 0, shards = {} }
   for _, member in ipairs(self.members) do
     local record = member.primary.health
-    status.healthy_shards = status.healthy_shards + (record.is_healthy and 1 or 0)
+    status.healthy_shards = status.healthy_shards + (record.is_healthy and not member.write_refusal and 1 or 0)
     status.error_rate = status.error_rate + record.error_rate / #self.members
     status.shards[member.shard_id] = self:get_shard_status(member.shard_id)
   end
