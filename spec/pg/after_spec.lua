@@ -1,6 +1,7 @@
 local cluster = require("spec.support.cluster")
 local errors = require("lunashard.errors")
 local replicas = require("spec.support.replicas")
+local signals = require("spec.support.signals")
 local task = require("lunashard.task")
 
 describe("reads after a write", function()
@@ -128,6 +129,27 @@ describe("reads after a write", function()
     local ok, answer = reading:join(20)
     assert.is_true(ok)
     assert.same({ found = true, where = second }, answer)
+  end)
+
+  it("do not hang with a replica that hangs while another one has it and the primary is down", function()
+    local result, id = write()
+    local lsn = result.lsn
+    servers:admin(servers.primary, "CHECKPOINT")
+    servers:wait_for_replay()
+    servers.sandbox:kill("shard1")
+    cluster.wait_until("the primary is known to be down", function()
+      return manager.shard_health.shard1.status == "unhealthy"
+    end)
+    signals.freeze(servers.sandbox, "shard1_replica1")
+    local ok, err = pcall(function()
+      for _ = 1, 6 do
+        local found, where = find(id, { after = lsn, timeout = 8 })
+        assert.is_true(found)
+        assert.equal(second, where)
+      end
+    end)
+    signals.thaw(servers.sandbox, "shard1_replica1")
+    assert.is_true(ok, tostring(err))
   end)
 
   it("go where they like after a write on another shard", function()

@@ -12,6 +12,8 @@ local is_within = lag_limit.is_within
 
 -- Seconds that a read waits for a replica to replay what it must see, where the primary could answer at once.
 local PATIENCE = 0.1
+-- Seconds after which a replica that was asked is given up for the moment, for another one may know.
+local ANSWER = 0.5
 -- Seconds between two questions to a replica that is not there yet: doubled from the first to the second.
 local FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.05
 
@@ -69,7 +71,7 @@ local function find_replayed(member, seconds, bytes, avoid, position, give_up)
       return nil, any
     end
     any, tried[replica] = true, true
-    if replay.has_reached(replica, position, give_up) then
+    if replay.has_reached(replica, position, math.min(give_up, task.now() + ANSWER)) then
       return replica, true
     end
   end
