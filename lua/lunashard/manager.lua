@@ -11,6 +11,7 @@ local options_of = require("lunashard.options")
 local monitor = require("lunashard.manager.monitor")
 local reload = require("lunashard.manager.reload")
 local shard = require("lunashard.manager.shard")
+local status = require("lunashard.manager.status")
 local topology = require("lunashard.manager.topology")
 local warn = require("lunashard.warn")
 
@@ -266,16 +267,13 @@ function Manager:note(endpoint, err, seconds) -- luacheck: no self
   health.failure(endpoint.health, err)
 end
 
-local function endpoint_status(endpoint)
-  local status = health.snapshot(endpoint.health)
-  status.endpoint, status.role, status.fenced = endpoint.name, endpoint.role, endpoint.fenced
-  return status
-end
-
 --- The state of one shard.
 -- @string shard_id
--- @treturn[1] table `shard_id`, `health` (of the primary), `write_refusal` (why writes are refused now, or nil), `pool`,
---   `endpoints` (list, each with its health, `endpoint`, `role`, and `fenced`: why it gets no traffic), `region`, `weight`
+-- @treturn[1] table `shard_id`, `region`, `weight`, `primary` (`host:port` that writes go to), `write_refusal` (why none
+--   is sent now, or nil), `health` (of the primary), `pool`; `endpoints`: a list, each with the fields of its health
+--   record (`status`, `circuit`, `in_recovery`, `timeline`, `lsn`, `lag_bytes`, `lag_seconds`, ... and the guide's),
+--   `endpoint`, `role` (what it is now), `configured_role`, `fenced` (why it gets no traffic, or nil); `alerts`: a list
+--   of what is wrong, each `{ kind, shard_id, endpoint, message }` with `kind` one of `writes health fenced lag`
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `NO_SHARD`
 function Manager:get_shard_status(shard_id)
@@ -283,33 +281,14 @@ function Manager:get_shard_status(shard_id)
   if not member then
     return nil, err
   end
-  local status = {
-    shard_id = shard_id,
-    region = member.info.region,
-    weight = member.info.weight,
-    health = health.snapshot(member.primary.health),
-    write_refusal = member.write_refusal,
-    pool = member.primary.pool and self:get_pool_stats(shard_id),
-    endpoints = {},
-  }
-  for i, endpoint in ipairs(member.endpoints) do
-    status.endpoints[i] = endpoint_status(endpoint)
-  end
-  return status
+  return status.of_shard(self, member)
 end
 
 --- The state of the cluster.
 -- @treturn table `healthy_shards` (whose primary is healthy and gets writes), `total_shards`, `error_rate` (0 to 1,
---   mean over the shards), `shards` (shard_id -> as from `get_shard_status`)
+--   mean over the shards), `shards` (shard_id -> as from `get_shard_status`), `alerts` (those of all shards)
 function Manager:get_cluster_status()
-  local status = { healthy_shards = 0, total_shards = #self.members, error_rate = 0, shards = {} }
-  for _, member in ipairs(self.members) do
-    local record = member.primary.health
-    status.healthy_shards = status.healthy_shards + (record.is_healthy and not member.write_refusal and 1 or 0)
-    status.error_rate = status.error_rate + record.error_rate / #self.members
-    status.shards[member.shard_id] = self:get_shard_status(member.shard_id)
-  end
-  return status
+  return status.of_cluster(self)
 end
 
 --- Statistics of a shard's pool.

@@ -7,6 +7,7 @@
 
 local core = require("lunashard.core.health")
 local ffi = require("ffi")
+local task = require("lunashard.task")
 
 -- By FFI, for it runs after every statement, and a call through the C API would end the compiled code there.
 ffi.cdef("bool luna_health_success(void *health, double seconds);")
@@ -48,8 +49,14 @@ function Record.__tostring(record)
 end
 
 local function refresh(record)
+  local was_well = record.status == "healthy" or record.status == "unchecked"
   record.status, record.circuit = record.core:state()
   record.is_healthy = record.status == "healthy" or record.status == "degraded"
+  if record.status == "healthy" then
+    record.failing_since = nil
+  elseif was_well and record.status ~= "unchecked" then
+    record.failing_since = task.now()
+  end
 end
 
 --- A record that knows nothing yet: `status` is `unchecked` and `is_healthy` false.
@@ -58,7 +65,7 @@ end
 --   `consecutive_failures`, `average_latency_ms`, `error_rate` (0 to 1), `connection_count`, `last_error`,
 --   `last_check`; `circuit` (`closed`, `open`, `half_open`); and, from the last probe that was answered: `in_recovery`,
 --   `timeline`, `lsn` (bytes: written by a primary, replayed by a replica), `lag_bytes`, `lag_seconds`,
---   `system_identifier`; `last_probe` (on the clock of `lunashard.now`)
+--   `system_identifier`; `failing_since`, `last_probe` (on the clock of `lunashard.now`)
 function health.new(max_consecutive_failures)
   local record = setmetatable({ core = core.new(max_consecutive_failures) }, Record)
   refresh(record)
@@ -170,6 +177,7 @@ function health.snapshot(record)
     connection_count = record.connection_count,
     last_error = record.last_error and tostring(record.last_error) or nil,
     last_check = record.last_check,
+    failing_for = record.failing_since and task.now() - record.failing_since,
     in_recovery = record.in_recovery,
     timeline = record.timeline,
     lsn = record.lsn,

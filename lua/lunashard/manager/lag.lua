@@ -45,7 +45,7 @@ function lag.measure(member, endpoint, found, now)
   local record = endpoint.health
   if not found.in_recovery then
     record.lag_bytes, record.lag_seconds = nil, nil
-    if endpoint == member.primary then
+    if endpoint == member.primary and found.lsn then
       note_primary(member, endpoint, found, now)
     end
     return

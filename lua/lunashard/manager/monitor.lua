@@ -10,6 +10,7 @@ local events = require("lunashard.events")
 local failover = require("lunashard.manager.failover")
 local health = require("lunashard.manager.health")
 local lag = require("lunashard.manager.lag")
+local lag_limit = require("lunashard.manager.lag_limit")
 local probe = require("lunashard.manager.probe")
 local task = require("lunashard.task")
 local warn = require("lunashard.warn")
@@ -148,6 +149,14 @@ local function urgent(interval)
   return math.min(interval, math.max(SHORTEST, math.min(interval / 10, LONGEST)))
 end
 
+-- Is something wrong that the next look may tell to be over?
+local function is_watched(member, endpoint)
+  local record = endpoint.health
+  return record.status ~= "healthy" and record.status ~= "unchecked"
+    or endpoint.role == "replica" and record.lag_bytes
+      and not lag_limit.is_within(record, member.max_lag_seconds, member.max_lag_bytes)
+end
+
 local function pause(manager, member)
   local interval = manager.options.health_check_interval
   local delay = interval
@@ -155,7 +164,7 @@ local function pause(manager, member)
     local record = endpoint.health
     if record.answered == false and health.is_usable(record) then
       delay = math.min(delay, CONFIRM)
-    elseif record.status ~= "healthy" and record.status ~= "unchecked" or member.write_refusal then
+    elseif is_watched(member, endpoint) or member.write_refusal then
       delay = math.min(delay, urgent(interval))
     end
   end
