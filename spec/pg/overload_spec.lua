@@ -161,6 +161,25 @@ describe("a pool whose server fails", function()
     assert.equal(1, before_first)
   end)
 
+  it("tries again after a second when a trial is stuck, for the server may be back", function()
+    local silent = sockets.silent_server()
+    finally(silent.close)
+    local pool = pools.open({ host = "127.0.0.1", port = silent.port, max_size = 20, connection_timeout = 0.5 })
+    pools.failure("SHARD_DOWN", pool:execute("SELECT 1")) -- in doubt from now on
+    pool:reconfigure({ host = "127.0.0.1", port = silent.port, max_size = 20, connection_timeout = 30,
+      user = pools.server.user, database = pools.server.database, password = pools.server.password })
+    local most, ends = 0, task.now() + 2.5
+    local waiting = spawn_many(10, function()
+      return pool:execute("SELECT 1", nil, { deadline = ends })
+    end)
+    while task.now() < ends do
+      most = math.max(most, pool:stats().connecting)
+      task.sleep(0.01)
+    end
+    outcomes(waiting)
+    assert.is_true(most == 2 or most == 3, tostring(most))
+  end)
+
   it("does not connect in a frenzy to one that ends every session at once", function()
     local pool = pools.open({ max_size = 8, pipeline = false })
     pools.admin("ALTER ROLE " .. pools.server.user .. " CONNECTION LIMIT 0")

@@ -317,7 +317,8 @@ luna_conn *luna_conn_open(const luna_conn_config *cfg, const luna_conn_owner *ow
     conn->lookup_pending = true;
     luna_statements_init(&conn->statements, cfg->statement_cache);
     ev_init(&conn->io, on_io);
-    luna_timer_start(cfg->loop, &conn->timer, luna_loop_clock() + cfg->connection_timeout,
+    conn->started_at = luna_loop_clock();
+    luna_timer_start(cfg->loop, &conn->timer, conn->started_at + cfg->connection_timeout,
                      on_connect_timeout);
     if (cfg->host[0] ==
         '/') { /* a socket directory: nothing to resolve, but not before we return */

@@ -47,7 +47,7 @@ struct luna_conn {
     luna_list *owner_list; /* the list that `link` is in */
     void *owner_data;
     luna_waiter *lease; /* who has it for longer than an exchange, or NULL */
-    double opened_at, idle_since, expires_at;
+    double started_at, opened_at, idle_since, expires_at;
 
     const luna_conn_config *cfg;
     const luna_conn_owner *owner;

@@ -16,6 +16,7 @@
 #define BACKOFF_MIN 0.05
 #define BACKOFF_MAX 1.0
 #define BRIEF 1.0
+#define TRIAL_EVERY 1.0
 #define FORGOTTEN 5.0 /* seconds after which a failure counts for nothing */
 
 static const luna_conn_owner pool_as_owner;
@@ -181,12 +182,20 @@ void luna_pool_grow(luna_pool *pool)
     unsigned held = pool->n_idle + pool->n_busy;
     if (held + wanted < pool->cfg.min_size)
         wanted = pool->cfg.min_size - held;
-    unsigned most = pool->in_doubt ? 1 : MAX_CONNECTING;
+    if (wanted == 0)
+        return;
+    double now = luna_loop_clock();
+    unsigned most = MAX_CONNECTING;
+    if (pool->in_doubt) { /* one trial, and another when that is stuck: the server may be back */
+        most = pool->n_connecting;
+        most += most == 0 || now >= pool->trial_at + TRIAL_EVERY - 1e-3; /* as timers have it */
+        wanted = most;
+    }
     if (wanted > most)
         wanted = most;
     if (wanted <= pool->n_connecting || luna_pool_size(pool) >= pool->cfg.max_size)
         return;
-    if (pool->retry_at > 0 && luna_loop_clock() < pool->retry_at) {
+    if (pool->retry_at > 0 && now < pool->retry_at) {
         if (pool->n_connecting == 0)
             luna_timer_start(pool->loop, &pool->retry, pool->retry_at, on_retry);
         return;
@@ -194,6 +203,9 @@ void luna_pool_grow(luna_pool *pool)
     while (pool->n_connecting < wanted && luna_pool_size(pool) < pool->cfg.max_size) {
         luna_conn *conn = luna_conn_open(&pool->cfg.conn, &pool_as_owner, pool);
         luna_pool_move(pool, conn, &pool->connecting);
+        pool->trial_at = now;
+        if (pool->in_doubt)
+            luna_timer_start(pool->loop, &pool->retry, now + TRIAL_EVERY, on_retry);
     }
 }
 
@@ -379,6 +391,7 @@ static void pool_on_opened(luna_conn *conn)
     pool->stats.connects++;
     pool->in_doubt = false;
     pool->retry_at = 0;
+    pool->trusted_at = conn->opened_at;
     pool->stats.last_error[0] = '\0';
     luna_timer_stop(pool->loop, &pool->retry);
     if (pool->cfg.max_lifetime > 0)
@@ -417,7 +430,8 @@ static void pool_on_closed(luna_conn *conn, const luna_err *why)
     if (pool->closing)
         return;
     bool failed = why->code == LUNA_EDOWN || why->code == LUNA_EAUTH; /* not closed by our side */
-    if (failed) {
+    bool overtaken = never_opened && conn->started_at < pool->trusted_at; /* it says nothing new */
+    if (failed && !overtaken) {
         snprintf(pool->stats.last_error, sizeof(pool->stats.last_error), "%.255s", why->msg);
         back_off(pool, conn, never_opened);
     }

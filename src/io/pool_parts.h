@@ -22,7 +22,8 @@ struct luna_pool {
     luna_timer maintenance, retry, patience;
     double retry_at, backoff; /* not before, after a failed connect */
     double failed_at;
-    bool in_doubt; /* the server has failed a connection, and opened none since */
+    double trial_at, trusted_at; /* when a connection was begun, and when one was opened */
+    bool in_doubt;               /* the server has failed a connection, and opened none since */
     uint64_t random;
     bool closing;
     luna_pool_stats stats;
