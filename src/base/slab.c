@@ -1,31 +1,10 @@
 #include "slab.h"
 
-#include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#define STEP 16
-#define CHUNK ((size_t)64 << 10)
 #define MAX_EMPTY 64 /* chunks that keep their memory */
 #define ADDRESS_END ((uintptr_t)1 << 47)
-
-typedef struct chunk {
-    void *free;   /* a list of blocks that were given back */
-    char *fresh;  /* from here on no block was taken yet */
-    uint32_t n;   /* blocks that are taken */
-    uint32_t max; /* blocks that it has */
-    uint32_t step;
-    struct chunk *next, *prev;
-} chunk;
-
-struct luna_slab {
-    char *base;
-    size_t n_chunks, n_opened;              /* those from n_opened on were never used */
-    chunk *chunks;                          /* of the whole range */
-    chunk *roomy[LUNA_SLAB_MAX / STEP + 1]; /* by size: chunks with room */
-    chunk *empty, *bare;                    /* single lists; bare ones have no memory */
-    size_t n_used, n_empty;
-};
 
 static void *reserve(size_t n)
 {
@@ -39,11 +18,12 @@ luna_slab *luna_slab_new(size_t size)
     luna_slab *slab = calloc(1, sizeof(*slab));
     if (slab == NULL)
         abort();
-    slab->n_chunks = size / CHUNK;
-    slab->base = reserve(slab->n_chunks * CHUNK);
-    slab->chunks = reserve(slab->n_chunks * sizeof(chunk));
+    slab->n_chunks = size / LUNA_SLAB_CHUNK;
+    slab->size = slab->n_chunks * LUNA_SLAB_CHUNK;
+    slab->base = reserve(slab->size);
+    slab->chunks = reserve(slab->n_chunks * sizeof(luna_chunk));
     if (slab->base == NULL || slab->chunks == NULL ||
-        (uintptr_t)slab->base + slab->n_chunks * CHUNK > ADDRESS_END) {
+        (uintptr_t)slab->base + slab->size > ADDRESS_END) {
         luna_slab_free(slab);
         return NULL;
     }
@@ -53,15 +33,15 @@ luna_slab *luna_slab_new(size_t size)
 void luna_slab_free(luna_slab *slab)
 {
     if (slab->base != NULL)
-        munmap(slab->base, slab->n_chunks * CHUNK);
+        munmap(slab->base, slab->size);
     if (slab->chunks != NULL)
-        munmap(slab->chunks, slab->n_chunks * sizeof(chunk));
+        munmap(slab->chunks, slab->n_chunks * sizeof(luna_chunk));
     free(slab);
 }
 
 /* ---- chunks ----------------------------------------------------------------------- */
 
-static void link_first(chunk **list, chunk *c)
+static void link_first(luna_chunk **list, luna_chunk *c)
 {
     c->prev = NULL;
     c->next = *list;
@@ -70,7 +50,7 @@ static void link_first(chunk **list, chunk *c)
     *list = c;
 }
 
-static void unlink_from(chunk **list, chunk *c)
+static void unlink_from(luna_chunk **list, luna_chunk *c)
 {
     if (c->prev != NULL)
         c->prev->next = c->next;
@@ -81,9 +61,9 @@ static void unlink_from(chunk **list, chunk *c)
 }
 
 /* A chunk without blocks; NULL when there is none left. */
-static chunk *get_chunk(luna_slab *slab)
+static luna_chunk *get_chunk(luna_slab *slab)
 {
-    chunk *c = slab->empty != NULL ? slab->empty : slab->bare;
+    luna_chunk *c = slab->empty != NULL ? slab->empty : slab->bare;
     if (c == NULL)
         return slab->n_opened < slab->n_chunks ? &slab->chunks[slab->n_opened++] : NULL;
     if (c == slab->empty) {
@@ -95,76 +75,52 @@ static chunk *get_chunk(luna_slab *slab)
     return c;
 }
 
-static char *memory_of(const luna_slab *slab, const chunk *c)
+static char *memory_of(const luna_slab *slab, const luna_chunk *c)
 {
-    return slab->base + (size_t)(c - slab->chunks) * CHUNK;
+    return slab->base + (size_t)(c - slab->chunks) * LUNA_SLAB_CHUNK;
 }
 
-static chunk *open_chunk(luna_slab *slab, size_t step)
+luna_chunk *luna_slab_open_chunk(luna_slab *slab, size_t step)
 {
-    chunk *c = get_chunk(slab);
+    luna_chunk *c = get_chunk(slab);
     if (c == NULL)
         return NULL;
     c->free = NULL;
     c->fresh = memory_of(slab, c);
     c->step = (uint32_t)step;
     c->n = 0;
-    c->max = (uint32_t)(CHUNK / step);
-    link_first(&slab->roomy[step / STEP], c);
+    c->max = (uint32_t)(LUNA_SLAB_CHUNK / step);
+    link_first(&slab->roomy[step / LUNA_SLAB_STEP], c);
     slab->n_used++;
     return c;
 }
 
-static void close_chunk(luna_slab *slab, chunk *c)
+static void close_chunk(luna_slab *slab, luna_chunk *c)
 {
-    unlink_from(&slab->roomy[c->step / STEP], c);
+    unlink_from(&slab->roomy[c->step / LUNA_SLAB_STEP], c);
     slab->n_used--;
     if (slab->n_empty < MAX_EMPTY) {
         c->next = slab->empty;
         slab->empty = c;
         slab->n_empty++;
     } else {
-        madvise(memory_of(slab, c), CHUNK, MADV_DONTNEED);
+        madvise(memory_of(slab, c), LUNA_SLAB_CHUNK, MADV_DONTNEED);
         c->next = slab->bare;
         slab->bare = c;
     }
 }
 
-/* ---- blocks ----------------------------------------------------------------------- */
-
-void *luna_slab_take(luna_slab *slab, size_t n)
+void luna_slab_filled(luna_slab *slab, luna_chunk *chunk)
 {
-    size_t i = (n + STEP - 1) / STEP;
-    chunk *c = slab->roomy[i];
-    if (c == NULL && (c = open_chunk(slab, i * STEP)) == NULL)
-        return NULL;
-    void *block = c->free;
-    if (block != NULL) {
-        c->free = *(void **)block;
-        __builtin_prefetch(c->free, 1); /* it was freed long ago */
-    } else {
-        block = c->fresh;
-        c->fresh += c->step;
-    }
-    if (++c->n == c->max)
-        unlink_from(&slab->roomy[i], c);
-    return block;
+    unlink_from(&slab->roomy[chunk->step / LUNA_SLAB_STEP], chunk);
 }
 
-void luna_slab_give(luna_slab *slab, void *block)
+void luna_slab_freed(luna_slab *slab, luna_chunk *chunk)
 {
-    chunk *c = &slab->chunks[(size_t)((char *)block - slab->base) / CHUNK];
-    *(void **)block = c->free;
-    c->free = block;
-    if (c->n-- == c->max)
-        link_first(&slab->roomy[c->step / STEP], c);
-    else if (c->n == 0 && (c->prev != NULL || c->next != NULL)) /* the last one of a size stays */
-        close_chunk(slab, c);
-}
-
-bool luna_slab_owns(const luna_slab *slab, const void *block)
-{
-    return (size_t)((const char *)block - slab->base) < slab->n_chunks * CHUNK;
+    if (chunk->n == chunk->max - 1)
+        link_first(&slab->roomy[chunk->step / LUNA_SLAB_STEP], chunk);
+    else if (chunk->prev != NULL || chunk->next != NULL) /* the last one of a size stays */
+        close_chunk(slab, chunk);
 }
 
 void luna_slab_chunks(const luna_slab *slab, size_t *used, size_t *empty)

@@ -19,16 +19,8 @@ static void give(luna_memory *memory, void *block, size_t n)
         memory->allocate(memory->data, block, n, 0);
 }
 
-/* A lua_Alloc. */
-static void *allocate(void *data, void *block, size_t old, size_t n)
+static void *resize(luna_memory *memory, void *block, size_t old, size_t n)
 {
-    luna_memory *memory = data;
-    if (block == NULL)
-        return n > 0 ? take(memory, n) : NULL;
-    if (n == 0) {
-        give(memory, block, old);
-        return NULL;
-    }
     bool is_ours = luna_slab_owns(memory->slab, block);
     if (is_ours && luna_slab_same(old, n))
         return block;
@@ -40,6 +32,17 @@ static void *allocate(void *data, void *block, size_t old, size_t n)
         give(memory, block, old);
     }
     return moved;
+}
+
+/* A lua_Alloc. */
+static void *allocate(void *data, void *block, size_t old, size_t n)
+{
+    if (block == NULL)
+        return n > 0 ? take(data, n) : NULL;
+    if (n > 0)
+        return resize(data, block, old, n);
+    give(data, block, old);
+    return NULL;
 }
 
 void luna_memory_open(luna_memory *memory, lua_State *L)
