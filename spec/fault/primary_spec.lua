@@ -64,7 +64,7 @@ describe("while many tasks work, the loss of a primary", function()
   end)
 
   it("by commits that hang until the deadline says of none of them that it was not done", function()
-    local drill = faults.drill({ servers = servers, timeout = 0.75 })
+    local drill = faults.drill({ servers = servers })
     local server = servers.shards[2]
     finally(function()
       faults.set(server, "synchronous_standby_names", nil)

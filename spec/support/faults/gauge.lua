@@ -99,9 +99,9 @@ local function waited(file)
 end
 
 --- Start to watch the loop: a task that wants to wake up every 10 ms.
--- @treturn Ticker `waits`: how long the machine let us wait for a processor in each of these
+-- @treturn Ticker `waits`: how long the machine let us wait for a processor in each of these; `longest_wait`
 function gauge.ticker()
-  local self = setmetatable({ longest = 0, running = true, waits = gauge.latencies() }, Ticker)
+  local self = setmetatable({ longest = 0, longest_wait = 0, running = true, waits = gauge.latencies() }, Ticker)
   local file = assert(io.open("/proc/thread-self/schedstat"))
   file:setvbuf("no")
   self.task = task.spawn(function()
@@ -110,6 +110,7 @@ function gauge.ticker()
       task.sleep(TICK)
       local now, wait = gauge.now(), waited(file)
       self.waits:add(now, wait - wait_before)
+      self.longest_wait = math.max(self.longest_wait, wait - wait_before)
       self.longest = math.max(self.longest, now - before - TICK - (wait - wait_before))
       before, wait_before = now, wait
     end
