@@ -154,6 +154,12 @@ function Pool:reconfigure(options)
   self.handle:reconfigure(given)
 end
 
+--- Fail what waits for a connection with a `SHARD_DOWN` that may be retried, for it was never sent. What runs goes on.
+-- @string why
+function Pool:refuse_waiting(why)
+  self.handle:refuse_waiting(why)
+end
+
 --- No new work will come: close every connection as soon as it is free.
 -- Work that comes all the same is done.
 function Pool:drain()

@@ -544,6 +544,13 @@ void luna_pool_free(luna_pool *pool)
     free(pool);
 }
 
+void luna_pool_refuse_waiting(luna_pool *pool, const char *why)
+{
+    luna_err err;
+    luna_err_set(&err, LUNA_EDOWN, "it was waiting for a connection when this happened: %s", why);
+    pool_fail_waiters(pool, &err);
+}
+
 void luna_pool_get_stats(const luna_pool *pool, luna_pool_stats *stats)
 {
     *stats = pool->stats;

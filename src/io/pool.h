@@ -73,6 +73,9 @@ unsigned luna_pool_load(const luna_pool *pool);
  * closed when they come free, those made with other parameters are replaced little by little. */
 void luna_pool_reconfigure(luna_pool *pool, const luna_pool_config *cfg);
 
+/* What waits for a connection fails with LUNA_EDOWN and this message; what runs goes on. */
+void luna_pool_refuse_waiting(luna_pool *pool, const char *why);
+
 /* No new work will come: close connections as soon as they are free.  What still comes is done. */
 void luna_pool_drain(luna_pool *pool);
 #endif

@@ -177,6 +177,18 @@ static int pool_drain(lua_State *L)
     return 0;
 }
 
+/*** Fail what waits for a connection, with SHARD_DOWN. It was never sent.
+@function pool:refuse_waiting
+@string why */
+static int pool_refuse_waiting(lua_State *L)
+{
+    luna_pool *pool = check_pool(L);
+    const char *why = luaL_checkstring(L, 2);
+    if (pool != NULL)
+        luna_pool_refuse_waiting(pool, why);
+    return 0;
+}
+
 /*** Run a statement in autocommit. Yields; called through `lunashard.pool`.
 @function pool:execute
 @tparam userdata request
@@ -323,10 +335,15 @@ static int set_dns_servers(lua_State *L)
 int luaopen_lunashard_core_pool(lua_State *L)
 {
     static const luaL_Reg pool_methods[] = {
-        { "execute", pool_execute }, { "acquire", pool_acquire },
-        { "load", pool_load },       { "reconfigure", pool_reconfigure },
-        { "drain", pool_drain },     { "stats", pool_stats },
-        { "close", pool_close },     { NULL, NULL },
+        { "execute", pool_execute },
+        { "acquire", pool_acquire },
+        { "load", pool_load },
+        { "reconfigure", pool_reconfigure },
+        { "drain", pool_drain },
+        { "refuse_waiting", pool_refuse_waiting },
+        { "stats", pool_stats },
+        { "close", pool_close },
+        { NULL, NULL },
     };
     static const luaL_Reg pool_meta[] = { { "__gc", pool_close }, { NULL, NULL } };
     static const luaL_Reg no_methods[] = { { NULL, NULL } };

@@ -149,6 +149,9 @@ local function apply(manager, member, state, known)
   local primary, replicas, fenced = member.primary, {}, {}
   for _, endpoint in ipairs(member.endpoints) do
     local fence = known.fenced[endpoint.name]
+    if fence and not endpoint.fenced then
+      endpoint.pool:refuse_waiting(fence.text)
+    end
     fenced[endpoint] = fence and fence.text
     endpoint.fenced = fence and fence.text
     if endpoint.name == known.primary then
@@ -205,7 +208,11 @@ function failover.consider(manager, member)
   state.known = known
   if manager.options.enable_auto_failover then
     apply(manager, member, state, known)
-    member.halted = state.promoting or known.refusal
+    local halted = state.promoting or known.refusal
+    if halted and not member.halted then
+      member.primary.pool:refuse_waiting(halted)
+    end
+    member.halted = halted
   end
   member.write_refusal = refusal_of(manager, member, state)
   if manager.options.promote and manager.options.enable_auto_failover then
