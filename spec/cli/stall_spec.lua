@@ -29,7 +29,7 @@ describe("a script that does not let others run", function()
     assert.is_true(tonumber(result.stdout) >= 3)
     local _, lines = result.stderr:gsub("everything stood still", "")
     assert.equal(1, lines, result.stderr)
-    assert.is_truthy(result.stderr:find("lunashard: everything stood still for %d+ ms: the task of [^\n]+:0, up to a wait at "
+    assert.is_truthy(result.stderr:find("lunashard: everything stood still for %d+ ms: the main task, up to a wait at "
       .. "[^\n]+:%d+, %d+ ms\n"), result.stderr)
   end)
 

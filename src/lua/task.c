@@ -142,12 +142,14 @@ static void describe(const luna_task *t, bool parked, char *text, size_t n)
     lua_rawgeti(L, -1, 2);
     find_function(L, &of);
     lua_pop(L, 2);
+    char name[LUA_IDSIZE + 32] = "the main task"; /* whose function is no file's */
+    if (of.source[0] == '@')
+        snprintf(name, sizeof(name), "the task of %s:%d", of.short_src, of.linedefined);
     const char *end = parked ? ", up to a wait" : ", to its end";
     if (find_line(t->co, &at))
-        snprintf(text, n, "the task of %s:%d%s at %s:%d", of.short_src, of.linedefined, end,
-                 at.short_src, at.currentline);
+        snprintf(text, n, "%s%s at %s:%d", name, end, at.short_src, at.currentline);
     else
-        snprintf(text, n, "the task of %s:%d%s", of.short_src, of.linedefined, end);
+        snprintf(text, n, "%s%s", name, end);
 }
 
 /* Resume `t` with `nargs` values already on t->co.  The one lua_resume. */
