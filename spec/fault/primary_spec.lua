@@ -1,7 +1,10 @@
 local cluster = require("spec.support.cluster")
 local faults = require("spec.support.faults")
+local kill = require("lunashard.core.system").kill
 local sandbox = require("spec.support.sandbox")
 local signals = require("spec.support.signals")
+
+local KILL = require("lunashard.process").signals.KILL
 
 describe("while many tasks work, the loss of a primary", function()
   local servers
@@ -37,6 +40,22 @@ describe("while many tasks work, the loss of a primary", function()
     drill:finish()
   end)
 
+  it("by kill -9 of one session, upon which the server ends them all and recovers, passes by itself #long", function()
+    local drill = faults.drill({ servers = servers })
+    drill:fault("shard2", function()
+      local sql = "SELECT pid FROM pg_stat_activity WHERE application_name = 'lunashard' LIMIT 1"
+      assert(kill(assert(faults.ask(servers.shards[2], sql)).rows[1].pid, KILL))
+    end)
+    cluster.wait_until("the server has recovered", function()
+      return faults.ask(servers.shards[2], "SELECT 1") ~= nil
+    end, 15)
+    drill:recover(function() end)
+    drill:expect_throughput()
+    drill:expect_neighbours_unharmed()
+    drill:expect_unknown_in_flight("shard2", 2 * drill:writers())
+    drill:finish()
+  end)
+
   -- The rows are on disk and nobody has been told: what the caller hears must be that it is not known.
   it("by kill -9 in the middle of commits says of none of them that it was done, or that it was not", function()
     local drill = faults.drill({ servers = servers })
@@ -63,7 +82,7 @@ describe("while many tasks work, the loss of a primary", function()
     drill:finish()
   end)
 
-  it("by commits that hang until the deadline says of none of them that it was not done", function()
+  it("by commits that hang until the deadline says of none of them that it was not done #long", function()
     local drill = faults.drill({ servers = servers })
     local server = servers.shards[2]
     finally(function()

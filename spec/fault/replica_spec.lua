@@ -45,7 +45,7 @@ describe("while many tasks work, the loss of replicas", function()
     end, 10)
   end
 
-  it("by kill -9 of one fails no read and no write: the other one and the primary answer", function()
+  it("by kill -9 of one fails no read and no write: the other one and the primary answer #long", function()
     local drill = faults.drill({ servers = servers, options = { max_replica_lag = 60 } })
     local replicas = servers.shards[1].replicas
     wait_until_replicas_read(drill, replicas)

@@ -103,7 +103,7 @@ describe("while many tasks work, a new primary", function()
     drill:finish()
   end)
 
-  it("in the order demote, promote, rejoin loses nothing and is found at once, there and back", function()
+  it("in the order demote, promote, rejoin loses nothing and is found at once, there and back #long", function()
     local drill = begin()
     for _ = 1, 2 do
       drill:truth_is_at("shard1", new)
