@@ -7,10 +7,14 @@ local task = require("lunashard.task")
 describe("a shard whose primary changes", function()
   local servers, router, manager, events, writer
 
-  local function as_superuser(sql)
+  local function superuser()
     local shard = servers.shards[1]
-    local pool = new_pool({ host = shard.host, port = shard.port, database = shard.database, user = "postgres",
+    return new_pool({ host = shard.host, port = shard.port, database = shard.database, user = "postgres",
       password = shard.superuser_password })
+  end
+
+  local function as_superuser(sql)
+    local pool = superuser()
     assert(pool:execute(sql, nil, { deadline = task.now() + 5 }))
     pool:close()
   end
@@ -321,6 +325,31 @@ describe("a shard whose primary changes", function()
       assert.equal(name_of("shard1_replica1"), result.endpoint)
       assert.same({ [1] = true }, rows_of("shard1_replica1"))
       assert.same({}, rows_of("shard1"))
+    end)
+  end)
+
+  it("does not call a write done that the old primary acknowledged after its time", function()
+    open(1)
+    local pool = superuser()
+    finally(function()
+      pool:close()
+    end)
+    quietly(function()
+      assert(pool:acquire():execute("SELECT pg_advisory_lock(7)"))
+      local late = task.spawn(function()
+        return router:execute("INSERT INTO writes SELECT 1 FROM pg_advisory_xact_lock(7)", nil, { routing_key = 1 })
+      end):watch()
+      cluster.wait_until("it is under way", function()
+        return #assert(pool:execute("SELECT 1 FROM pg_locks WHERE NOT granted")).rows == 1
+      end)
+      servers:promote("shard1_replica1")
+      wait_for_primary("shard1_replica1")
+      pool:close() -- and with it the lock
+      local _, result, err = late:join(10)
+      cluster.failure("UNKNOWN_OUTCOME", result, err)
+      assert.is_truthy(err.message:find("when " .. name_of("shard1_replica1") .. " was the primary", 1, true), err.message)
+      assert.same({ [1] = true }, rows_of("shard1"))
+      assert.same({}, rows_of("shard1_replica1"))
     end)
   end)
 

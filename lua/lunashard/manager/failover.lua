@@ -262,11 +262,11 @@ end
 -- @tparam Manager manager
 -- @tparam table member
 function failover.suspect(manager, member)
-  if not member.suspected and task.now() - (member.checked_at or -FRESH) >= FRESH then
-    member.suspected = true
+  if not member.is_checked and task.now() - (member.checked_at or -FRESH) >= FRESH then
+    member.is_checked = true
     task.daemon(function()
       check(manager, member)
-      member.suspected = false
+      member.is_checked = false
     end)
   end
 end

@@ -36,6 +36,7 @@ local UNDONE = { ["40001"] = true, ["40P01"] = true }
 -- The server turned the connection away before any statement.
 local REFUSED = { ["53300"] = true, ["57P03"] = true }
 local READ_ONLY = "25006"
+local NO_WRITES = { SELECT = true, BEGIN = true, SHOW = true, EXPLAIN = true }
 local LOST = { SHARD_DOWN = true, UNKNOWN_OUTCOME = true }
 
 --- Did the server undo the whole transaction for the sake of another one?
@@ -112,6 +113,24 @@ local function succeeded(router, member, endpoint, result, tries)
   note_success(endpoint.health, result.duration)
   router.statistics:record(member.shard_id, result.duration)
   return result
+end
+
+-- A server that is not the primary any more has acknowledged a write, too late: it may have gone a way of its own by
+-- then, and what it holds alone is thrown away when it becomes a replica.
+local function overtaken(router, member, endpoint, result, tries)
+  if NO_WRITES[result.command] then
+    return succeeded(router, member, endpoint, result, tries)
+  end
+  local err = errors.new("UNKNOWN_OUTCOME", {
+    message = ("%s acknowledged the write when %s was the primary already; it may be lost"):format(endpoint.name,
+      member.primary.name),
+    shard_id = member.shard_id,
+    endpoint = endpoint.name,
+    attempts = tries,
+    elapsed = result.duration,
+  })
+  router.statistics:record(member.shard_id, nil, err)
+  return nil, err
 end
 
 --- Why a shard takes no writes now.
@@ -212,7 +231,9 @@ local function again(router, member, endpoint, read_only, retries, deadline, don
     else
       result, err = fn(endpoint, a, b, c)
     end
-    if result then
+    if result and done == succeeded and not read_only and endpoint ~= member.primary then
+      return overtaken(router, member, endpoint, result, tries)
+    elseif result then
       return done(router, member, endpoint, result, tries)
     end
   end
@@ -247,7 +268,9 @@ function attempt.run(router, member, read_only, retries, deadline, fn, a, b, c)
     return again(router, member, nil, read_only, retries, deadline, succeeded, attempt.refusal(member), fn, a, b, c)
   end
   result, err = fn(endpoint, a, b, c)
-  if result then
+  if result and not read_only and endpoint ~= member.primary then
+    return overtaken(router, member, endpoint, result, 1)
+  elseif result then
     return succeeded(router, member, endpoint, result, 1)
   end
   return again(router, member, endpoint, read_only, retries, deadline, succeeded, err, fn, a, b, c)
