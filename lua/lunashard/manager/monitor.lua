@@ -104,14 +104,14 @@ local function begin(manager, member, endpoint, deadline)
   if under_way then
     return under_way
   end
-  local probing = { done = task.event() }
+  local probing, state = {}, member.monitor
   endpoint.probing = probing
   local first = endpoint.health.status == "unchecked"
   task.daemon(function()
     guarded("the probe of " .. describe(endpoint), look, manager, member, endpoint, deadline, first)
     endpoint.probing = nil
     if probing.awaited then
-      probing.done:notify()
+      state.wake:notify()
     else
       consider(manager, member)
     end
@@ -119,23 +119,30 @@ local function begin(manager, member, endpoint, deadline)
   return probing
 end
 
--- One round: returns when all that were expected to answer have done so, or their deadline has passed.
-local function run_round(manager, member, timeout, all)
-  local deadline = task.now() + timeout
+local function is_under_way(awaited)
+  for endpoint, probing in pairs(awaited) do
+    if endpoint.probing == probing then
+      return true
+    end
+  end
+  return false
+end
+
+-- One round: returns when all that were expected to answer have done so, or their deadline has passed. One that
+-- nobody waits for makes way for one that is asked for.
+local function run_round(manager, member, state, round)
+  local deadline = task.now() + (round and round.timeout or manager.options.health_check_timeout)
   local awaited = {}
   for _, endpoint in ipairs(member.endpoints) do
     local well = endpoint.health.status ~= "unhealthy"
     local probing = begin(manager, member, endpoint, deadline)
-    if all or well then
+    if round or well then
       probing.awaited = true
-      awaited[#awaited + 1] = endpoint
       awaited[endpoint] = probing
     end
   end
-  for _, endpoint in ipairs(awaited) do
-    while endpoint.probing == awaited[endpoint] do
-      awaited[endpoint].done:wait()
-    end
+  while is_under_way(awaited) and (round or not state.asked) do
+    state.wake:wait()
   end
   consider(manager, member)
 end
@@ -179,7 +186,7 @@ local function step(weak, state)
   end
   local round = state.asked
   state.asked = nil
-  run_round(manager, member, round and round.timeout or manager.options.health_check_timeout, round ~= nil)
+  run_round(manager, member, state, round)
   if round then
     round.over = true
     round.done:notify()
