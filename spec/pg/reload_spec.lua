@@ -179,6 +179,26 @@ describe("reloading the options of a cluster at work", function()
     end)
   end)
 
+  it("waits for a new password to reach the replicas", function()
+    local function with_replica(password)
+      return options(nil, { password = password, replicas = { address(replica) } })
+    end
+    local manager, router = connect(with_replica("first"))
+    servers:pause(servers.replicas[1])
+    servers:admin(servers.primary, "ALTER ROLE rotating PASSWORD 'second'")
+    local reloading = task.spawn(function()
+      return assert(manager:reload(with_replica("second")))
+    end)
+    cluster.wait_until("it is under way", function()
+      return manager.reloading
+    end)
+    servers:resume(servers.replicas[1])
+    assert.is_true((reloading:join(10)))
+    cluster.wait_until("it is read from", function()
+      return assert(router:execute("SELECT 1", nil, { routing_key = 1, read_only = true })).endpoint == servers.replicas[1]
+    end)
+  end)
+
   it("refuses a password that the server does not take, and goes on with the old one", function()
     local manager, router = connect(options({ connection_pool_size = 4 }))
     local changed, err = manager:reload(options({ connection_pool_size = 8 }, { password = "wrong" }))

@@ -8,6 +8,7 @@ local changes = require("lunashard.manager.reload.changes")
 local errors = require("lunashard.errors")
 local failover = require("lunashard.manager.failover")
 local shard = require("lunashard.manager.shard")
+local task = require("lunashard.task")
 
 local endpoints = {}
 
@@ -16,6 +17,8 @@ local SHARD_FIELDS = { "weight", "region", "tags", "metadata" }
 
 -- These change nothing of how a connection is made, so that no server has to be asked.
 local UNTRIED = { pool_size = true, pipeline = true, read_batches = true }
+
+local PAUSE = 0.2 -- seconds between two trials of a login
 
 local function name_of(given)
   return given.host .. ":" .. given.port
@@ -125,6 +128,11 @@ function endpoints.try(member, entry, cfg, deadline)
     })
   end
   local found, err = shard.look(endpoint, deadline)
+  -- A password that was changed a moment ago reaches a replica a little later.
+  while not found and err.code == "AUTH" and entry.role == "replica" and task.now() + PAUSE < deadline do
+    task.sleep(PAUSE)
+    found, err = shard.look(endpoint, deadline)
+  end
   if not found then
     if err.code == "AUTH" or entry.must_write then
       return refuse(err.code, err.message, err)
