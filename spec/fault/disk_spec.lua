@@ -41,10 +41,10 @@ describe("while many tasks work, a server whose disk is full", function()
     local reason
     disk, reason = mount()
     if not disk then
-      pending("no small disk can be had here, which takes root: " .. reason:gsub("%s+$", ""))
+      pending("no small disk can be had here, which takes root: " .. reason:match("^[^\n]*"))
       return
     end
-    assert(faults.ask(server, "CREATE UNLOGGED TABLE filler (t text)"))
+    assert(faults.ask(server, "CREATE UNLOGGED TABLE filler (t text); ALTER TABLE filler ALTER t SET STORAGE PLAIN"))
     assert(faults.ask(server, ("CREATE TABLESPACE small LOCATION '%s'"):format(disk)))
     local drill = faults.drill({ servers = servers })
     for _, what in ipairs({ "TABLE filler", "TABLE fault_writes", "INDEX fault_writes_user_id_idx" }) do
@@ -52,7 +52,7 @@ describe("while many tasks work, a server whose disk is full", function()
     end
     drill:fault("shard2", function()
       local full
-      for _, size in ipairs({ 1000, 30, 1 }) do
+      for _, size in ipairs({ 100, 1 }) do
         local sql = ("INSERT INTO filler SELECT repeat('x', 8000) FROM generate_series(1, %d)"):format(size)
         repeat
           local _, err = faults.ask(server, sql)
