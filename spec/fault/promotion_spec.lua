@@ -39,6 +39,11 @@ describe("a shard whose primary changes", function()
     end
     router, manager = cluster.connect(given)
     assert(router:execute_on_all_shards("CREATE TABLE writes (id bigint PRIMARY KEY, who text)"))
+    for _, endpoint in ipairs(manager.by_id.shard1.replicas) do
+      cluster.wait_until("it is replicated", function()
+        return assert(endpoint.pool:execute("SELECT to_regclass('writes') AS found")).rows[1].found
+      end)
+    end
   end
 
   after_each(function()
