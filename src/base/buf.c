@@ -11,19 +11,16 @@ void luna_buf_deinit(luna_buf *buf)
     *buf = (luna_buf){ 0 };
 }
 
-char *luna_buf_reserve(luna_buf *buf, size_t n)
+void luna_buf_grow(luna_buf *buf, size_t n)
 {
-    if (buf->cap - buf->len < n) {
-        size_t cap = buf->cap ? buf->cap : 64;
-        while (cap - buf->len < n)
-            cap *= 2;
-        char *data = realloc(buf->data, cap);
-        if (data == NULL)
-            abort();
-        buf->data = data;
-        buf->cap = cap;
-    }
-    return buf->data + buf->len;
+    size_t cap = buf->cap ? buf->cap : 64;
+    while (cap - buf->len < n)
+        cap *= 2;
+    char *data = realloc(buf->data, cap);
+    if (data == NULL)
+        abort();
+    buf->data = data;
+    buf->cap = cap;
 }
 
 void luna_buf_add(luna_buf *buf, const void *bytes, size_t n)
@@ -37,11 +34,6 @@ void luna_buf_add(luna_buf *buf, const void *bytes, size_t n)
 void luna_buf_add_str(luna_buf *buf, const char *s)
 {
     luna_buf_add(buf, s, strlen(s));
-}
-
-void luna_buf_add_char(luna_buf *buf, char c)
-{
-    luna_buf_add(buf, &c, 1);
 }
 
 void luna_buf_addf(luna_buf *buf, const char *fmt, ...)
