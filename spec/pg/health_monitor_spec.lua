@@ -211,6 +211,18 @@ describe("the health monitor", function()
     end
   end)
 
+  it("connects anew from time to time, so that it notices when nobody can any more", function()
+    local manager, router, status_of = connect({ max_lifetime = 0.5 })
+    assert(router:execute("SELECT 1", nil, { shard_id = "shard1" }))
+    local role = ('ALTER ROLE "%s" CONNECTION LIMIT %%d'):format(primary.user)
+    assert(faults.ask(primary, role:format(0)))
+    local ok, err = pcall(wait_for_status, status_of, 1, "degraded")
+    assert(faults.ask(primary, role:format(-1)))
+    assert(ok, err)
+    assert.is_true(manager.shard_health.shard1.is_healthy)
+    wait_for_status(status_of, 1, "healthy")
+  end)
+
   it("takes a server that has no room for connections for a live one", function()
     local manager, _, status_of = connect()
     local role = ('ALTER ROLE "%s" CONNECTION LIMIT %%d'):format(primary.user)

@@ -4,8 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Seconds after which the connection is made anew: that it was possible once does not say that it
+ * is, and the name may have another address by now. */
+#define LIFETIME 60.0
+
 struct luna_probe {
     luna_conn_config cfg;
+    double max_lifetime;
     luna_conn *conn; /* NULL when there is none */
     luna_request request;
     luna_list looks; /* the first one is under way */
@@ -211,7 +216,8 @@ static void proceed(luna_probe *probe)
 {
     if (luna_list_empty(&probe->looks))
         return;
-    if (probe->conn != NULL && probe->conn->state == LUNA_CONN_IDLE) {
+    if (probe->conn != NULL && probe->conn->state == LUNA_CONN_IDLE &&
+        luna_loop_clock() - probe->conn->opened_at < probe->max_lifetime) {
         ask(probe);
         return;
     }
@@ -253,13 +259,19 @@ static const luna_conn_owner probe_as_owner = {
 
 /* ---- from outside --------------------------------------------------------------- */
 
-luna_probe *luna_probe_new(const luna_conn_config *cfg)
+static void set_config(luna_probe *probe, const luna_conn_config *cfg, double max_lifetime)
+{
+    probe->cfg = *cfg;
+    probe->cfg.canceler = NULL;
+    probe->max_lifetime = max_lifetime > 0 && max_lifetime < LIFETIME ? max_lifetime : LIFETIME;
+}
+
+luna_probe *luna_probe_new(const luna_conn_config *cfg, double max_lifetime)
 {
     luna_probe *probe = calloc(1, sizeof(*probe));
     if (probe == NULL)
         abort();
-    probe->cfg = *cfg;
-    probe->cfg.canceler = NULL;
+    set_config(probe, cfg, max_lifetime);
     luna_list_init(&probe->looks);
     return probe;
 }
@@ -280,14 +292,13 @@ void luna_probe_free(luna_probe *probe)
     free(probe);
 }
 
-void luna_probe_reconfigure(luna_probe *probe, const luna_conn_config *cfg)
+void luna_probe_reconfigure(luna_probe *probe, const luna_conn_config *cfg, double max_lifetime)
 {
     luna_err err;
     luna_err_set(&err, LUNA_ECLOSED, "other parameters are to be used");
     drop_connection(probe, &err);
     luna_conn_config_deinit(&probe->cfg);
-    probe->cfg = *cfg;
-    probe->cfg.canceler = NULL;
+    set_config(probe, cfg, max_lifetime);
     probe->humble = false;
     proceed(probe);
 }

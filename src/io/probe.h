@@ -33,14 +33,15 @@ typedef struct luna_look {
     bool reconnected;   /* the connection is this look's own */
 } luna_look;
 
-/* Takes what `cfg` points to; it needs no canceler.  Never NULL.  Connects with the first look. */
-luna_probe *luna_probe_new(const luna_conn_config *cfg);
+/* Takes what `cfg` points to; it needs no canceler.  Never NULL.  Connects with the first look, and
+ * anew with the first after max_lifetime seconds, or a minute if that is less. */
+luna_probe *luna_probe_new(const luna_conn_config *cfg, double max_lifetime);
 
 /* Looks under way end with LUNA_ECLOSED. */
 void luna_probe_free(luna_probe *probe);
 
 /* Connect with these parameters from now on. */
-void luna_probe_reconfigure(luna_probe *probe, const luna_conn_config *cfg);
+void luna_probe_reconfigure(luna_probe *probe, const luna_conn_config *cfg, double max_lifetime);
 
 /* Start a look.  One at a time: others wait for those before them, until their own deadline
  * (luna_loop_clock).  Fails with LUNA_ETIMEOUT when the server does not answer, LUNA_EDOWN when

@@ -19,7 +19,8 @@ static luna_probe **check_probe(lua_State *L)
 
 /*** Make a probe. It connects with its first look.
 @function new
-@tparam table options as for `lunashard.core.pool.new`; those of the connection count
+@tparam table options as for `lunashard.core.pool.new`; those of the connection and `max_lifetime`
+count
 @treturn[1] userdata
 @treturn[2] nil
 @treturn[2] lunashard.error */
@@ -35,7 +36,7 @@ static int probe_new(lua_State *L)
     luaL_getmetatable(L, PROBE_TYPE);
     lua_setmetatable(L, -2);
     luna_pool_config cfg = luna_pool_read_config(L, 1);
-    *handle = luna_probe_new(&cfg.conn);
+    *handle = luna_probe_new(&cfg.conn, cfg.max_lifetime);
     return 1;
 }
 
@@ -49,7 +50,7 @@ static int probe_reconfigure(lua_State *L)
     luna_pool_check_config(L, 2);
     if (*handle != NULL) {
         luna_pool_config cfg = luna_pool_read_config(L, 2);
-        luna_probe_reconfigure(*handle, &cfg.conn);
+        luna_probe_reconfigure(*handle, &cfg.conn, cfg.max_lifetime);
     }
     return 0;
 }

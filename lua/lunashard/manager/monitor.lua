@@ -211,7 +211,9 @@ local function run(weak, state)
     if not delay then
       return
     end
-    rest(state, delay, alarmed)
+    -- The first time anywhere in the interval, for many clients may have started together.
+    rest(state, state.spread and delay or delay * math.random(), alarmed)
+    state.spread = true
   end
 end
 
