@@ -9,7 +9,8 @@ local sandbox = require("lunashard.sandbox")
 
 local WRITERS, EVERY = 6, 0.5 -- tasks for each shard; seconds between two lines
 
-local dir = os.tmpname() .. "-drill"
+local dir = os.tmpname() -- should the drill be broken off: lunashard sandbox destroy --dir <this>
+os.remove(dir)
 assert(sandbox.start({ dir = dir, shards = 2, replicas = 1 }))
 local options = assert(require("lunashard.cluster").load(dir .. "/cluster.lua"))
 
