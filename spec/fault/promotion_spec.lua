@@ -230,9 +230,10 @@ describe("a shard whose primary changes", function()
       wait_for_primary("shard1_replica1")
       write_until_more(told, 20)
 
-      servers:kill("shard1_replica1")
+      servers:stop("shard1_replica1") -- which hands over all that it has acknowledged
       servers:promote("shard1")
       wait_for_primary("shard1")
+      servers:start() -- it goes a way of its own, which is undone
       servers:rejoin("shard1_replica1")
       cluster.wait_until("the rewound one is a replica", function()
         return not endpoint_status("shard1_replica1").fenced
