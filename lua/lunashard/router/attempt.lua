@@ -23,6 +23,7 @@
 local errors = require("lunashard.errors")
 local failover = require("lunashard.manager.failover")
 local health = require("lunashard.manager.health")
+local monitor = require("lunashard.manager.monitor")
 local task = require("lunashard.task")
 
 local attempt = {}
@@ -115,10 +116,20 @@ local function succeeded(router, member, endpoint, result, tries)
   return result
 end
 
+-- After a reload the primary may have another address.
+local function is_same_server(router, member, endpoint)
+  local before, after = endpoint.health, member.primary.health
+  if not after.started then
+    monitor.check_now(router.manager, member)
+  end
+  return before.started ~= nil and before.started == after.started
+    and before.system_identifier == after.system_identifier
+end
+
 -- A server that is not the primary any more has acknowledged a write, too late: it may have gone a way of its own by
 -- then, and what it holds alone is thrown away when it becomes a replica.
 local function overtaken(router, member, endpoint, result, tries)
-  if NO_WRITES[result.command] then
+  if NO_WRITES[result.command] or is_same_server(router, member, endpoint) then
     return succeeded(router, member, endpoint, result, tries)
   end
   local err = errors.new("UNKNOWN_OUTCOME", {
