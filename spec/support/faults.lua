@@ -40,7 +40,7 @@ local BACK_WITHIN = 2 * (IS_SLOW and 3 or 1)
 local SHARE = 0.6 -- of the former throughput, to be called back
 local MEMORY = 48 -- MiB
 local OVERDUE = 0.5 * SLOWNESS -- beyond its timeout
-local GRACE = 2 -- what a cancelled write gets besides: the answer says whether it was done
+local GRACE = 1 -- what a cancelled write gets besides: the answer says whether it was done
 local ORPHANS = 0.25 * SLOWNESS -- in which backends whose server was killed take statements before they notice
 
 local TASKS = { insert = 4, transaction = 1, counter = 2, read = 3 }

@@ -9,7 +9,7 @@
 #include <sys/socket.h>
 
 /* Seconds that the server has to answer a cancel before the connection is dropped. */
-#define CANCEL_GRACE 2.0
+#define CANCEL_GRACE 1.0
 
 /* A cancel request outlives the connection that it was made for. */
 struct luna_errand {
