@@ -98,12 +98,19 @@ local BUSY = [[
   SELECT count(*) AS n FROM pg_stat_activity
   WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND state <> 'idle']]
 
+-- Transactions whose client the server waits for in vain, for what lay between them is silent.
+local END_FORSAKEN = [[
+  SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+  WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND state LIKE 'idle in transaction%'
+    AND state_change < now() - interval '3 seconds']]
+
 -- What was given up may still run there: it is over before anything is counted.
 local function wait_until_quiet(connection)
-  local deadline = task.now() + 10
+  local deadline = task.now() + 15
   while assert(connection:execute(BUSY)).rows[1].n > 0 do
     assert(task.now() < deadline, "statements of the drill still run on the server")
-    task.sleep(0.02)
+    task.sleep(0.05)
+    assert(connection:execute(END_FORSAKEN))
   end
 end
 
