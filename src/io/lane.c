@@ -13,7 +13,7 @@
 
 /* Seconds until a write that is behind others is given up after its deadline, its outcome unknown.
  */
-#define LAST_WORD 2.0
+#define LAST_WORD 1.0
 
 static const char *const setup_sql[] = {
     [LUNA_LANE_READS] = "SELECT set_config('default_transaction_read_only', 'on', false),"
