@@ -111,6 +111,14 @@ describe("who is primary", function()
     assert.is_nil(known.refusal)
   end)
 
+  it("is still nobody when the one that was demoted falls silent, until it accepts writes again", function()
+    local demoted = after(settled(), see({ "a", "standby" }, { "b", "standby" }, { "c", "standby" }))
+    local silent = after(demoted, see({ "a", "gone" }, { "b", "standby" }, { "c", "standby" }))
+    assert.equal(demoted.refusal, silent.refusal)
+    assert.is_nil(after(silent, see({ "a", "primary" }, { "b", "standby" }, { "c", "standby" })).refusal)
+    assert.is_nil(after(settled(), see({ "a", "gone" }, { "b", "standby" }, { "c", "standby" })).refusal)
+  end)
+
   it("may go there and back again, for every promotion has its timeline", function()
     local known = after(settled(), see({ "a", "gone" }, { "b", "primary", 2 }, { "c", "standby", 2 }),
       see({ "a", "standby", 2 }, { "b", "gone" }, { "c", "standby", 2 }),

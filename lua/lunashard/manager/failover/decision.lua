@@ -215,11 +215,13 @@ local function choose(round, leaders)
   return nil
 end
 
--- Why there is nobody to write to although the present primary answers.
+-- Why there is nobody to write to, as far as the present primary has said.
 local function absence(round)
   local primary = find(round.seen, round.known.primary)
-  if not primary or not primary.alive then
+  if not primary then
     return nil
+  elseif not primary.alive then
+    return round.known.refusal -- silence takes nothing back
   elseif round.fenced[primary.name] then
     return ("there is no primary: %s is fenced: %s"):format(primary.name, round.fenced[primary.name].text)
   elseif primary.in_recovery then
