@@ -123,7 +123,7 @@ describe("manager:initialize", function()
     local health = manager.shard_health.shard2
     assert.is_false(health.is_healthy)
     assert.equal("unhealthy", health.status)
-    assert.equal(1, health.consecutive_failures)
+    assert.is_true(health.consecutive_failures >= 1) -- it is looked at again before long
     assert.equal("SHARD_DOWN", health.last_error.code)
     assert.is_true(health.error_rate > 0)
   end)
