@@ -197,6 +197,13 @@ describe("a pool whose server fails", function()
     local tried = pool:stats().connect_failures
     assert.is_true(tried >= 2 and tried <= 12, tostring(tried))
     pools.admin("ALTER ROLE " .. pools.server.user .. " CONNECTION LIMIT -1")
-    assert(pool:execute("SELECT 1", nil, { deadline = task.now() + 10 }))
+    local result, err
+    for _ = 1, 3 do -- a connection that was under way may still be refused
+      result, err = pool:execute("SELECT 1", nil, { deadline = task.now() + 10 })
+      if result then
+        break
+      end
+    end
+    assert(result, err)
   end)
 end)

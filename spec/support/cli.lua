@@ -32,11 +32,14 @@ end
 --- Run a command line to its end. Yields.
 -- @tparam {string,...} argv without the program
 -- @tparam[opt] table options of lunashard.process.run
--- @treturn table `code`, `stdout`, `stderr`, `duration`
+-- @treturn table `code`, `stdout`, `stderr`, `duration`; `stderr` is without what a busy machine adds, `all_stderr` with it
 function cli.run(argv, options)
   local all = options_for(argv, options)
   all.timeout = all.timeout or TIMEOUT
-  return assert(process.run(all))
+  local result = assert(process.run(all))
+  result.all_stderr = result.stderr
+  result.stderr = result.stderr:gsub("lunashard: everything stood still for [^\n]*\n", "")
+  return result
 end
 
 --- Start a command line. It is to be closed.

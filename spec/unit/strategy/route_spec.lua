@@ -95,15 +95,23 @@ describe("strategy:route", function()
         links[traceinfo(trace).linktype] = true
       end
     end
-    jit.flush()
-    jit.attach(on_trace, "trace")
-    for key = 1, 2000 do
-      if bound:route(key) then
-        found = found + 1
+    -- the compiler gives a recording up for reasons of its own, too
+    local function run()
+      jit.flush()
+      jit.attach(on_trace, "trace")
+      for key = 1, 2000 do
+        if bound:route(key) then
+          found = found + 1
+        end
       end
+      jit.attach(on_trace)
     end
-    jit.attach(on_trace)
-    assert.equal(2000, found)
+    local runs = 0
+    repeat
+      run()
+      runs = runs + 1
+    until links.loop or runs == 5
+    assert.equal(2000 * runs, found)
     assert.is_true(links.loop)
     assert.is_nil(links.stitch)
   end)
