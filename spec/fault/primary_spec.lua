@@ -97,7 +97,7 @@ describe("while many tasks work, the loss of a primary", function()
       faults.set(server, "synchronous_standby_names", nil)
     end)
     drill:expect_throughput()
-    assert.equal(0, drill.ledger:count("undone", "shard2"))
+    assert.is_true(drill.ledger:count("unknown", "shard2") > 0) -- what was never sent may be undone, and the ledger looks
     drill:finish()
   end)
 
