@@ -113,6 +113,11 @@ local function is_replicated(state)
   return #select_nodes(state, is_primary) < #state.nodes
 end
 
+-- What the servers' settings depend on.
+local function adopt(ctx, state)
+  ctx.tls, ctx.replicated = state.tls, is_replicated(state)
+end
+
 -- Whom a server follows when it is a standby.
 local function source_of(state, node)
   local name = node.follows or node.replica_of
@@ -241,7 +246,7 @@ local function create(ctx, options)
     return nil, err
   end
   local state = new_state(ctx, options)
-  ctx.tls, ctx.replicated = state.tls, is_replicated(state)
+  adopt(ctx, state)
   local finished
   finished, ok, err = pcall(create_servers, ctx, state)
   if not finished then
@@ -344,7 +349,7 @@ local function existing(options)
   if not state then
     return failure("there is no sandbox in %s; start one with: lunashard sandbox start", ctx.dir)
   end
-  ctx.tls, ctx.replicated = state.tls, is_replicated(state)
+  adopt(ctx, state)
   return ctx, state
 end
 
@@ -363,7 +368,7 @@ function sandbox.start(options)
   end
   local state = files.load(ctx.dir)
   if state then
-    ctx.tls, ctx.replicated = state.tls, is_replicated(state)
+    adopt(ctx, state)
     state, err = restart(ctx, state, options)
   else
     state, err = create(ctx, options)
@@ -452,10 +457,8 @@ function sandbox.destroy(options)
   return ctx.dir
 end
 
---- Kill a server, as a crash would (SIGKILL).
--- @tparam table options `name` or `dir`
--- @string which such as `shard2` or `shard2_replica1`
-function sandbox.kill(options, which)
+-- Do something to one server: `act(ctx, state, node)` gives true, or nil and an error.
+local function on_server(options, which, act)
   local ctx, state = existing(options)
   if not ctx then
     return nil, state
@@ -465,11 +468,20 @@ function sandbox.kill(options, which)
     return nil, err
   end
   local ok
-  ok, err = server.kill(ctx, node)
+  ok, err = act(ctx, state, node)
   if not ok then
     return nil, err
   end
   return describe(ctx, state)
+end
+
+--- Kill a server, as a crash would (SIGKILL).
+-- @tparam table options `name` or `dir`
+-- @string which such as `shard2` or `shard2_replica1`
+function sandbox.kill(options, which)
+  return on_server(options, which, function(ctx, _, node)
+    return server.kill(ctx, node)
+  end)
 end
 
 --- Make a shard's replica a primary. The old primary is left as it is: kill it first for a fail-over,
@@ -477,27 +489,16 @@ end
 -- @tparam table options `name` or `dir`
 -- @string which a shard, whose first running replica is meant, or a replica
 function sandbox.promote(options, which)
-  local ctx, state = existing(options)
-  if not ctx then
-    return nil, state
-  end
-  local node, err = find_node(state, which)
-  if not node then
-    return nil, err
-  end
-  local candidates = select_nodes(state, function(other)
-    local is_meant = other == node or other.replica_of == node.name
-    return is_meant and server.pid(ctx, other) and server.role(ctx, other) == "replica"
+  return on_server(options, which, function(ctx, state, node)
+    local candidates = select_nodes(state, function(other)
+      local is_meant = other == node or other.replica_of == node.name
+      return is_meant and server.pid(ctx, other) and server.role(ctx, other) == "replica"
+    end)
+    if not candidates[1] then
+      return failure("%s has no running replica to promote", which)
+    end
+    return server.promote(ctx, candidates[1])
   end)
-  if not candidates[1] then
-    return failure("%s has no running replica to promote", which)
-  end
-  local ok
-  ok, err = server.promote(ctx, candidates[1])
-  if not ok then
-    return nil, err
-  end
-  return describe(ctx, state)
 end
 
 -- Start a server that does not run as a standby of another one.
@@ -525,29 +526,20 @@ end
 -- @tparam table options `name` or `dir`
 -- @string which such as `shard2`
 function sandbox.demote(options, which)
-  local ctx, state = existing(options)
-  if not ctx then
-    return nil, state
-  end
-  local node, err = find_node(state, which)
-  if not node then
-    return nil, err
-  elseif not server.pid(ctx, node) or server.role(ctx, node) ~= "primary" then
-    return failure("%s is no running primary", which)
-  end
-  local source = others(ctx, state, node, "replica")[1]
-  if not source then
-    return failure("%s has no running replica to take its place", which)
-  end
-  local ok
-  ok, err = server.stop(ctx, node, "fast")
-  if ok then
-    ok, err = start_standby(ctx, state, node, source)
-  end
-  if not ok then
-    return nil, err
-  end
-  return describe(ctx, state)
+  return on_server(options, which, function(ctx, state, node)
+    if not server.pid(ctx, node) or server.role(ctx, node) ~= "primary" then
+      return failure("%s is no running primary", which)
+    end
+    local source = others(ctx, state, node, "replica")[1]
+    if not source then
+      return failure("%s has no running replica to take its place", which)
+    end
+    local ok, err = server.stop(ctx, node, "fast")
+    if not ok then
+      return nil, err
+    end
+    return start_standby(ctx, state, node, source)
+  end)
 end
 
 --- Make a server a standby of its shard's running primary: a former primary is rewound (`pg_rewind`), and copied
@@ -555,36 +547,27 @@ end
 -- @tparam table options `name` or `dir`
 -- @string which such as `shard2` or `shard2_replica1`
 function sandbox.rejoin(options, which)
-  local ctx, state = existing(options)
-  if not ctx then
-    return nil, state
-  end
-  local node, err = find_node(state, which)
-  if not node then
-    return nil, err
-  end
-  local primary = others(ctx, state, node, "primary")[1]
-  if not primary then
-    return failure("there is no other running primary in %s; promote a replica first", node.shard_id)
-  end
-  local ok = true
-  if server.pid(ctx, node) then
-    ok, err = server.stop(ctx, node, "fast")
-  end
-  if ok and server.role(ctx, node) == "primary" then
-    ok, err = server.rewind(ctx, node, primary)
-    if not ok then
-      ctx.progress(("%s cannot be rewound, so it is copied: %s"):format(which, err.message))
-      ok, err = server.clone(ctx, node, primary)
+  return on_server(options, which, function(ctx, state, node)
+    local primary = others(ctx, state, node, "primary")[1]
+    if not primary then
+      return failure("there is no other running primary in %s; promote a replica first", node.shard_id)
     end
-  end
-  if ok then
-    ok, err = start_standby(ctx, state, node, primary)
-  end
-  if not ok then
-    return nil, err
-  end
-  return describe(ctx, state)
+    local ok, err = true, nil
+    if server.pid(ctx, node) then
+      ok, err = server.stop(ctx, node, "fast")
+    end
+    if ok and server.role(ctx, node) == "primary" then
+      ok, err = server.rewind(ctx, node, primary)
+      if not ok then
+        ctx.progress(("%s cannot be rewound, so it is copied: %s"):format(which, err.message))
+        ok, err = server.clone(ctx, node, primary)
+      end
+    end
+    if not ok then
+      return nil, err
+    end
+    return start_standby(ctx, state, node, primary)
+  end)
 end
 
 return sandbox
