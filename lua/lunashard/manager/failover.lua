@@ -261,8 +261,9 @@ end
 --- A statement met a primary that is not what it was, or is not there: probe the shard, without waiting for that.
 -- @tparam Manager manager
 -- @tparam table member
-function failover.suspect(manager, member)
-  if not member.is_checked and task.now() - (member.checked_at or -FRESH) >= FRESH then
+-- @number[opt=0.2] fresh seconds for which a probe made for such a reason is good
+function failover.suspect(manager, member, fresh)
+  if not member.is_checked and task.now() - (member.checked_at or -math.huge) >= (fresh or FRESH) then
     member.is_checked = true
     task.daemon(function()
       check(manager, member)

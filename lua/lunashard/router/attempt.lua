@@ -198,10 +198,8 @@ end
 
 -- The primary was lost: it is probed at once, not only when its turn has come. Many calls find that out together.
 local function suspect(manager, member, endpoint, err)
-  local moment = now()
-  if endpoint == member.primary and LOST[err.code] and moment - (member.suspected or -math.huge) >= SUSPECT_EVERY then
-    member.suspected = moment
-    failover.suspect(manager, member)
+  if endpoint == member.primary and LOST[err.code] then
+    failover.suspect(manager, member, SUSPECT_EVERY)
   end
 end
 
