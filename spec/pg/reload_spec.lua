@@ -277,16 +277,20 @@ describe("reloading the options of a cluster at work", function()
 
   it("allows one reload at a time", function()
     local manager = connect()
-    local first = task.spawn(function()
-      return manager:reload(options(nil, { replicas = { address(replica) } }))
-    end)
-    cluster.wait_until("it is under way", function()
-      return manager.reloading
-    end)
-    local _, err = manager:reload(options())
+    local reloads = {}
+    for i = 1, 2 do
+      reloads[i] = task.spawn(function()
+        local changed, err = manager:reload(options(nil, { replicas = { address(replica) } }))
+        return changed or false, err
+      end)
+    end
+    local _, changed = reloads[1]:join(10)
+    local _, refused, err = reloads[2]:join(10)
+    assert.equal("endpoint_added", changed[1].what)
+    assert.is_false(refused)
     assert.matches("another reload is under way", err.message)
-    assert.is_true((first:join(10)))
     assert.equal(2, #manager:get_shard_status("shard1").endpoints)
+    assert.same({}, assert(manager:reload(options(nil, { replicas = { address(replica) } }))))
   end)
 
   describe("from the cluster file", function()
