@@ -9,15 +9,12 @@
 -- `register` checks; a user's own are registered the same way.
 -- @module lunashard.aggregate
 
+local contract = require("lunashard.plugin.contract")
 local errors = require("lunashard.errors")
 local order = require("lunashard.order")
+local registry = require("lunashard.plugin.registry")
 
 local aggregate = {}
-
-local BUILT_IN = { "avg", "chain", "count", "distinct", "group_by", "having", "limit", "max", "merge_sort", "min",
-  "percentile", "sum", "top_n" }
-
-local registered = {} -- name -> plug-in
 
 local Aggregate = {}
 Aggregate.__index = Aggregate
@@ -117,23 +114,6 @@ local function build(plugin, ...)
   }, Aggregate)
 end
 
-local function contract_error(plugin)
-  if type(plugin) ~= "table" then
-    return "an aggregate plug-in is a table, not a " .. type(plugin)
-  elseif plugin.api ~= 1 or plugin.kind ~= "aggregate" then
-    return 'an aggregate plug-in says api = 1 and kind = "aggregate"'
-  elseif type(plugin.name) ~= "string" or not plugin.name:match("^[%a_][%w_]*$") then
-    return "an aggregate plug-in has a name that is a Lua name"
-  elseif type(plugin.aggregate) == "function" then
-    return nil
-  end
-  for _, name in ipairs({ "init", "step", "merge", "finish" }) do
-    if type(plugin[name]) ~= "function" then
-      return ("aggregate plug-in %s has no function %s"):format(plugin.name, name)
-    end
-  end
-end
-
 --- Make a plug-in available as `lunashard.aggregate.<name>`, replacing an earlier one.
 -- @tparam table plugin `{ api = 1, kind = "aggregate", name =, new(...) -> options,
 --   init(options) -> acc, step(acc, row, shard_id, types) -> acc, merge(acc, acc) -> acc,
@@ -142,11 +122,14 @@ end
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `INVALID` with what the contract misses
 function aggregate.register(plugin)
-  local problem = contract_error(plugin)
+  local ok, problem = contract.check("aggregate", plugin)
+  if ok and registry.is_shipped("aggregate", plugin.name) then
+    problem = registry.taken("aggregate", plugin.name)
+  end
   if problem then
     return nil, errors.new("INVALID", { message = problem })
   end
-  registered[plugin.name] = plugin
+  registry.set("aggregate", plugin)
   return true
 end
 
@@ -181,42 +164,19 @@ function aggregate.keeps(agg)
   return keeps ~= nil and keeps(agg.options)
 end
 
-local function find(name)
-  if registered[name] then
-    return registered[name]
-  end
-  for _, built_in in ipairs(BUILT_IN) do
-    if built_in == name then
-      return require("lunashard.aggregates." .. name)
-    end
-  end
-end
-
 --- Names of all aggregates, sorted.
 -- @treturn {string,...}
 function aggregate.names()
-  local names = {}
-  for _, name in ipairs(BUILT_IN) do
-    names[#names + 1] = name
-  end
-  for name in pairs(registered) do
-    if not package.loaded["lunashard.aggregates." .. name] then
-      names[#names + 1] = name
-    end
-  end
-  table.sort(names)
-  return names
+  return registry.names("aggregate")
 end
 
 return setmetatable(aggregate, {
   __index = function(_, name)
-    local plugin = find(name)
-    if plugin == nil then
-      local names = aggregate.names()
-      local near = errors.nearest(name, names)
-      error(("unknown aggregate %q%s"):format(tostring(name), near and ("; did you mean %q?"):format(near)
-        or "; there are " .. table.concat(names, ", ")), 2)
+    local entry = registry.get("aggregate", name)
+    if entry == nil then
+      error(registry.unknown("aggregate", name), 2)
     end
+    local plugin = entry.contract
     return function(...)
       local made = build(plugin, ...)
       return made

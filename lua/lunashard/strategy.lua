@@ -1,9 +1,9 @@
 --- Sharding strategies: which shard a key lives on.
 -- `lunashard.strategy.<name>{ options }` describes a strategy; the manager binds it to its
 -- shards. Given `shards` among the options it binds itself at once, as in the guide. A strategy is a
--- plug-in `lunashard.strategies.<name>`: a `bucket` for each key, which never changes, and a `place`
--- for each bucket. Shipped: `hash`, `consistent_hash`, `rendezvous`, `range`, `geographic`,
--- `directory`, and to combine them `first_of`, `pins`, `threshold`.
+-- plug-in: a `bucket` for each key, which never changes, and a `place` for each bucket. Shipped: `hash`,
+-- `consistent_hash`, `rendezvous`, `range`, `geographic`, `directory`, and to combine them `first_of`, `pins`,
+-- `threshold`; a user's own come from the folder `plugins` of the cluster file, or from @{register}.
 --
 -- Options of every strategy: `shard_key` (a column, or a list of columns), `key_type` (`int8`,
 -- `text`, `uuid`, `date`, or a list for several columns; without it numbers are int8 keys and
@@ -12,26 +12,18 @@
 
 local bound_strategy = require("lunashard.strategy.bound")
 local errors = require("lunashard.errors")
+local registry = require("lunashard.plugin.registry")
 
-local SHIPPED = {
-  "consistent_hash", "directory", "first_of", "geographic", "hash", "pins", "range", "rendezvous", "threshold",
-}
 local COMMON = { "key_type", "shard_key", "shards" }
 local BIND = { key_type = true, shard_key = true }
 local KEY_TYPES = { "int8", "text", "uuid", "date" }
 
 local strategy = {}
-local registered = {} -- plug-ins by name, beside the shipped ones
 local Spec = { __name = "lunashard.strategy" }
 Spec.__index = Spec
 
 -- The shards that a strategy was given, by spec: they may hold passwords, which printing it must not show.
 local brought = setmetatable({}, { __mode = "k" })
-
-local shipped = {}
-for _, name in ipairs(SHIPPED) do
-  shipped[name] = true
-end
 
 -- Everything inside raises without a position; here it is given that of whoever called the public
 -- function that calls this.
@@ -47,58 +39,11 @@ local function is_spec(value)
   return getmetatable(value) == Spec
 end
 
---- Check that a value keeps the contract of a strategy plug-in.
--- @param contract
--- @treturn[1] boolean true
--- @treturn[2] nil
--- @treturn[2] string what is missing
-function strategy.check_contract(contract)
-  if type(contract) ~= "table" then
-    return nil, "a plug-in must return a table, not a " .. type(contract)
-  elseif contract.api ~= 1 or contract.kind ~= "strategy" then
-    return nil, 'a strategy plug-in must say api = 1, kind = "strategy"'
-  elseif type(contract.name) ~= "string" or not contract.name:find("^[%a_][%w_]*$") then
-    return nil, "a plug-in's name must be an identifier"
-  elseif type(contract.new) ~= "function" then
-    return nil, ("strategy %s has no function new"):format(contract.name)
-  elseif type(contract.route) ~= "function"
-    and (type(contract.bucket) ~= "function" or type(contract.place) ~= "function") then
-    return nil, ("strategy %s needs the functions bucket and place, or route"):format(contract.name)
-  end
-  return true
-end
-
 --- Make a plug-in known by its name, replacing one of the same name. Raises when it breaks the
 -- contract or takes a shipped strategy's name.
 -- @tparam table contract
 function strategy.register(contract)
-  local ok, message = strategy.check_contract(contract)
-  if not ok then
-    error(message, 2)
-  elseif shipped[contract.name] then
-    error(("strategy %q is a shipped one: choose another name"):format(contract.name), 2)
-  end
-  registered[contract.name] = contract
-end
-
-local function find_plugin(name)
-  if type(name) == "string" and shipped[name] then
-    return require("lunashard.strategies." .. name)
-  end
-  return registered[name]
-end
-
-local function unknown(name)
-  local names = {}
-  for _, known in ipairs(SHIPPED) do
-    names[known] = true
-  end
-  for known in pairs(registered) do
-    names[known] = true
-  end
-  local near = errors.nearest(name, names)
-  return ("unknown strategy %q%s"):format(tostring(name), near and ("; did you mean %q?"):format(near)
-    or "; known: " .. table.concat(SHIPPED, ", "))
+  at_caller(registry.set, "strategy", contract)
 end
 
 -- Members are given beside the named options. Strategies that do not list their options take any.
@@ -135,7 +80,8 @@ local function to_spec(given)
     error('a strategy is a name, a table such as { "hash", shard_key = "user_id" }, '
       .. "or lunashard.strategy.<name>{ ... }", 0)
   end
-  local plugin = find_plugin(given[1])
+  local entry = registry.get("strategy", given[1])
+  local plugin = entry and entry.contract
   local options = {}
   for name, value in pairs(given) do
     if name ~= 1 then
@@ -148,18 +94,18 @@ local function to_spec(given)
 end
 
 function new_spec(name, options)
-  local plugin = find_plugin(name)
-  if not plugin then
-    error(unknown(name), 0)
+  local entry = registry.get("strategy", name)
+  if not entry then
+    error(registry.unknown("strategy", name), 0)
   end
   options = options or {}
-  check_options(plugin, options)
+  check_options(entry.contract, options)
   local own = {}
   for option, value in pairs(options) do
     own[option] = value
   end
   own.shards = nil
-  local spec = setmetatable({ name = name, options = own, plugin = plugin, shipped = shipped[name] }, Spec)
+  local spec = setmetatable({ name = name, options = own, entry = entry }, Spec)
   brought[spec] = options.shards
   return options.shards == nil and spec or bind(spec, options.shards, {})
 end
@@ -274,6 +220,37 @@ local function check_shard_key(shard_key)
   return type(shard_key) == "table" and #shard_key == 1 and shard_key[1] or shard_key
 end
 
+-- What a user's plug-in does to what it is given is nothing to us.
+local function deep_copy(value, seen)
+  if type(value) ~= "table" then
+    return value
+  elseif not seen[value] then
+    local copy = {}
+    seen[value] = copy
+    for key, item in pairs(value) do
+      copy[key] = deep_copy(item, seen)
+    end
+    setmetatable(copy, debug.getmetatable(value))
+  end
+  return seen[value]
+end
+
+-- A new version of a plug-in may take over from the states of the old one, which stay as they are: tasks may run with
+-- them, and they are gone back to when the new one is refused. `entry.old_states` has them in the order of binding.
+local function make_state(entry, options, shards)
+  local contract = entry.contract
+  if entry.source == registry.BUILT_IN then
+    return contract.new(options, shards)
+  end
+  local state = contract.new(deep_copy(options, {}), deep_copy(shards, {}))
+  local old = entry.old_states and table.remove(entry.old_states, 1)
+  if old and contract.upgrade then
+    local upgraded = contract.upgrade(deep_copy(old.state, {}), state)
+    return upgraded == nil and state or upgraded
+  end
+  return state
+end
+
 function bind(given, shards, opts)
   for name in pairs(opts) do
     if not BIND[name] then
@@ -281,6 +258,11 @@ function bind(given, shards, opts)
     end
   end
   local spec = to_spec(given)
+  -- The present version of the plug-in, which may be another one than when the options were given.
+  local entry = registry.get("strategy", spec.name) or spec.entry
+  if entry ~= spec.entry then
+    check_options(entry.contract, spec.options)
+  end
   local options = {}
   for name, value in pairs(spec.options) do
     options[name] = value
@@ -289,7 +271,7 @@ function bind(given, shards, opts)
   options.shard_key = check_shard_key(spec.options.shard_key or opts.shard_key)
   options.key_type = key_types(spec, options.shard_key, opts.key_type)
   local list = described(shards)
-  return bound_strategy.new(spec, spec.plugin.new(options, list), list, options)
+  return bound_strategy.new(spec, entry, make_state(entry, options, list), list, options)
 end
 
 --- Bind a strategy to shards.
@@ -305,8 +287,8 @@ end
 
 return setmetatable(strategy, {
   __index = function(_, name)
-    if not find_plugin(name) then
-      error(unknown(name), 2)
+    if not registry.get("strategy", name) then
+      error(registry.unknown("strategy", name), 2)
     end
     return function(options)
       local result = at_caller(new_spec, name, options)

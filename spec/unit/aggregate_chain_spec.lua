@@ -91,11 +91,14 @@ describe("aggregate plug-ins", function()
 
   it("are refused with what their contract misses", function()
     local cases = {
-      ["is a table"] = 5,
+      ["return a table"] = 5,
       ["api = 1"] = { api = 2, kind = "aggregate", name = "x" },
-      ["kind = "] = { api = 1, kind = "strategy", name = "x" },
-      ["a name"] = { api = 1, kind = "aggregate", name = "not a name" },
-      ["no function step"] = { api = 1, kind = "aggregate", name = "x", init = print, merge = print, finish = print },
+      ['kind: expected "aggregate"'] = { api = 1, kind = "strategy", name = "x" },
+      ["name: expected an identifier"] = { api = 1, kind = "aggregate", name = "not a name" },
+      ['"sum" is a shipped one'] = { api = 1, kind = "aggregate", name = "sum", aggregate = print },
+      ["aggregate x: step: expected a function"] = {
+        api = 1, kind = "aggregate", name = "x", init = print, merge = print, finish = print,
+      },
     }
     for text, plugin in pairs(cases) do
       local ok, err = aggregate.register(plugin)

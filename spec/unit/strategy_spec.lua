@@ -307,7 +307,7 @@ describe("a strategy plug-in", function()
 
   it("must keep the contract and leave shipped names alone", function()
     raises("api = 1", strategy.register, { kind = "strategy", name = "x", new = print })
-    raises("no function new", strategy.register, { api = 1, kind = "strategy", name = "x" })
+    raises("strategy x: new: expected a function", strategy.register, { api = 1, kind = "strategy", name = "x" })
     raises("bucket and place, or route", strategy.register, { api = 1, kind = "strategy", name = "x", new = print })
     raises("identifier", strategy.register, { api = 1, kind = "strategy", name = "../x", new = print })
     raises("shipped one", strategy.register, { api = 1, kind = "strategy", name = "hash", new = print, route = print })

@@ -6,6 +6,7 @@
 local core = require("lunashard.core.placement")
 local errors = require("lunashard.errors")
 local movement = require("lunashard.strategy.movement")
+local registry = require("lunashard.plugin.registry")
 local find_route = require("lunashard.strategy.route").find
 
 local MAX_BUCKET_NAME = 255
@@ -81,7 +82,7 @@ local function check_answer(self, shard_id, err)
 end
 
 local function custom_place(self, bucket)
-  return check_answer(self, guarded(self, "place", self.state, bucket, self.shards))
+  return check_answer(self, guarded(self, "place", self.state, bucket, self.lent_shards))
 end
 
 -- A strategy that only routes has its shards as buckets.
@@ -343,27 +344,32 @@ end
 
 --- For `strategy.bind` alone.
 -- @tparam table spec
+-- @tparam table entry the version of the plug-in, from the registry
 -- @tparam table state what the plug-in's `new` returned
 -- @tparam {table,...} shards
 -- @tparam table options `shard_key`, `key_type`
 -- @treturn lunashard.strategy.bound
-function bound_strategy.new(spec, state, shards, options)
+function bound_strategy.new(spec, entry, state, shards, options)
+  local shipped = entry.source == registry.BUILT_IN
   local self = {
     name = spec.name,
     shard_key = options.shard_key,
     key_type = options.key_type,
     shards = shards,
+    lent_shards = {}, -- for a user's plug-in, which may do to it what it likes
     spec = spec,
-    plugin = spec.plugin,
-    shipped = spec.shipped or false,
+    entry = entry,
+    plugin = entry.contract,
+    shipped = shipped,
     state = state,
-    map = spec.shipped and state.map or nil,
+    map = shipped and state.map or nil,
     has_shard = {},
     shard_ids = {},
     is_column = false, -- a set of the columns, when there are several
   }
   for i, shard in ipairs(shards) do
     self.shard_ids[i] = shard.shard_id
+    self.lent_shards[i] = { shard_id = shard.shard_id, weight = shard.weight, region = shard.region, tags = shard.tags }
     self.has_shard[shard.shard_id] = true
   end
   if type(options.shard_key) == "table" then
