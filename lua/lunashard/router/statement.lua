@@ -1,11 +1,12 @@
 --- What kind of statement a text holds, told by its words.
--- A scanner, not a parser: comments, literals, quoted names and dollar quotes
--- are skipped as PostgreSQL skips them (standard_conforming_strings on), so that
--- no word inside them is ever taken for a keyword. Functions with side effects
--- called by a SELECT are not seen.
+-- No parser: `lunashard.sql.scan` tells words from literals and comments. Functions with side effects called by
+-- a SELECT are not seen.
 -- @module lunashard.router.statement
 
-local find, sub, byte, upper = string.find, string.sub, string.byte, string.upper
+local scan = require("lunashard.sql.scan")
+
+local find, sub = string.find, string.sub
+local next_token = scan.next
 
 local statement = {}
 
@@ -17,76 +18,6 @@ local CONTROLS = {
 }
 -- After one of these at the top level a LIMIT cannot simply be appended.
 local TAIL_CLAUSES = { LIMIT = true, OFFSET = true, FETCH = true, FOR = true, INTO = true }
-
-local function skip_comment(sql, pos)
-  local depth = 1
-  pos = pos + 2
-  while depth > 0 do
-    local at, _, mark = find(sql, "([/*][*/])", pos)
-    if not at then
-      return #sql + 1
-    elseif mark == "/*" then
-      depth, pos = depth + 1, at + 2
-    elseif mark == "*/" then
-      depth, pos = depth - 1, at + 2
-    else
-      pos = at + 1 -- "**" or "//": its second character may begin a mark
-    end
-  end
-  return pos
-end
-
-local function skip_quoted(sql, pos, quote, escapes)
-  local stop = escapes and "[\\" .. quote .. "]" or quote
-  while true do
-    local at = find(sql, stop, pos)
-    if not at then
-      return #sql + 1
-    elseif byte(sql, at) == 92 then
-      pos = at + 2
-    elseif sub(sql, at + 1, at + 1) == quote then
-      pos = at + 2
-    else
-      return at + 1
-    end
-  end
-end
-
--- The next word (upper case) or single character, and the position after it;
--- literals and quoted names come back as "?". nil at the end.
-local function next_token(sql, pos)
-  while true do
-    pos = find(sql, "%S", pos)
-    if not pos then
-      return nil, #sql + 1
-    end
-    local two = sub(sql, pos, pos + 1)
-    if two == "--" then
-      pos = find(sql, "[\r\n]", pos) or #sql + 1
-    elseif two == "/*" then
-      pos = skip_comment(sql, pos)
-    else
-      break
-    end
-  end
-  local c = sub(sql, pos, pos)
-  local _, last = find(sql, "^[%a_\128-\255][%w_$\128-\255]*", pos)
-  if last then
-    if last == pos and (c == "e" or c == "E") and sub(sql, pos + 1, pos + 1) == "'" then
-      return "?", skip_quoted(sql, pos + 2, "'", true)
-    end
-    return upper(sub(sql, pos, last)), last + 1
-  elseif c == "'" or c == '"' then
-    return "?", skip_quoted(sql, pos + 1, c, false)
-  elseif c == "$" then
-    local _, tag_end = find(sql, "^%$[%a_\128-\255]?[%w_\128-\255]*%$", pos)
-    if tag_end and not find(sql, "^%$%d", pos) then
-      local _, close = find(sql, sub(sql, pos, tag_end), tag_end + 1, true)
-      return "?", (close or #sql) + 1
-    end
-  end
-  return c, pos + 1
-end
 
 -- Does the text from `pos` on modify data: a data-modifying statement in or
 -- after WITH, or SELECT ... INTO?
@@ -247,7 +178,7 @@ function statement.quote_table(name)
   while true do
     local part, after
     if sub(name, pos, pos) == '"' then
-      after = skip_quoted(name, pos + 1, '"', false)
+      after = scan.after_quoted(name, pos + 1, '"')
       if sub(name, after - 1, after - 1) ~= '"' or after - pos < 3 then
         return nil
       end
