@@ -111,6 +111,7 @@ local MANAGER = {
   catalog = { type = "table", or_type = "string" },
   jobs = { type = "table" },
   require_all = flag(false),
+  allow_placement_change = flag(false), -- there are no rows yet: keys may change their shard
   connection_pool_size = count(20, 1),
   connection_pool_min = count(0, 0),
   connection_timeout = seconds(5),

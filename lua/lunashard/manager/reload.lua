@@ -64,8 +64,8 @@ local function make_plan(manager, given, opts)
   elseif not cfg.shards or #cfg.shards == 0 then
     return invalid("shards: missing; expected a list of at least one shard")
   end
-  local plan = { cfg = cfg, before = manager.members, kept = {}, added = {}, removed = {}, members = {},
-    descriptions = {}, changes = changes.new() }
+  local plan = { cfg = cfg, before = manager.members, bound_before = manager.strategies, kept = {}, added = {},
+    removed = {}, members = {}, descriptions = {}, changes = changes.new() }
   local ok, err = changes.check(manager, cfg)
   if not ok then
     return invalid("%s", err)
@@ -77,7 +77,7 @@ local function make_plan(manager, given, opts)
     plan.strategies, err = topology.plan(manager, plan.descriptions, {
       strategy = cfg.strategy,
       tables = cfg.tables or {},
-      allow_placement_change = opts.allow_placement_change,
+      allow_placement_change = opts.allow_placement_change or cfg.allow_placement_change,
       keys = opts.keys,
     }, "reloading the options")
   end
@@ -116,12 +116,12 @@ local function check_unchanged(manager, plan)
   if manager.closed then
     return nil, errors.new("CLOSED", { message = "the manager was shut down" })
   end
-  local unchanged = manager.members == plan.before
+  local unchanged = manager.members == plan.before and manager.strategies == plan.bound_before
   for _, one in ipairs(plan.kept) do
     unchanged = unchanged and one.member.primary == one.acting
   end
   if not unchanged then
-    return invalid("the shards, or which endpoints are primary, changed meanwhile; try again")
+    return invalid("the shards, the strategy, or which endpoints are primary, changed meanwhile; try again")
   end
   return true
 end

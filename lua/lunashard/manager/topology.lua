@@ -6,8 +6,10 @@
 local admission = require("lunashard.manager.admission")
 local binding = require("lunashard.manager.binding")
 local errors = require("lunashard.errors")
+local guard = require("lunashard.plugin.guard")
 local monitor = require("lunashard.manager.monitor")
 local movement = require("lunashard.strategy.movement")
+local recent = require("lunashard.plugin.recent")
 local strategy = require("lunashard.strategy")
 local task = require("lunashard.task")
 
@@ -32,9 +34,19 @@ function topology.install(manager, members, strategies)
   end
   manager.members, manager.by_id = members, by_id
   manager.shards, manager.shard_health = infos, records
-  manager.strategies, manager.strategy = strategies, strategies.default
+  topology.bind(manager, strategies)
+end
+
+--- Make a manager place keys by these strategies from now on.
+-- @tparam Manager manager
+-- @tparam table strategies from `binding.bind`
+function topology.bind(manager, strategies)
   -- A directory that lives in a table asks its shard through the manager's pools.
-  for _, bound in pairs(strategies.by_type) do
+  for name, bound in pairs(strategies.by_type) do
+    local replaced = manager.strategies and manager.strategies.by_type[name]
+    if replaced then
+      recent.carry(replaced, bound)
+    end
     bound:attach(function(shard_id, sql, params)
       local ok, err = manager:check_open()
       local member
@@ -47,6 +59,7 @@ function topology.install(manager, members, strategies)
       return member.primary.pool:execute(sql, params, { deadline = task.now() + manager.options.query_timeout })
     end)
   end
+  manager.strategies, manager.strategy = strategies, strategies.default
 end
 
 local add_keys -- set below: strategies may be made of others
@@ -138,42 +151,42 @@ end
 
 local ENOUGH = { range = true, geographic = true }
 
--- Keys to compare two placements by, where they have no bucket map.
-local function keys_for(before, after)
-  local alone = before.name == after.name and ENOUGH[before.name]
-  local keys = alone and {} or movement.sample(before.key_type)
-  add_keys(before.spec, keys, before.shards)
-  add_keys(after.spec, keys, after.shards)
-  return keys
-end
-
--- Keys that had no shard before cannot be misplaced; keys that have none any more can.
-local function compare_by_keys(before, after, keys)
-  local moved, total = 0, 0
-  for _, key in ipairs(keys) do
-    local from = before:route(key)
-    if from then
-      total = total + 1
-      moved = moved + (after:route(key) ~= from and 1 or 0)
+-- Is it a user's own, or made of such?
+local function is_custom(bound)
+  if not bound.shipped then
+    return true
+  end
+  for _, member in ipairs(bound.state.members or {}) do
+    if is_custom(member) then
+      return true
     end
   end
-  return { moved = moved, total = total, fraction = total > 0 and moved / total or 0, unit = "keys" }
+  return false
+end
+
+-- Keys to compare two placements by, where they have no bucket map.
+local function keys_for(before, after)
+  if is_custom(before) or is_custom(after) then
+    return guard.keys(before, after)
+  end
+  local alone = before.name == after.name and ENOUGH[before.name]
+  return alone and {} or movement.sample(before.key_type)
 end
 
 local function compare(before, after, keys)
   if before.map and after.map and not keys then
-    return before:movement(after)
+    local change, err = before:movement(after)
+    return change and { compared = change.total, moved = change.moved, share = change.fraction, unit = change.unit,
+      by = change.by }, err
+  elseif not keys then
+    keys = keys_for(before, after)
+    add_keys(before.spec, keys, before.shards)
+    add_keys(after.spec, keys, after.shards)
   end
-  return compare_by_keys(before, after, keys or keys_for(before, after))
+  return guard.compare(before, after, nil, { keys = keys })
 end
 
-local function advice(what, change)
-  return ("%s would send %.1f %% of the keys (%d of %d %s looked at) to another shard while their rows stay where they "
-    .. "are; move them with a rebalance job, or pass allow_placement_change = true when there are no rows yet")
-    :format(what, change.fraction * 100, change.moved, change.total, change.unit)
-end
-
---- The strategies over other shards, unless rows would be misplaced.
+--- The strategies over other shards, unless rows would be misplaced. Yields.
 -- @tparam Manager manager
 -- @tparam {table,...} members each with `info`
 -- @tparam table opts `strategy`, `allow_placement_change`, `keys`, and `tables` where these change
@@ -189,7 +202,8 @@ function topology.plan(manager, members, opts, what)
   elseif opts.allow_placement_change then
     return strategies
   end
-  for name, before in pairs(manager.strategies.by_type) do
+  local present = manager.strategies
+  for name, before in pairs(present.by_type) do
     local after = strategies.by_type[name]
     if not after then
       return nil, errors.new("INVALID", {
@@ -200,13 +214,24 @@ function topology.plan(manager, members, opts, what)
     if not change then
       return nil, err
     elseif change.moved > 0 then
-      return nil, errors.new("PLACEMENT_CHANGED", { message = advice(what, change), movement = change })
+      return nil, guard.refusal(what, change)
     end
+  end
+  if manager.strategies ~= present then
+    return nil, errors.new("INVALID", { message = what .. ": the strategy changed meanwhile; try again" })
   end
   return strategies
 end
 
---- Add a shard. Yields when the manager is initialized.
+local function with_default(manager, opts)
+  local own = { allow_placement_change = manager.options.allow_placement_change }
+  for name, value in pairs(opts) do
+    own[name] = value
+  end
+  return own
+end
+
+--- Add a shard. Yields.
 -- @tparam Manager manager
 -- @tparam table member
 -- @tparam table opts
@@ -219,17 +244,19 @@ function topology.add(manager, member, opts)
     members[i] = present
   end
   members[#members + 1] = member
-  local strategies, err = topology.plan(manager, members, opts, "adding " .. member.shard_id)
+  local strategies, err = topology.plan(manager, members, with_default(manager, opts), "adding " .. member.shard_id)
   if not strategies then
     return nil, err
   end
+  local bound = manager.strategies
   if manager.initialized then
     member:open()
     monitor.start(manager, member)
     local ok
     ok, err = admission.check(manager, { member })
     -- While the probe waited, others may have changed or closed the manager.
-    if ok and (manager.closed or manager.by_id[member.shard_id] or #manager.members ~= #members - 1) then
+    if ok and (manager.closed or manager.by_id[member.shard_id] or #manager.members ~= #members - 1
+      or manager.strategies ~= bound) then
       ok, err = nil, errors.new("INVALID", { message = "the shards changed meanwhile; try again" })
     end
     if not ok then
@@ -241,7 +268,7 @@ function topology.add(manager, member, opts)
   return true
 end
 
---- Remove a shard and close its pools.
+--- Remove a shard and close its pools. Yields.
 -- @tparam Manager manager
 -- @tparam table member
 -- @tparam table opts
@@ -258,7 +285,7 @@ function topology.remove(manager, member, opts)
   if #members == 0 then
     return nil, errors.new("INVALID", { message = ("%s is the only shard"):format(member.shard_id) })
   end
-  local strategies, err = topology.plan(manager, members, opts, "removing " .. member.shard_id)
+  local strategies, err = topology.plan(manager, members, with_default(manager, opts), "removing " .. member.shard_id)
   if not strategies then
     return nil, err
   end

@@ -5,9 +5,13 @@
 
 local core = require("lunashard.core.placement")
 local errors = require("lunashard.errors")
+local ffi = require("ffi")
 local movement = require("lunashard.strategy.movement")
 local registry = require("lunashard.plugin.registry")
 local find_route = require("lunashard.strategy.route").find
+local recent = require("lunashard.plugin.recent")
+
+local int64, istype, tonumber, type = ffi.typeof("int64_t"), ffi.istype, tonumber, type
 
 local MAX_BUCKET_NAME = 255
 
@@ -44,12 +48,21 @@ local function no_answer(self, err, what)
   end
   return nil, errors.new("NO_SHARD", {
     message = err ~= nil and tostring(err) or ("strategy %s has no %s for this key"):format(self.name, what),
+    unexplained = err == nil, -- a plug-in that just falls off its end may do so by mistake
   })
 end
 
 local function is_bucket(value)
   return type(value) == "string" and #value <= MAX_BUCKET_NAME
     or type(value) == "number" and value % 1 == 0
+end
+
+-- What `key % 1000` gives for a key beyond 2^53 is an int64.
+local function plain_number(value)
+  if istype(int64, value) and tonumber(value) == value then
+    return tonumber(value)
+  end
+  return value
 end
 
 local function custom_bucket(self, key)
@@ -61,7 +74,10 @@ local function custom_bucket(self, key)
   bucket, err = guarded(self, "bucket", self.state, canonical)
   if bucket == nil then
     return no_answer(self, err, "bucket")
-  elseif not is_bucket(bucket) then
+  elseif type(bucket) == "cdata" then
+    bucket = plain_number(bucket)
+  end
+  if not is_bucket(bucket) then
     return nil, errors.new("PLUGIN_FAILED", {
       message = ("strategy %s: a bucket must be an integer or a short text, not %s"):format(self.name,
         tostring(bucket)),
@@ -179,17 +195,21 @@ function Bound:route(key)
     return find_route(self.map, self.shard_ids, key)
   elseif self.shipped and self.plugin.route then
     return self.plugin.route(self.state, key)
-  elseif self.plugin.bucket == nil then
-    return custom_route(self, key)
   end
-  local bucket, err = self:bucket(key)
-  if bucket == nil then
-    return nil, err
+  local shard_id, bucket, err
+  if self.plugin.bucket == nil then
+    shard_id, bucket = custom_route(self, key)
+  else
+    bucket, err = self:bucket(key)
+    if bucket == nil then
+      return nil, err
+    end
+    shard_id, err = self:place(bucket)
   end
-  local shard_id
-  shard_id, err = self:place(bucket)
   if shard_id == nil then
-    return nil, err
+    return nil, err or bucket
+  elseif self.recent then
+    self.recent:note(key)
   end
   return shard_id, bucket
 end
@@ -363,6 +383,7 @@ function bound_strategy.new(spec, entry, state, shards, options)
     shipped = shipped,
     state = state,
     map = shipped and state.map or nil,
+    recent = not shipped and recent.new() or nil,
     has_shard = {},
     shard_ids = {},
     is_column = false, -- a set of the columns, when there are several
