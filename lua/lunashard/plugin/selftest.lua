@@ -3,9 +3,11 @@
 -- spelled. Nothing here knows what the right answer is; it finds those that cannot be right.
 -- @module lunashard.plugin.selftest
 
+local aggregate_test = require("lunashard.plugin.selftest.aggregate")
 local breath = require("lunashard.plugin.breath")
 local core = require("lunashard.core.placement")
 local errors = require("lunashard.errors")
+local extractor_test = require("lunashard.plugin.selftest.extractor")
 local recent = require("lunashard.plugin.recent")
 local registry = require("lunashard.plugin.registry")
 local samples = require("lunashard.plugin.samples")
@@ -194,6 +196,29 @@ function selftest.strategy(bound, key_type)
     return nil, hint(bound, why)
   end
   return true
+end
+
+--- Try an aggregate.
+-- On the rows of three shards: `step`, `merge` and `finish` return what they must, and the result does not depend on
+-- how rows are dealt out to shards, nor on empty ones.
+-- @tparam table contract
+-- @treturn[1] boolean true
+-- @treturn[1] ?string why it could not be tried, for none of the sample rows are what it works on
+-- @treturn[2] nil
+-- @treturn[2] string what is wrong, in one line
+function selftest.aggregate(contract)
+  return at_once(aggregate_test.check, contract)
+end
+
+--- Try an extractor.
+-- It gives a key, or nil and the reason, and the same one when it is asked again.
+-- @tparam table contract
+-- @treturn[1] boolean true
+-- @treturn[1] ?string why it could not be tried, for it fails with all of the sample statements
+-- @treturn[2] nil
+-- @treturn[2] string what is wrong, in one line
+function selftest.extractor(contract)
+  return at_once(extractor_test.check, contract)
 end
 
 return selftest
