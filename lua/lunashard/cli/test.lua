@@ -32,6 +32,7 @@ function command.run(args)
     arguments[i + 1] = argument
   end
   local ok, err = pcall(run_busted, arguments)
+  testing.remove_sandboxes()
   if not ok and err ~= nil then
     cli.say("test: %s", tostring(err))
   end

@@ -9,6 +9,7 @@ local helper = {}
 
 local counts = testing.counts
 local before_test, before_file
+local clusters_of_file, clusters_of_test
 
 busted.subscribe({ "test", "end" }, function(_, _, status)
   counts[status] = counts[status] + 1
@@ -23,21 +24,23 @@ busted.subscribe({ "error" }, function(element)
 end)
 
 busted.subscribe({ "file", "start" }, function()
-  before_file = core.counts()
+  before_file, clusters_of_file = core.counts(), testing.opened()
   return nil, true
 end)
 
 busted.subscribe({ "file", "end" }, function(file)
+  testing.close_since(clusters_of_file)
   testing.check_leaks(before_file, file.name)
   return nil, true
 end)
 
 -- Those of the root run first and last: what a spec's own before_each makes and its after_each closes is no leak.
 busted.before_each(function()
-  before_test = core.counts()
+  before_test, clusters_of_test = core.counts(), testing.opened()
 end)
 
 busted.after_each(function()
+  testing.close_since(clusters_of_test)
   testing.check_leaks(before_test, "the test")
 end)
 

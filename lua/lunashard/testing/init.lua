@@ -1,4 +1,5 @@
---- What specs get beside busted: counts of what ran, and a check that nothing is left behind.
+--- What specs get beside busted: plug-ins to look at, clusters on throw-away servers, counts of what ran, and a check
+-- that nothing is left behind.
 -- @module lunashard.testing
 
 local core = require("lunashard.core.task")
@@ -8,18 +9,127 @@ local testing = {}
 
 local SETTLE = 2 -- seconds in which what a test has closed must be gone
 local WATCHED = { "tasks", "ops" }
+local SHARED = { "lunashard", "lunashard.process", "lunashard.sandbox", "inspect", "cjson.safe" }
 
 --- Tests by outcome; errors outside of tests count as errors too.
 -- @table counts
 testing.counts = { success = 0, failure = 0, error = 0, pending = 0 }
 
+local opened = {} -- clusters, in the order in which they were opened
+local sandboxes = {} -- number of shards -> what sandbox.start gave
+
 --- Load what all spec files share. busted forgets the modules that a spec file loaded, and several copies of
 -- `lunashard.errors` would not know each other's errors.
+-- @local
 function testing.preload()
-  for _, name in ipairs({ "lunashard", "lunashard.process", "lunashard.sandbox", "inspect", "cjson.safe" }) do
+  for _, name in ipairs(SHARED) do
     require(name)
   end
 end
+
+-- ---- plug-ins ---------------------------------------------------------------------
+
+local register = {
+  strategy = function(contract)
+    require("lunashard.strategy").register(contract)
+  end,
+  aggregate = function(contract)
+    assert(require("lunashard.aggregate").register(contract))
+  end,
+}
+
+--- Load a plug-in's file as a cluster would: by its contract, with its self-test, in its own environment.
+-- Scripts then know it by its name, such as `lunashard.strategy.tenant_tier`. Raises when it is refused, and says why.
+-- @string path
+-- @treturn table the contract, whose functions may be called
+function testing.load(path)
+  local chunk = assert(loadfile(path))
+  local contract = chunk()
+  local fn = register[contract.kind]
+  if fn then
+    fn(contract)
+  end
+  return contract
+end
+
+-- ---- clusters ---------------------------------------------------------------------
+
+-- Those of the run's own sandbox, which is started when it is first asked for.
+local function cluster_file(shards)
+  local given = os.getenv("LUNASHARD_TEST_SANDBOX")
+  if shards == 3 and given and given ~= "" then
+    return given .. "/cluster.lua"
+  end
+  local started = sandboxes[shards]
+  if not started then
+    local name = ("test-%d-%d"):format(require("lunashard.core.system").getpid(), shards)
+    started = assert(require("lunashard.sandbox").start({ name = name, shards = shards }))
+    sandboxes[shards] = started
+    started.place = { name = name }
+  end
+  return started.cluster_file
+end
+
+--- A cluster of throw-away PostgreSQL servers. Yields.
+-- They are started when a run first asks for them, shared by its specs and removed at its end; what a spec makes in
+-- them it should remove. One that was opened in a test is closed after it, another one with its file.
+-- @tparam[opt] table options those of a cluster file, beside what the sandbox gives (`strategy`, `tables`, `plugins`, ...),
+--   and `shards`: how many [3]
+-- @treturn table `manager`, `router`, `shards` and `close()`
+function testing.cluster(options)
+  local given = {}
+  for name, value in pairs(options or {}) do
+    given[name] = value
+  end
+  local shards = given.shards or 3
+  if type(shards) ~= "number" then
+    error("testing.cluster: shards is how many there are to be, a number", 2)
+  end
+  given.shards = nil
+  local all = assert(require("lunashard.cluster").load(cluster_file(shards)))
+  for name, value in pairs(given) do
+    all[name] = value
+  end
+  local lunashard = require("lunashard")
+  local manager = lunashard.manager(all)
+  local cluster = { manager = manager, shards = manager.shards }
+  function cluster.close()
+    return manager:shutdown()
+  end
+  opened[#opened + 1] = cluster
+  assert(manager:initialize())
+  cluster.router = lunashard.router({ shard_manager = manager })
+  return cluster
+end
+
+--- How many clusters were opened.
+-- @local
+-- @treturn number
+function testing.opened()
+  return #opened
+end
+
+--- Close all clusters but the first n.
+-- @local
+-- @number n
+function testing.close_since(n)
+  for i = #opened, n + 1, -1 do
+    opened[i].close()
+    opened[i] = nil
+  end
+end
+
+--- Remove the servers that specs asked for. Yields.
+-- @local
+function testing.remove_sandboxes()
+  testing.close_since(0)
+  for shards, started in pairs(sandboxes) do
+    sandboxes[shards] = nil
+    assert(require("lunashard.sandbox").destroy(started.place))
+  end
+end
+
+-- ---- leaks --------------------------------------------------------------------------
 
 local function excess(before)
   local now, found = core.counts(), {}
@@ -32,6 +142,7 @@ local function excess(before)
 end
 
 --- Fail when more tasks or operations are alive than were before. Yields.
+-- @local
 -- @tparam table before as `lunashard.core.task.counts()` gave it
 -- @string what whose they are
 function testing.check_leaks(before, what)
