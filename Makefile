@@ -27,7 +27,7 @@ INC_lua   = $(INC_base) -Isrc/io -Isrc/lua $(PQ_CFLAGS) $(LUA_CFLAGS)
 INC_app   = $(INC_lua) -Isrc/app
 
 C_SRC   := $(wildcard src/*/*.c)
-LUA_SRC := $(shell find lua -name '*.lua')
+LUA_SRC := $(shell find lua -name '*.lua' ! -name '*.d.lua')
 C_OBJ   := $(C_SRC:src/%.c=$(BUILD)/%.o)
 LUA_OBJ := $(LUA_SRC:lua/%.lua=$(BUILD)/lua/%.o)
 BIN     := $(BUILD)/lunashard
@@ -36,7 +36,7 @@ Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-7s %s\n' $(1) $(2))
 
 .PHONY: all quickstart test test-unit test-pg test-cli test-fault test-c asan valgrind gcstress \
-	lint format format-check docs bench examples check install clean help deps deps-dev
+	lint format format-check annotations docs bench examples check install clean help deps deps-dev
 
 all: $(BIN) ## build the program, VARIANT=release (default), debug or asan
 
@@ -69,8 +69,9 @@ deps: ## install what building and testing take, when something is missing
 deps-dev: # and what checks the code
 	@scripts/dev/deps.sh dev
 
-install: all ## copy the program to $(DESTDIR)$(PREFIX)/bin
+install: all ## copy the program to $(DESTDIR)$(PREFIX)/bin, what editors read to share/lunashard
 	install -D -m 755 $(BIN) "$(DESTDIR)$(PREFIX)/bin/lunashard"
+	install -D -m 644 lua/lunashard.d.lua "$(DESTDIR)$(PREFIX)/share/lunashard/lunashard.d.lua"
 
 clean: ## remove all that was built
 	rm -rf build
@@ -160,6 +161,9 @@ format: ## lay out the C files
 
 format-check: deps-dev # fails when `make format` would change something
 	@clang-format --dry-run -Werror $(C_FILES)
+
+annotations: all ## lua/lunashard.d.lua anew, by which editors complete the API
+	@$(BIN) run scripts/dev/annotations.lua
 
 docs: all deps-dev ## the reference manual, in build/docs
 	@ldoc -q -c config.ld .

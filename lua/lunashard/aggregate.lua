@@ -136,6 +136,7 @@ end
 --- The rows of what an aggregate, or any aggregation function, returned.
 -- An empty table alone does not say whether it is a row of NULLs or no row at all: an
 -- aggregate knows, a plain function means no row.
+-- @local
 -- @param agg the aggregate or function
 -- @tparam table value what it returned
 -- @treturn {table,...}
@@ -157,6 +158,7 @@ function aggregate.is(value)
 end
 
 --- Does it take rows as they were received, all of a shard at once (`plugin.keep`), rather than one by one?
+-- @local
 -- @tparam Aggregate agg
 -- @treturn bool
 function aggregate.keeps(agg)

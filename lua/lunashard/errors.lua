@@ -161,6 +161,7 @@ local MAX_CAUSES = 8 -- a chain deeper than this says nothing more to a reader
 local Error = { __name = "lunashard.error" }
 
 --- Hide passwords in a text: `password=...` of a connection string, `//user:...@` of a URI.
+-- @local
 -- @string text
 -- @treturn string
 function errors.redact(text)
@@ -265,6 +266,7 @@ end
 
 --- A message handler for `xpcall` around a function of the user's.
 -- Errors of ours pass as they are; anything else becomes `PLUGIN_FAILED` with `cause` and `traceback`.
+-- @local
 -- @string what such as "the reducer"
 -- @treturn func
 function errors.tracer(what)
@@ -407,6 +409,7 @@ function errors.nearest(name, candidates)
 end
 
 --- The text for an option that does not exist.
+-- @local
 -- @string what whose option it would be, such as "manager"
 -- @param name the unknown name
 -- @tparam table candidates a list of valid names, or a table keyed by name

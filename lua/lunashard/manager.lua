@@ -44,6 +44,7 @@ end
 
 --- Build a manager, or say why not.
 -- For callers that report instead of raising; see @{new}.
+-- @local
 -- @tparam table given the options
 -- @treturn[1] Manager
 -- @treturn[2] nil
@@ -101,6 +102,7 @@ function manager.new(options)
 end
 
 --- Is this value a manager?
+-- @local
 -- @param value anything
 -- @treturn boolean
 function manager.is(value)
@@ -156,6 +158,7 @@ function Manager:shutdown()
 end
 
 --- A shard that may be used now.
+-- @local
 -- @treturn[1] boolean true
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `CLOSED`, or `INVALID` before `initialize`
@@ -169,6 +172,7 @@ function Manager:check_open()
 end
 
 --- The member of a name.
+-- @local
 -- @string shard_id
 -- @treturn[1] table
 -- @treturn[2] nil
@@ -186,6 +190,7 @@ function Manager:member(shard_id)
 end
 
 --- The strategy for the keys of a table.
+-- @local
 -- @string[opt] table_name a name in `tables`
 -- @param[opt] key settles the type where no table is named
 -- @treturn[1] table bound strategy
@@ -253,6 +258,7 @@ function Manager:get_shard_for_read(key, opts)
 end
 
 --- Take note of how a statement fared at an endpoint.
+-- @local
 -- @tparam table endpoint
 -- @tparam ?lunashard.error err nil for success
 -- @tparam ?number seconds how long it took

@@ -55,6 +55,7 @@ function router.new(given)
 end
 
 --- Take the manager's options where there are none of its own: at first, and when those have changed.
+-- @local
 function Router:inherit()
   local own, inherited = self.given, self.manager.options
   self.query_timeout = own.query_timeout or inherited.query_timeout
@@ -86,6 +87,7 @@ local function run_statement(endpoint, sql, params, pool_options)
 end
 
 --- The deadline of a call that starts now.
+-- @local
 -- @tparam table opts
 -- @treturn number
 function Router:deadline(opts)
@@ -93,6 +95,7 @@ function Router:deadline(opts)
 end
 
 --- Seconds since a call with this deadline began.
+-- @local
 -- @tparam table opts
 -- @number deadline
 -- @treturn number
@@ -134,6 +137,7 @@ end
 
 --- Run a statement on one shard, with retries. Yields.
 -- For the router's parts.
+-- @local
 -- @tparam table member
 -- @string sql
 -- @tparam table params

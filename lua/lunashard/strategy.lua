@@ -122,6 +122,7 @@ end
 
 --- Take whatever describes a strategy: what @{new} made, a bound strategy, a name, or
 -- `{ "hash", shard_key = ... }`. Raises when it does not.
+-- @local
 -- @param given
 -- @treturn table what @{new} makes without `shards`
 function strategy.spec(given)
@@ -130,6 +131,7 @@ function strategy.spec(given)
 end
 
 --- The shards that a strategy was given among its options.
+-- @local
 -- @param given anything that @{spec} takes
 -- @treturn ?{table,...}
 function strategy.given_shards(given)

@@ -53,6 +53,7 @@ local function write(router, sql, params, opts, deadline)
 end
 
 --- `execute` on a reference table. Yields.
+-- @local
 -- @string sql
 -- @tparam ?table params
 -- @tparam table opts those of `execute`

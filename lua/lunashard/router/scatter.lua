@@ -246,6 +246,7 @@ function scatter.gather(router, members, sql, params, opts, kind)
 end
 
 --- `execute` with `all_shards = true`.
+-- @local
 -- @string sql
 -- @tparam ?table params
 -- @tparam table opts

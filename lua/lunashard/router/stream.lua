@@ -98,6 +98,7 @@ function Stream:__call()
 end
 
 --- End the stream for a reason of ours. Whoever reads on learns of it: the rest is lost, not read.
+-- @local
 -- @string reason
 function Stream:cut(reason)
   self.cut_off = errors.new("CLOSED", { message = reason })

@@ -122,6 +122,7 @@ local GIVEN_UP = { TIMEOUT = true, CANCELED = true, RESULT_TOO_LARGE = true }
 
 --- Remember a failed statement: from then on the transaction cannot commit.
 -- For the parts that run statements on its connection.
+-- @local
 -- @tparam lunashard.error err
 function Tx:note_failure(err)
   local status = self.lease:transaction_status()

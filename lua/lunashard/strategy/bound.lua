@@ -340,6 +340,7 @@ function Bound:movement(other, keys)
 end
 
 --- Give the strategy a way to query shards, for directories that live in a table.
+-- @local
 -- @tparam function execute `execute(shard_id, sql, params)` -> result | nil, err; may yield
 function Bound:attach(execute)
   if self.shipped and self.plugin.attach then
