@@ -72,6 +72,7 @@
 
 --- What a cluster file returns, and lunashard.manager takes.
 ---@class lunashard.ClusterOptions
+---@field allow_placement_change? boolean [false]
 ---@field application_name? string
 ---@field catalog? table|string
 ---@field choose_primary? fun(candidates: table[], shard: lunashard.Shard): string|table|false|nil

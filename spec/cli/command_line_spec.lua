@@ -33,7 +33,7 @@ describe("the command line", function()
   it("lists the commands for one that is like no other", function()
     local result = cli.run({ "zzzzzzzz" })
     assert.equal(2, result.code)
-    assert.matches("commands are: run, sandbox, test", result.stderr)
+    assert.matches("commands are: .*run, sandbox, .*test", result.stderr)
   end)
 
   it("refuses an option where a command is expected", function()

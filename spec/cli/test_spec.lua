@@ -1,4 +1,5 @@
 local cli = require("spec.support.cli")
+local system = require("lunashard.core.system")
 
 local dir
 
@@ -102,5 +103,76 @@ describe("lunashard test", function()
   it("ends with 1 when a test calls os.exit(1), with that code for another", function()
     cli.write(dir, "some_spec.lua", "it('exits', function() os.exit(9) end)")
     assert.equal(9, cli.run({ "test", dir }).code)
+  end)
+
+  describe("with a cluster", function()
+    local TEXT = [[
+      local testing = require("lunashard.testing")
+      describe("a script", function()
+        local cluster
+        setup(function()
+          cluster = testing.cluster({ strategy = { "hash", shard_key = "tenant_id" } })
+        end)
+        it("reads from real servers", function()
+          local result = assert(cluster.router:execute("SELECT $1::int8 AS n", { 42 }, { routing_key = 42 }))
+          assert.equal(42, result.rows[1].n)
+          assert.equal(%d, #cluster.shards)
+        end)
+        it("may have one of its own, which goes with the test", function()
+          local own = testing.cluster()
+          assert.equal(3, #assert(own.router:scatter_gather("SELECT 1 AS n")).rows)
+        end)
+      end)
+    ]]
+
+    it("runs on servers that are started for the run and removed at its end, and says nothing of them", function()
+      local base = cli.directory(493)
+      cli.write(dir, "some_spec.lua", TEXT:format(3))
+      local result = cli.run({ "test", dir }, { env = { TMPDIR = base } })
+      assert.matches("\n2 successes / 0 failures / 0 errors / 0 pending\n$", result.stdout)
+      assert.equal("", result.stderr)
+      assert.equal(0, result.code)
+      assert.same({}, system.listdir(base))
+    end)
+
+    it("removes the servers also when a test fails, and closes what the test opened", function()
+      local base = cli.directory(493)
+      cli.write(dir, "some_spec.lua", [[
+        it("fails on a cluster", function()
+          require("lunashard.testing").cluster({ shards = 1 })
+          error("on purpose")
+        end)
+      ]])
+      local result = cli.run({ "test", dir }, { env = { TMPDIR = base } })
+      assert.matches("\n0 successes / 0 failures / 1 errors / 0 pending\n$", result.stdout)
+      assert.matches("on purpose", result.stdout)
+      assert.is_nil(result.stdout:find("behind", 1, true))
+      assert.equal(1, result.code)
+      assert.same({}, system.listdir(base))
+    end)
+
+    it("removes the servers when it is interrupted", function()
+      local base = cli.directory(493)
+      cli.write(dir, "some_spec.lua", [[
+        it("is interrupted", function()
+          require("lunashard.testing").cluster({ shards = 1 })
+          require("lunashard.task").sleep(60)
+        end)
+      ]])
+      local running = cli.spawn({ "test", dir }, { env = { TMPDIR = base } })
+      local function sandboxes()
+        local folder = (system.listdir(base) or {})[1]
+        return folder and system.listdir(base .. "/" .. folder) or {}
+      end
+      cli.wait_until("the servers run", function()
+        local name = sandboxes()[1]
+        return name and system.stat(("%s/%s/%s/cluster.lua"):format(base, system.listdir(base)[1], name))
+      end)
+      running:signal("INT")
+      cli.wait_until("they are gone", function()
+        return #sandboxes() == 0
+      end)
+      running:close()
+    end)
   end)
 end)

@@ -20,7 +20,6 @@ cli.exit = { ok = 0, failed = 1, usage = 2, differences = 3, partial = 4, locked
 cli.version = "0.1.0"
 
 local COMMANDS = {
-  { "check", "look at a plug-in file: its contract, its behaviour, what it reaches for" },
   { "new", "write a plug-in to begin with, and a spec for it" },
   { "run", "run a Lua script, usually against a cluster" },
   { "sandbox", "throw-away local PostgreSQL servers to try things on" },
