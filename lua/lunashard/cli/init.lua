@@ -20,6 +20,7 @@ cli.exit = { ok = 0, failed = 1, usage = 2, differences = 3, partial = 4, locked
 cli.version = "0.1.0"
 
 local COMMANDS = {
+  { "distribution", "how keys spread over shards, and which of them another version would move" },
   { "new", "write a plug-in to begin with, and a spec for it" },
   { "run", "run a Lua script, usually against a cluster" },
   { "sandbox", "throw-away local PostgreSQL servers to try things on" },
@@ -45,7 +46,7 @@ local function help_text()
   local lines = { "Usage: lunashard COMMAND [arguments]", "", "A Lua-scriptable sharding runtime for PostgreSQL.", "" }
   lines[#lines + 1] = "Commands:"
   for _, command in ipairs(COMMANDS) do
-    lines[#lines + 1] = ("  %-10s %s"):format(command[1], command[2])
+    lines[#lines + 1] = ("  %-12s %s"):format(command[1], command[2])
   end
   lines[#lines + 1] = ""
   lines[#lines + 1] = "`lunashard COMMAND --help` says more. LUNASHARD_CLUSTER names the cluster file when -c does not."
