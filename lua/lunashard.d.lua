@@ -94,6 +94,7 @@
 ---@field max_waiters? number [10000]
 ---@field name? string
 ---@field on_health? fun(event: lunashard.Event)
+---@field on_plugin? function
 ---@field pipeline? boolean [true]
 ---@field plugins? string
 ---@field promote? boolean [false]
@@ -287,7 +288,7 @@ function Manager:get_shard_for_read(key, opts) end
 function Manager:get_shard_status(shard_id) end
 
 --- The state of the cluster.
----@return table # `healthy_shards` (whose primary is healthy and gets writes), `total_shards`, `error_rate` (0 to 1, mean over the shards), `shards` (shard_id -> as from `get_shard_status`), `alerts` (those of all shards)
+---@return table # `healthy_shards` (whose primary is healthy and gets writes), `total_shards`, `error_rate` (0 to 1, mean over the shards), `shards` (shard_id -> as from `get_shard_status`), `alerts` (those of all shards, and of kind `plugin`), `plugins`: a list, each with `kind`, `name`, `path`, `generation`, `state` (`active`; `failed`: never loaded; `tripped`: back to an earlier version; `failing`; `missing`: the file is gone), `trusted`, `failures`, `problem`
 function Manager:get_cluster_status() end
 
 --- Statistics of a shard's pool.
@@ -937,6 +938,10 @@ function errors.nearest(name, candidates) end
 ---@field router? table
 ---@field ttl? number seconds
 
+---@class lunashard.ReloadOptions
+---@field allow_placement_change? boolean
+---@field path? string
+
 ---@class lunashard
 ---@field version string
 ---@field aggregate lunashard.aggregate
@@ -975,7 +980,7 @@ function lunashard.json(value) end
 
 --- Create a manager. Connects nowhere before `initialize`.
 --- Raises for an option that is unknown, missing or wrong, naming it by path.
----@param options lunashard.ClusterOptions # see the cluster file: `shards`, `strategy`, `tables`, `connection_pool_size` [20], `connection_timeout` [5 s], `max_waiters` [10000], `query_timeout` [30 s], `retries` [2], `max_consecutive_failures` [3], `require_all` [false], ...; `enable_auto_failover` [true], `promote` [false] (see `lunashard.manager.failover.promotion`), `choose_primary(candidates, shard)` (false vetoes, an endpoint chooses), `on_health(event)`; `shards` may be left out when the strategy was given them
+---@param options lunashard.ClusterOptions # see the cluster file: `shards`, `strategy`, `tables`, `connection_pool_size` [20], `connection_timeout` [5 s], `max_waiters` [10000], `query_timeout` [30 s], `retries` [2], `max_consecutive_failures` [3], `require_all` [false], ...; `enable_auto_failover` [true], `promote` [false] (see `lunashard.manager.failover.promotion`), `choose_primary(candidates, shard)` (false vetoes, an endpoint chooses), `on_health(event)`; `plugins` (a folder), `trusted_plugins` (names of files in it, without .lua), `on_plugin(event)`; `shards` may be left out when the strategy was given them
 ---@return lunashard.Manager # with `strategy`, `shards` (without passwords), `shard_health`
 function lunashard.manager(options) end
 
@@ -989,6 +994,12 @@ function lunashard.now() end
 ---@return lunashard.Cluster|nil # with `manager`, `router`, `path`, `name`, and `close`
 ---@return lunashard.Error|nil # `INVALID` for a file that is missing or wrong, or what `manager:initialize` returns
 function lunashard.open(path) end
+
+--- Load what has changed in the plug-in folders of all managers, and try again what was refused. Yields.
+---@param opts? lunashard.ReloadOptions # `path`: only this file, also when it is unchanged; `allow_placement_change = true`: there are no rows yet that a new placement could lose
+---@return table|table[] # what happened, each with `action` (`loaded`, `reloaded`, `removed`, `kept`), `path`, `plugin_kind`, `name`, `generation`, `message`
+---@return lunashard.Error|nil # `PLUGIN_FAILED`, `PLACEMENT_CHANGED`, `INVALID`, with `events`, all that happened
+function lunashard.reload(opts) end
 
 --- Create a router.
 --- Raises for an option that is unknown or wrong.

@@ -108,6 +108,7 @@ local MANAGER = {
   tables = { map_of = TABLE },
   plugins = text({ path = true }),
   trusted_plugins = { list_of_strings = true },
+  on_plugin = { type = "function" },
   catalog = { type = "table", or_type = "string" },
   jobs = { type = "table" },
   require_all = flag(false),

@@ -1,4 +1,4 @@
---- What happens to shards, told once: a line for the log, and a call for whoever wants to know.
+--- What happens to shards and plug-ins, told once: a line for the log, and a call for whoever wants to know.
 -- @module lunashard.events
 
 local task = require("lunashard.task")
@@ -17,16 +17,22 @@ end
 
 --- Tell of an event: one warning line, then every subscriber and the manager's `on_health`.
 -- Those run in tasks of their own, so that they may wait and hold nothing up; what they raise is warned of.
--- @tparam table event `kind` (`health`, `failover`, ...), `shard_id`, `endpoint`, `from`, `to`, `message`
+-- @tparam table event `kind` (`health`, `failover`, `plugin`, ...), `shard_id`, `endpoint`, `from`, `to`, `message`
 -- @tparam[opt] Manager manager whose `on_health` is called
 function events.emit(event, manager)
   warn.emit(event.message)
   for _, fn in ipairs(subscribers) do
     task.daemon(guarded, fn, event)
   end
-  local on_health = manager and manager.options.on_health
-  if on_health then
-    task.daemon(guarded, on_health, event)
+  events.hand(manager and manager.options.on_health, event)
+end
+
+--- Call a handler in a task of its own.
+-- @tparam ?function fn
+-- @tparam table event
+function events.hand(fn, event)
+  if fn then
+    task.daemon(guarded, fn, event)
   end
 end
 

@@ -14,6 +14,7 @@ local EXPORTS = {
   open = { "lunashard.cluster", "open" },
   strategy = { "lunashard.strategy" },
   aggregate = { "lunashard.aggregate" },
+  reload = { "lunashard.loader", "reload" },
   ids = { "lunashard.ids" },
   cache = { "lunashard.cache", "new" },
   errors = { "lunashard.errors" },

@@ -7,6 +7,7 @@ local binding = require("lunashard.manager.binding")
 local config = require("lunashard.config")
 local errors = require("lunashard.errors")
 local health = require("lunashard.manager.health")
+local loader = require("lunashard.loader")
 local options_of = require("lunashard.options")
 local monitor = require("lunashard.manager.monitor")
 local reload = require("lunashard.manager.reload")
@@ -42,6 +43,24 @@ local function hint_at_metadata(hints)
   end
 end
 
+-- The strategy tied to the shards, with the plug-in folder loaded before. Yields when a plug-in is tried.
+local function use_plugins(self, members)
+  local cfg, message = self.options
+  if cfg.plugins then
+    self.plugins, message = loader.open(cfg.plugins, { trusted = cfg.trusted_plugins })
+    if not self.plugins then
+      return nil, message
+    end
+    self.plugins:attach(self)
+  end
+  local strategies
+  strategies, message = loader.bind(self, cfg.strategy, members, self.tables)
+  if not strategies and self.plugins then
+    self.plugins:detach(self)
+  end
+  return strategies, message
+end
+
 --- Build a manager, or say why not.
 -- For callers that report instead of raising; see @{new}.
 -- @local
@@ -73,11 +92,11 @@ function manager.build(given)
   for i, options in ipairs(cfg.shards) do
     members[i] = shard.new(options, cfg)
   end
-  local strategies, message = binding.bind(cfg.strategy, members, self.tables)
+  local strategies, message = use_plugins(self, members)
   -- These may hold passwords; what is public of the shards is in self.shards.
   cfg.shards, cfg.strategy, cfg.catalog = nil, nil, nil
   if not strategies then
-    return nil, "strategy: " .. message
+    return nil, message
   end
   topology.install(self, members, strategies)
   hint_at_metadata(hints)
@@ -91,6 +110,7 @@ end
 --   `query_timeout` [30 s], `retries` [2], `max_consecutive_failures` [3], `require_all` [false], ...;
 --   `enable_auto_failover` [true], `promote` [false] (see `lunashard.manager.failover.promotion`),
 --   `choose_primary(candidates, shard)` (false vetoes, an endpoint chooses), `on_health(event)`;
+--   `plugins` (a folder), `trusted_plugins` (names of files in it, without .lua), `on_plugin(event)`;
 --   `shards` may be left out when the strategy was given them
 -- @treturn Manager with `strategy`, `shards` (without passwords), `shard_health`
 function manager.new(options)
@@ -147,6 +167,9 @@ end
 function Manager:shutdown()
   if not self.closed then
     self.closed = true
+    if self.plugins then
+      self.plugins:detach(self)
+    end
     for _, member in ipairs(self.members) do
       member:close()
     end
@@ -292,7 +315,9 @@ end
 
 --- The state of the cluster.
 -- @treturn table `healthy_shards` (whose primary is healthy and gets writes), `total_shards`, `error_rate` (0 to 1,
---   mean over the shards), `shards` (shard_id -> as from `get_shard_status`), `alerts` (those of all shards)
+--   mean over the shards), `shards` (shard_id -> as from `get_shard_status`), `alerts` (those of all shards, and of kind
+--   `plugin`), `plugins`: a list, each with `kind`, `name`, `path`, `generation`, `state` (`active`; `failed`: never
+--   loaded; `tripped`: back to an earlier version; `failing`; `missing`: the file is gone), `trusted`, `failures`, `problem`
 function Manager:get_cluster_status()
   return status.of_cluster(self)
 end

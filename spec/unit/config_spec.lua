@@ -1,4 +1,5 @@
 local lunashard = require("lunashard")
+local plugins = require("spec.support.plugins")
 
 -- Options of a manager over two shards, changed by the test.
 local function options(change)
@@ -49,10 +50,12 @@ describe("the manager's options", function()
   end)
 
   it("may all be given at once", function()
+    local folder = plugins.folder()
+    finally(plugins.clean)
     local manager = lunashard.manager(options(function(given)
       given.name, given.environment = "shop", "production"
       given.tables = { users = { shard_key = "user_id", type = "int8" }, countries = { reference = true } }
-      given.plugins, given.trusted_plugins = "plugins/", { "tier" }
+      given.plugins, given.trusted_plugins, given.on_plugin = folder.path, { "tier" }, print
       given.catalog, given.jobs = { host = "db1" }, {}
       given.require_all, given.enable_auto_failover, given.promote = true, false, false
       given.pipeline, given.read_batches = true, true
@@ -61,6 +64,7 @@ describe("the manager's options", function()
     end))
     assert.equal("shop", manager.name)
     assert.equal(4, manager.options.max_parallel_shards)
+    manager:shutdown()
   end)
 
   it("that are unknown are named with the nearest one", function()

@@ -19,13 +19,20 @@ local function described(members)
   return list
 end
 
--- Strategies raise for what they cannot work with; here it becomes a message.
+local OWN_SOURCES = debug.getinfo(1, "S").source:match("^@(.*)manager/binding%.lua$")
+
+-- Strategies raise for what they cannot work with; here it becomes a message. Places in our own files say nothing to a
+-- reader, those in a plug-in do.
 local function call(fn, ...)
   local ok, value = pcall(fn, ...)
-  if not ok then
-    return nil, (tostring(value):gsub("^[^:]+%.lua:%d+: ", ""))
+  if ok then
+    return value
   end
-  return value
+  local message = tostring(value)
+  if OWN_SOURCES and message:sub(1, #OWN_SOURCES) == OWN_SOURCES then
+    message = message:gsub("^[^:]+%.lua:%d+: ", "")
+  end
+  return nil, message
 end
 
 local function to_spec(given)
@@ -71,7 +78,13 @@ function binding.bind(given, members, tables)
   if n == 0 then
     types[ANY] = {}
   end
-  for name, declared in pairs(types) do
+  local names = {} -- sorted, for users of a plug-in's state rely on the order
+  for name in pairs(types) do
+    names[#names + 1] = name
+  end
+  table.sort(names)
+  for _, name in ipairs(names) do
+    local declared = types[name]
     local bound
     bound, message = call(strategy.bind, spec, described(members), {
       key_type = declared.key_type,

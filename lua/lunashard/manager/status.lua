@@ -79,7 +79,8 @@ end
 -- @tparam Manager manager
 -- @treturn table see `manager:get_cluster_status`
 function status.of_cluster(manager)
-  local all = { healthy_shards = 0, total_shards = #manager.members, error_rate = 0, shards = {}, alerts = {} }
+  local all = { healthy_shards = 0, total_shards = #manager.members, error_rate = 0, shards = {}, alerts = {},
+    plugins = {} }
   for _, member in ipairs(manager.members) do
     local record = member.primary.health
     all.healthy_shards = all.healthy_shards + (record.is_healthy and not member.write_refusal and 1 or 0)
@@ -88,6 +89,12 @@ function status.of_cluster(manager)
     all.shards[member.shard_id] = one
     for _, found in ipairs(one.alerts) do
       all.alerts[#all.alerts + 1] = found
+    end
+  end
+  for _, one in ipairs(manager.plugins and manager.plugins:status() or {}) do
+    all.plugins[#all.plugins + 1] = one
+    if one.problem then
+      all.alerts[#all.alerts + 1] = { kind = "plugin", message = one.problem }
     end
   end
   return all

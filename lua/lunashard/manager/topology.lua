@@ -5,6 +5,7 @@
 
 local admission = require("lunashard.manager.admission")
 local binding = require("lunashard.manager.binding")
+local bounds = require("lunashard.loader.bounds")
 local errors = require("lunashard.errors")
 local guard = require("lunashard.plugin.guard")
 local monitor = require("lunashard.manager.monitor")
@@ -37,16 +38,11 @@ function topology.install(manager, members, strategies)
   topology.bind(manager, strategies)
 end
 
---- Make a manager place keys by these strategies from now on.
+--- Let directories that live in a table ask their shard through a manager's pools.
 -- @tparam Manager manager
 -- @tparam table strategies from `binding.bind`
-function topology.bind(manager, strategies)
-  -- A directory that lives in a table asks its shard through the manager's pools.
-  for name, bound in pairs(strategies.by_type) do
-    local replaced = manager.strategies and manager.strategies.by_type[name]
-    if replaced then
-      recent.carry(replaced, bound)
-    end
+function topology.attach(manager, strategies)
+  for _, bound in pairs(strategies.by_type) do
     bound:attach(function(shard_id, sql, params)
       local ok, err = manager:check_open()
       local member
@@ -59,6 +55,19 @@ function topology.bind(manager, strategies)
       return member.primary.pool:execute(sql, params, { deadline = task.now() + manager.options.query_timeout })
     end)
   end
+end
+
+--- Make a manager place keys by these strategies from now on; who routes a key just now ends with the ones it has.
+-- @tparam Manager manager
+-- @tparam table strategies from `binding.bind`
+function topology.bind(manager, strategies)
+  for name, bound in pairs(strategies.by_type) do
+    local replaced = manager.strategies and manager.strategies.by_type[name]
+    if replaced then
+      recent.carry(replaced, bound)
+    end
+  end
+  topology.attach(manager, strategies)
   manager.strategies, manager.strategy = strategies, strategies.default
 end
 
@@ -199,6 +208,11 @@ function topology.plan(manager, members, opts, what)
   local strategies, message = binding.bind(opts.strategy or manager.strategies.spec, members, tables)
   if not strategies then
     return nil, errors.new("INVALID", { message = what .. ": strategy: " .. message })
+  end
+  local ok
+  ok, message = bounds.try(strategies)
+  if not ok then
+    return nil, errors.new("PLUGIN_FAILED", { message = ("%s: %s"):format(what, message) })
   elseif opts.allow_placement_change then
     return strategies
   end

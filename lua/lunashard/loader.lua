@@ -1,0 +1,549 @@
+--- Hot loading of plug-ins from a folder.
+-- A load is a transaction: the file is read, compiled, run in an environment of its own, its contract is checked, it is
+-- tried on sampled keys, and compared with the version that serves, so that no key would be looked for elsewhere; then
+-- it takes that one's place, everywhere at once. Whatever fails leaves the version that serves as it was, and is said in
+-- one line. A version never changes, so what runs ends with the one that it began with.
+-- @module lunashard.loader
+
+local binding = require("lunashard.manager.binding")
+local bounds = require("lunashard.loader.bounds")
+local compile = require("lunashard.loader.compile")
+local contract = require("lunashard.plugin.contract")
+local errors = require("lunashard.errors")
+local events = require("lunashard.events")
+local folder = require("lunashard.loader.folder")
+local options_of = require("lunashard.options")
+local registry = require("lunashard.plugin.registry")
+local selftest = require("lunashard.plugin.selftest")
+local source = require("lunashard.plugin.source")
+local swap = require("lunashard.loader.swap")
+local system = require("lunashard.core.system")
+local task = require("lunashard.task")
+
+local loader = {}
+
+local loaders = {} -- those in use, by the true path of their folder
+
+local WEAK = { __mode = "k" }
+
+local Loader = {}
+Loader.__index = Loader
+Loader.__name = "lunashard.loader"
+
+function Loader:__tostring()
+  return ("lunashard.loader(%s)"):format(self.root)
+end
+
+-- ---- telling ---------------------------------------------------------------------
+
+-- What happened to the file of a slot: to the log, to subscribers, and to each manager's on_plugin.
+local function tell(self, slot, action, message, fields)
+  local event = { kind = "plugin", action = action, path = slot.path, message = message }
+  if slot.entry then
+    event.plugin_kind, event.name, event.generation = slot.entry.kind, slot.entry.name, slot.entry.generation
+  end
+  for name, value in pairs(fields or {}) do
+    event[name] = value
+  end
+  self.told[#self.told + 1] = event
+  events.emit(event)
+  for manager in pairs(self.managers) do
+    events.hand(manager.options.on_plugin, event)
+  end
+end
+
+local function refuse(self, slot, message, err)
+  slot.problem = message
+  local serving = slot.entry and slot.state ~= "missing"
+    and ("; generation %d goes on serving"):format(slot.entry.generation) or ""
+  tell(self, slot, "refused", message .. serving, {
+    error = err or errors.new("PLUGIN_FAILED", { message = message }),
+  })
+  return nil
+end
+
+local function title(entry)
+  return ("%s %s"):format(entry.kind, entry.name)
+end
+
+-- ---- one file ----------------------------------------------------------------------
+
+local function is_in_use(self, entry)
+  for manager in pairs(self.managers) do
+    if swap.is_used(manager, entry) then
+      return manager
+    end
+  end
+end
+
+-- What stands in the way of a plug-in of this kind and name in this file.
+local function name_problem(self, slot, value)
+  local where = slot.shown
+  if registry.is_shipped(value.kind, value.name) then
+    return ("%s: %s"):format(where, registry.taken(value.kind, value.name))
+  end
+  local present = registry.get(value.kind, value.name)
+  if present and present.source ~= slot.path then
+    return ("%s: %s is the plug-in of %s already"):format(where, title(present), present.shown or present.source
+      or "a script")
+  end
+  local before = slot.entry
+  if before and (before.kind ~= value.kind or before.name ~= value.name) and is_in_use(self, before) then
+    return ("%s: it is %s %s now, but %s is in use"):format(where, value.kind, value.name, title(before))
+  end
+end
+
+-- A required file may lie among the plug-ins: it is none itself.
+local function is_module(value)
+  return type(value) == "table" and value.api == nil and value.kind == nil
+end
+
+local function new_entry(self, slot, value)
+  local good = slot.entry
+  if good and good.state == "failing" then
+    good = good.previous
+  end
+  return registry.entry(value, {
+    source = slot.path,
+    shown = slot.shown,
+    generation = (self.generations[title(value)] or 0) + 1,
+    trusted = slot.trusted,
+    previous = good and title(good) == title(value) and good or nil,
+  })
+end
+
+-- What can be tried without shards; a strategy is when it is bound.
+local TRIAL = { aggregate = selftest.aggregate, extractor = selftest.extractor }
+
+-- Read the file and make an entry of it.
+local function read_entry(self, slot, read)
+  local loaded, message, files = compile.run(slot.path, {
+    root = self.root,
+    kind = slot.kind,
+    trusted = slot.trusted,
+    read = read,
+  })
+  slot.files = loaded and loaded.files or files
+  if not loaded then
+    return refuse(self, slot, message)
+  end
+  slot.shown = loaded.shown
+  local value = loaded.value
+  if is_module(value) and not slot.entry then
+    slot.module, slot.problem = true, nil
+    return nil
+  end
+  slot.module = nil
+  local ok, problem = contract.check(slot.kind, value, { path = loaded.shown, text = loaded.text })
+  if not ok then
+    return refuse(self, slot, problem)
+  end
+  problem = name_problem(self, slot, value)
+  if problem then
+    return refuse(self, slot, problem)
+  end
+  if TRIAL[value.kind] then
+    ok, problem = TRIAL[value.kind](value)
+    if not ok then
+      return refuse(self, slot, ("%s: %s: self-test: %s"):format(slot.shown, title(value), problem))
+    end
+  end
+  return new_entry(self, slot, value)
+end
+
+local function retire_name(entry, successor)
+  if entry and (entry.kind ~= successor.kind or entry.name ~= successor.name) then
+    registry.remove(entry.kind, entry.name)
+  end
+end
+
+local function load_slot(self, slot, read, opts)
+  local entry = read_entry(self, slot, read)
+  if not entry then
+    return nil
+  end
+  local plans, err = swap.prepare(entry, self.managers, opts)
+  if not plans then
+    local message = err.message:find(slot.shown, 1, true) and err.message or ("%s: %s"):format(slot.shown, err.message)
+    return refuse(self, slot, message, err)
+  end
+  local before = slot.entry
+  swap.commit(entry, plans)
+  if entry.previous then
+    entry.previous.previous = nil -- one version back is enough
+  end
+  retire_name(before, entry)
+  self.generations[title(entry)] = entry.generation
+  slot.entry, slot.problem, slot.state = entry, nil, "active"
+  if before or not opts.at_start then
+    tell(self, slot, before and "reloaded" or "loaded", ("%s: %s %s (generation %d)"):format(slot.shown, title(entry),
+      before and "reloaded" or "loaded", entry.generation))
+  end
+  return entry
+end
+
+-- ---- the folder ----------------------------------------------------------------------
+
+-- Each file is read once in a look at the folder, however many require it.
+local function caching_reader()
+  local known = {}
+  return function(path)
+    local found = known[path]
+    if not found then
+      found = { source.read(path) }
+      known[path] = found
+    end
+    return found[1], found[2], found[3]
+  end
+end
+
+local function is_changed(slot, read)
+  for path, held in pairs(slot.files) do
+    local text, problem = read(path)
+    if held ~= (text or "\0" .. problem) then
+      return true
+    end
+  end
+  return next(slot.files) == nil
+end
+
+-- Is a file among those that some plug-in is made of?
+local function is_required(self, path)
+  for other, slot in pairs(self.slots) do
+    if other ~= path and slot.files[path] and slot.files[path]:sub(1, 1) ~= "\0" then
+      return true
+    end
+  end
+  return false
+end
+
+local function remove_slot(self, slot)
+  local entry = slot.entry
+  if not entry then
+    self.slots[slot.path] = nil
+    return
+  end
+  if is_in_use(self, entry) then
+    if slot.state ~= "missing" then
+      slot.state, slot.problem, slot.files = "missing", slot.shown .. ": the file was removed while in use", {}
+      tell(self, slot, "kept", ("%s: the file was removed, but %s is in use; generation %d goes on serving"):format(
+        slot.shown, title(entry), entry.generation))
+    end
+    return
+  end
+  registry.remove(entry.kind, entry.name)
+  self.slots[slot.path] = nil
+  tell(self, slot, "removed", ("%s: %s unloaded, the file was removed"):format(slot.shown, title(entry)))
+end
+
+local function sorted_slots(self)
+  local list = {}
+  for _, slot in pairs(self.slots) do
+    list[#list + 1] = slot
+  end
+  table.sort(list, function(a, b)
+    return a.path < b.path
+  end)
+  return list
+end
+
+-- A file of a kind's folder that is neither a plug-in nor required by one is a mistake.
+local function report_modules(self)
+  for _, slot in ipairs(sorted_slots(self)) do
+    if slot.module and is_required(self, slot.path) then
+      slot.problem = nil
+    elseif slot.module and slot.kind and not slot.problem then
+      refuse(self, slot, ("%s: %s"):format(slot.shown, "expected the file to return a plug-in (a table with api = 1, "
+        .. "kind and name), or to be required by one"))
+    end
+  end
+end
+
+local function look(self, opts)
+  local list, problem = folder.list(self.root)
+  if not list then
+    return nil, problem
+  end
+  local read, present = caching_reader(), {}
+  for _, found in ipairs(list) do
+    local slot = self.slots[found.path]
+    if not slot then
+      slot = {
+        path = found.path,
+        kind = found.kind, -- nil: any
+        shown = self:show(found.path),
+        trusted = self.trusted[found.path:match("([^/]+)%.lua$")] or false,
+        files = {}, -- path -> what it held at the last load, or "\0" and why it could not be read
+      }
+      self.slots[found.path] = slot
+    end
+    present[found.path] = true
+    local wanted = opts.path == nil or opts.path == found.path
+    local again = opts.by_hand and (slot.problem ~= nil or slot.state == "tripped" or opts.path ~= nil)
+    if wanted and (again or is_changed(slot, read)) then
+      local ok, err = pcall(load_slot, self, slot, read, opts)
+      if not ok then -- the task was cancelled while tests waited: another look finds the change again
+        slot.files = {}
+        error(err, 0)
+      end
+    end
+  end
+  for _, slot in ipairs(sorted_slots(self)) do
+    if not present[slot.path] then
+      remove_slot(self, slot)
+    end
+  end
+  report_modules(self)
+  return true
+end
+
+--- How a path of the folder is shown: from the folder's own name on.
+-- @string path
+-- @treturn string
+function Loader:show(path)
+  return (self.root:match("([^/]+)$") or self.root) .. path:sub(#self.root + 1)
+end
+
+-- One transaction at a time: tests wait, and must not meet another one's.
+local function alone(self, fn, ...)
+  while self.busy do
+    self.idle:wait()
+  end
+  self.busy = true
+  local ok, value, err = pcall(fn, ...)
+  self.busy = false
+  self.idle:notify()
+  if not ok then
+    error(value, 0)
+  end
+  return value, err
+end
+
+--- Look at the folder, and load what has changed. Yields.
+-- @tparam[opt] table opts `path`: only this file; `by_hand`: also those that failed before; `at_start`: what loads well is
+--   not told of; `allow_placement_change`
+-- @treturn[1] {table,...} the events
+-- @treturn[2] nil
+-- @treturn[2] string why the folder cannot be read
+function Loader:look(opts)
+  return alone(self, function()
+    self.told = {}
+    local ok, problem = look(self, opts)
+    return ok and self.told, problem
+  end)
+end
+
+-- ---- going back -----------------------------------------------------------------------
+
+local function go_back(self, slot, entry, err)
+  local back = entry.previous
+  local failed = ("%s: %s failed %d times in a row, last: %s"):format(slot.shown, title(entry), entry.failures,
+    (tostring(errors.is(err) and err.message or err):gsub("%s*[\r\n].*$", "")))
+  if not back then
+    entry.state, slot.problem = "failing", failed
+    return tell(self, slot, "failing", failed .. "; there is no earlier version to go back to", { error = err })
+  end
+  local restored = registry.entry(back.contract, {
+    source = slot.path,
+    shown = slot.shown,
+    generation = back.generation,
+    trusted = back.trusted,
+    state = "tripped",
+    tripped = { generation = entry.generation, message = failed },
+  })
+  local plans, why = swap.prepare(restored, self.managers, { is_known = true, what = "going back to an earlier version of" })
+  if not plans then
+    entry.state, slot.problem = "failing", failed
+    return tell(self, slot, "failing", ("%s; it cannot be gone back from: %s"):format(failed, why.message), { error = why })
+  end
+  swap.commit(restored, plans)
+  slot.entry, slot.state, slot.problem = restored, "tripped", failed
+  tell(self, slot, "tripped", ("%s; back to generation %d"):format(failed, restored.generation), { error = err })
+end
+
+--- Take a version that fails again and again out of service, for the one before it. Yields.
+-- @tparam table entry
+-- @param err its last failure
+function Loader:trip(entry, err)
+  alone(self, function()
+    local slot = self.slots[entry.source]
+    if slot and slot.entry == entry and entry.state == "active" then
+      go_back(self, slot, entry, err)
+    end
+  end)
+end
+
+-- ---- for managers ---------------------------------------------------------------------
+
+--- What there is to say of each plug-in of the folder.
+-- @treturn {table,...} `path`, `state` (`active`, `failed`: was never loaded; `tripped`, `failing`, `missing`: the file is
+--   gone), `kind`, `name`, `generation`, `trusted`, `failures` (in a row), `problem` (why the file as it is does not serve)
+function Loader:status()
+  local list = {}
+  for _, slot in ipairs(sorted_slots(self)) do
+    local entry = slot.entry
+    if entry or slot.problem then
+      list[#list + 1] = {
+        path = slot.path,
+        kind = entry and entry.kind or slot.kind,
+        name = entry and entry.name,
+        generation = entry and entry.generation,
+        trusted = entry and entry.trusted,
+        failures = entry and entry.failures,
+        state = entry and (slot.state == "missing" and "missing" or entry.state) or "failed",
+        problem = slot.problem,
+      }
+    end
+  end
+  return list
+end
+
+local function set_of(names)
+  local set = {}
+  for _, name in ipairs(names or {}) do
+    set[name] = true
+  end
+  return set
+end
+
+--- The loader of a folder, with everything in it loaded. Yields.
+-- Files that fail are told of, and do not keep the others from being loaded.
+-- @string root the folder
+-- @tparam[opt] table opts `trusted`: list of names
+-- @treturn[1] Loader
+-- @treturn[2] nil
+-- @treturn[2] string what is wrong
+function loader.open(root, opts)
+  local real, why = system.realpath(root)
+  if not real then
+    return nil, ("plugins: %s: %s"):format(root, (why:gsub("^.*: ", "")))
+  end
+  local self = loaders[real]
+  if not self then
+    self = setmetatable({
+      root = (root:gsub("(.)/+$", "%1")),
+      real = real,
+      trusted = set_of(opts and opts.trusted),
+      managers = setmetatable({}, WEAK),
+      slots = {}, -- by path
+      generations = {}, -- the last of each plug-in, also of those that are gone
+      told = {},
+      busy = false,
+      idle = task.event(),
+    }, Loader)
+    local told, problem = self:look({ at_start = true })
+    if not told then
+      return nil, "plugins: " .. problem
+    end
+    loaders[real] = self
+  end
+  return self
+end
+
+--- Count a manager among those that use the folder.
+-- @tparam Manager manager
+function Loader:attach(manager)
+  self.managers[manager] = true
+end
+
+--- Forget a manager. With the last one all of the folder's plug-ins are forgotten.
+-- @tparam Manager manager
+function Loader:detach(manager)
+  self.managers[manager] = nil
+  if next(self.managers) ~= nil then
+    return
+  end
+  if self.watching then
+    self.watching()
+  end
+  loaders[self.real] = nil
+  for _, slot in pairs(self.slots) do
+    if slot.entry then
+      registry.remove(slot.entry.kind, slot.entry.name)
+    end
+  end
+  self.slots = {}
+end
+
+-- What is wrong with the files of the folder, for whoever misses one of its plug-ins.
+local function failures_of(self)
+  local texts = {}
+  for _, slot in ipairs(self and sorted_slots(self) or {}) do
+    texts[#texts + 1] = not slot.entry and slot.problem or nil
+  end
+  return #texts > 0 and (" (%s)"):format(table.concat(texts, "; ")) or ""
+end
+
+--- Bind a strategy to shards, and try the users' plug-ins in it. Yields.
+-- @tparam Manager manager with `plugins` where it has a folder
+-- @param given a strategy
+-- @tparam {table,...} members
+-- @tparam table tables
+-- @treturn[1] table as from `binding.bind`
+-- @treturn[2] nil
+-- @treturn[2] string what is wrong
+function loader.bind(manager, given, members, tables)
+  local strategies, message = binding.bind(given, members, tables)
+  if not strategies then
+    return nil, ("strategy: %s%s"):format(message, message:find("unknown strategy", 1, true)
+      and failures_of(manager.plugins) or "")
+  end
+  local ok
+  ok, message = bounds.try(strategies)
+  if not ok then
+    return nil, message
+  end
+  return strategies
+end
+
+-- The path of a file of the folder, however it is written, or of the plug-in of this name.
+function Loader:resolve(given)
+  local real = system.realpath(given)
+  for _, found in ipairs(folder.list(self.root) or {}) do
+    local slot = self.slots[found.path]
+    if found.path == given or self:show(found.path) == given or real and real == system.realpath(found.path)
+      or slot and slot.entry and slot.entry.name == given then
+      return found.path
+    end
+  end
+end
+
+-- Adds what happened to `all`; gives the first failure.
+local function reload_one(one, path, opts, all)
+  local told, problem = one:look({ by_hand = true, path = path, allow_placement_change = opts.allow_placement_change })
+  local failure = not told and errors.new("INVALID", { message = "plugins: " .. problem }) or nil
+  for _, event in ipairs(told or {}) do
+    all[#all + 1] = event
+    failure = failure or event.error
+  end
+  return failure
+end
+
+local RELOAD = { path = "string", allow_placement_change = "boolean" }
+
+--- Load what has changed in the plug-in folders of all managers, and try again what was refused. Yields.
+-- @tparam[opt] table opts `path`: only this file, also when it is unchanged; `allow_placement_change = true`: there are no
+--   rows yet that a new placement could lose
+-- @treturn[1] {table,...} what happened, each with `action` (`loaded`, `reloaded`, `removed`, `kept`), `path`,
+--   `plugin_kind`, `name`, `generation`, `message`
+-- @treturn[2] nil; what was refused is as it was
+-- @treturn[2] lunashard.error `PLUGIN_FAILED`, `PLACEMENT_CHANGED`, `INVALID`, with `events`, all that happened
+function loader.reload(opts)
+  opts = options_of.check(opts, RELOAD, "reload")
+  local all, failure, found = {}, nil, opts.path == nil
+  for _, one in pairs(loaders) do
+    local path = opts.path and one:resolve(opts.path)
+    found = found or path ~= nil
+    if path or not opts.path then
+      failure = reload_one(one, path, opts, all) or failure
+    end
+  end
+  if not found then
+    return nil, errors.new("INVALID", { message = ("reload: %s is no file of a plug-in folder in use"):format(opts.path) })
+  elseif failure then
+    return nil, errors.wrap(failure, { events = all })
+  end
+  return all
+end
+
+return loader

@@ -1,0 +1,113 @@
+--- Putting a version of a plug-in in the place of another: in all managers that use it, or in none.
+-- Strategies are bound to a manager's shards, so a new version of one is bound anew, beside the old, and tried there;
+-- then the registry and each manager's table of strategies take the new one, without a wait in between. Whoever routes a
+-- key at that moment goes on with the strategy that it has.
+-- @module lunashard.loader.swap
+
+local binding = require("lunashard.manager.binding")
+local bounds = require("lunashard.loader.bounds")
+local errors = require("lunashard.errors")
+local guard = require("lunashard.plugin.guard")
+local registry = require("lunashard.plugin.registry")
+local topology = require("lunashard.manager.topology")
+
+local swap = {}
+
+local ROUNDS = 5 -- while the shards of a manager change under the tests
+
+--- Does a manager route by this plug-in?
+-- @tparam Manager manager
+-- @tparam table entry
+-- @treturn boolean
+function swap.is_used(manager, entry)
+  return entry.kind == "strategy" and not manager.closed and #bounds.users(manager.strategies, entry.name) > 0
+end
+
+local function bind(manager, entry)
+  local states = {}
+  for i, bound in ipairs(bounds.users(manager.strategies, entry.name)) do
+    states[i] = { state = bound.state }
+  end
+  entry.old_states = states
+  local ok, strategies, message = registry.staged(entry, binding.bind, manager.strategies.spec, manager.members,
+    manager.tables)
+  entry.old_states = nil
+  if not ok then
+    return nil, tostring(strategies)
+  end
+  return strategies, message
+end
+
+-- A version bound to a manager's shards and tried.
+local function prepare_one(manager, entry, opts)
+  local before = manager.strategies
+  local after, message = bind(manager, entry)
+  if not after then
+    return nil, errors.new("PLUGIN_FAILED", { message = message })
+  end
+  topology.attach(manager, after)
+  local ok, err
+  if not opts.is_known then
+    ok, message = bounds.try(after, entry.name)
+    if not ok then
+      return nil, errors.new("PLUGIN_FAILED", { message = message })
+    end
+  end
+  for _, key_type in ipairs(bounds.key_types(before)) do
+    ok, err = guard.check(before.by_type[key_type], after.by_type[key_type], nil, {
+      allow_placement_change = opts.allow_placement_change or manager.options.allow_placement_change,
+      what = ("%s %s"):format(opts.what or "loading", entry.shown or entry.name),
+    })
+    if not ok then
+      return nil, err
+    end
+  end
+  return { manager = manager, before = before, after = after }
+end
+
+local function is_current(plans)
+  for _, plan in ipairs(plans) do
+    if plan.manager.strategies ~= plan.before and not plan.manager.closed then
+      return false
+    end
+  end
+  return true
+end
+
+--- Bind a version of a plug-in to the shards of all that use it, and try it there. Yields; nothing is changed.
+-- @tparam table entry
+-- @tparam table managers a set of them
+-- @tparam table opts `allow_placement_change`; `is_known`: it has served before and is not tried again; `what` happens
+-- @treturn[1] {table,...} for @{commit}, at once
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `PLUGIN_FAILED`, `PLACEMENT_CHANGED`
+function swap.prepare(entry, managers, opts)
+  for _ = 1, ROUNDS do
+    local plans = {}
+    for manager in pairs(managers) do
+      if swap.is_used(manager, entry) then
+        local plan, err = prepare_one(manager, entry, opts)
+        if not plan then
+          return nil, err
+        end
+        plans[#plans + 1] = plan
+      end
+    end
+    if is_current(plans) then
+      return plans
+    end
+  end
+  return nil, errors.new("INVALID", { message = "the shards of the cluster change all the time; try again" })
+end
+
+--- Make a version the present one. Nothing here waits.
+-- @tparam table entry
+-- @tparam {table,...} plans from @{prepare}
+function swap.commit(entry, plans)
+  registry.install(entry)
+  for _, plan in ipairs(plans) do
+    topology.bind(plan.manager, plan.after)
+  end
+end
+
+return swap

@@ -1,0 +1,370 @@
+local errors = require("lunashard.errors")
+local lunashard = require("lunashard")
+local plugins = require("spec.support.plugins")
+local registry = require("lunashard.plugin.registry")
+local system = require("lunashard.core.system")
+
+local managers, warnings, restore = {}, {}, nil
+
+-- A manager that connects nowhere, on a folder of plug-ins.
+local function open(folder, given)
+  local options = { shards = {}, plugins = folder.path, strategy = { "tier", shard_key = "id", key_type = "int8" } }
+  for i = 1, 3 do
+    options.shards[i] = { shard_id = "s" .. i, host = "127.0.0.1", port = i, database = "d" }
+  end
+  for name, value in pairs(given or {}) do
+    options[name] = value
+  end
+  local manager = lunashard.manager(options)
+  managers[#managers + 1] = manager
+  return manager
+end
+
+local function routes(manager)
+  local list = {}
+  for key = 1, 30 do
+    list[key] = manager:get_shard_for_write(key).shard_id
+  end
+  return table.concat(list, " ")
+end
+
+local function plugin(manager, name)
+  for _, one in ipairs(manager:get_cluster_status().plugins) do
+    if one.name == name or one.path:find("/" .. name .. "%.lua$") then
+      return one
+    end
+  end
+end
+
+-- A reload that is refused, and leaves everything as it was.
+local function refused(manager, expected, code)
+  local before, generation = manager.strategy, plugin(manager, "tier").generation
+  local events, err = lunashard.reload()
+  assert.is_nil(events)
+  assert.equal(code or "PLUGIN_FAILED", err.code)
+  assert.truthy(err.message:find(expected, 1, true), err.message)
+  assert.is_nil(err.message:find("\n", 1, true))
+  assert.equal(before, manager.strategy)
+  assert.equal(generation, plugin(manager, "tier").generation)
+  assert.truthy(plugin(manager, "tier").problem:find(expected, 1, true))
+  return err
+end
+
+describe("the loader of plug-ins", function()
+  before_each(function()
+    managers, warnings = {}, {}
+    restore = lunashard.set_warn(function(line) warnings[#warnings + 1] = line end)
+  end)
+
+  after_each(function()
+    for _, manager in ipairs(managers) do
+      manager:shutdown()
+    end
+    lunashard.set_warn(restore)
+    plugins.clean()
+  end)
+
+  it("makes plug-ins known by their names, each kind in its folder, beside the shipped ones", function()
+    local folder = plugins.folder({
+      ["strategies/tier.lua"] = plugins.strategy(),
+      ["aggregates/how_many.lua"] = [[return { api = 1, kind = "aggregate", name = "how_many", returns = "row",
+        init = function() return { n = 0 } end, step = function(acc) acc.n = acc.n + 1 return acc end,
+        merge = function(a, b) a.n = a.n + b.n return a end, finish = function(acc) return { n = acc.n } end }]],
+      ["extractors/always.lua"] = [[return { api = 1, kind = "extractor", name = "always",
+        extract = function() return 7 end }]],
+      ["policies/calm.lua"] = [[return { api = 1, kind = "policy", name = "calm", on_health = function() end }]],
+      ["any.lua"] = plugins.strategy({ name = "any" }),
+      [".hidden.lua"] = "error('x')", ["strategies/tier.lua~"] = "error('x')", ["strategies/tier_spec.lua"] = "error('x')",
+    })
+    local manager = open(folder)
+    assert.equal("tier", manager.strategy.name)
+    assert.same({ n = 2 }, lunashard.aggregate.how_many()({ { success = true, rows = { {}, {} } } }))
+    assert.equal("any", lunashard.strategy.any({ shards = { { shard_id = "a" } } }).name)
+    assert.equal(folder.path .. "/policies/calm.lua", registry.get("policy", "calm").source)
+    assert.equal(7, registry.get("extractor", "always").contract.extract())
+    assert.equal(5, #manager:get_cluster_status().plugins)
+    assert.same({}, warnings)
+    assert.same({ path = folder.path .. "/strategies/tier.lua", kind = "strategy", name = "tier", generation = 1,
+      trusted = false, failures = 0, state = "active" }, plugin(manager, "tier"))
+  end)
+
+  it("forgets them with the last manager that uses the folder", function()
+    local folder = plugins.folder({ ["strategies/tier.lua"] = plugins.strategy() })
+    local one, two = open(folder), open(folder)
+    one:shutdown()
+    assert.truthy(registry.get("strategy", "tier"))
+    two:shutdown()
+    assert.is_nil(registry.get("strategy", "tier"))
+    assert.error_matches(function() open(plugins.folder()) end, 'unknown strategy "tier"')
+  end)
+
+  it("puts a new version in the place of the old one, in every manager that uses it, members included", function()
+    local folder = plugins.folder({ ["strategies/tier.lua"] = plugins.strategy() })
+    local one = open(folder)
+    local two = open(folder, { strategy = { "first_of", { "pins", entries = { [1] = "s3" } }, { "tier" }, key_type = "int8" } })
+    local before, before_two, expected = one.strategy, two.strategy, routes(one)
+    folder:write("strategies/tier.lua", plugins.strategy({ head = "-- another text" }))
+    local events = assert(lunashard.reload())
+    assert.equal(1, #events)
+    assert.equal("reloaded", events[1].action)
+    assert.equal("plugins/strategies/tier.lua: strategy tier reloaded (generation 2)", events[1].message)
+    assert.same({ events[1].message }, warnings)
+    assert.not_equal(before, one.strategy)
+    assert.not_equal(before_two, two.strategy)
+    assert.equal(one.strategy, one.strategies.default)
+    assert.equal(registry.get("strategy", "tier"), one.strategy.entry)
+    assert.equal(registry.get("strategy", "tier"), two.strategy.state.members[2].entry)
+    assert.equal(2, plugin(one, "tier").generation)
+    assert.equal(expected, routes(one))
+    assert.equal("s3", two:get_shard_for_write(1).shard_id)
+    assert.equal(expected:match("^%S+"), (before:route(1))) -- whoever holds the old one goes on with it
+    assert.same({}, assert(lunashard.reload())) -- nothing changed
+  end)
+
+  it("leaves the old version serving whatever is wrong with the new one", function()
+    local folder = plugins.folder({ ["strategies/tier.lua"] = plugins.strategy() })
+    local manager = open(folder)
+    local expected = routes(manager)
+    local cases = {
+      { "return {", "plugins/strategies/tier.lua:1: unexpected symbol" },
+      { "local x\nreturn x.y", "plugins/strategies/tier.lua:2: attempt to index" },
+      { "", "plugins/strategies/tier.lua:1: strategy plug-in: expected the file to return a table" },
+      { "return { api = 1, kind = 'strategy', name = 'tier' }", "tier.lua:1: strategy tier: new: expected a function" },
+      { plugins.strategy({ name = "hash" }), '"hash" is a shipped one: choose another name' },
+      { plugins.strategy({ name = "other" }), "it is strategy other now, but strategy tier is in use" },
+      { plugins.strategy({ place = "return 's9'" }), 'placed a key on "s9", which is no shard' },
+      { plugins.strategy({ place = "return nil" }), "strategy tier: self-test" },
+      { plugins.strategy({ bucket = "return 0/0" }), "strategy tier: self-test" },
+      { plugins.strategy({ bucket = "coroutine.yield()" }), "yield" },
+      { plugins.strategy({ bucket = "state.n = state.n + 1 return state.n % 3" }), "the answer may depend on nothing but" },
+      { plugins.strategy({ new = "error('no such option')" }), "plugins/strategies/tier.lua:4: no such option" },
+      { plugins.strategy({ place = "os.exit(3)" }), "plugins/strategies/tier.lua:6: there is no global os" },
+      { string.dump(loadstring("return 1")), "is compiled code" },
+      { "--" .. ("x"):rep(10 * 1024 * 1024), "a plug-in has at most 1048576" },
+    }
+    for _, case in ipairs(cases) do
+      folder:write("strategies/tier.lua", case[1])
+      refused(manager, case[2])
+      assert.equal(expected, routes(manager))
+    end
+    folder:write("strategies/tier.lua", plugins.strategy())
+    assert(lunashard.reload())
+    assert.is_nil(plugin(manager, "tier").problem)
+    assert.equal(2, plugin(manager, "tier").generation)
+    assert.equal("active", plugin(manager, "tier").state)
+  end)
+
+  it("refuses a version that would look for keys elsewhere, unless told that there are no rows", function()
+    local folder = plugins.folder({ ["strategies/tier.lua"] = plugins.strategy() })
+    local manager = open(folder)
+    folder:write("strategies/tier.lua", plugins.strategy({ place = "return shards[1].shard_id" }))
+    local err = refused(manager, "plugins/strategies/tier.lua would send ", "PLACEMENT_CHANGED")
+    assert.is_true(err.movement.moved > 0)
+    assert.is_nil((lunashard.reload())) -- by hand it is tried again, and refused again
+    local events = assert(lunashard.reload({ path = "plugins/strategies/tier.lua", allow_placement_change = true }))
+    assert.equal("reloaded", events[1].action)
+    assert.is_nil(routes(manager):find("s[23]"))
+    assert.same({}, manager:get_cluster_status().alerts)
+  end)
+
+  it("tells of a file that fails, once, and goes on with the others", function()
+    local folder = plugins.folder({
+      ["strategies/tier.lua"] = plugins.strategy(),
+      ["aggregates/bad.lua"] = "return {",
+      ["strategies/stray.lua"] = "return { limit = 5 }",
+    })
+    local manager = open(folder)
+    assert.equal(2, #warnings)
+    assert.matches("^plugins/aggregates/bad.lua:1: ", warnings[1])
+    assert.matches("^plugins/strategies/stray.lua: expected the file to return a plug%-in", warnings[2])
+    assert.equal("failed", plugin(manager, "bad").state)
+    local alerts = manager:get_cluster_status().alerts
+    assert.equal("plugin", alerts[1].kind)
+    assert.equal(warnings[1], alerts[1].message)
+    manager.plugins:look({})
+    assert.equal(2, #warnings)
+    local ok, message = pcall(open, folder, { strategy = "bad" })
+    assert.is_false(ok)
+    assert.truthy(message:find('unknown strategy "bad"', 1, true))
+    assert.truthy(message:find("(plugins/aggregates/bad.lua:1: ", 1, true), message)
+  end)
+
+  it("loads anew what requires a file that has changed, and tries again when a missing one appears", function()
+    local folder = plugins.folder({
+      ["strategies/tier.lua"] = plugins.strategy({ head = "local tiers = require 'tiers'", more = "options = tiers" }),
+      ["strategies/tiers.lua"] = "return { 'a' }",
+    })
+    local manager = open(folder)
+    assert.same({}, warnings) -- a required file is no broken plug-in
+    folder:write("strategies/tiers.lua", "return { 'a', 'b' }")
+    assert.equal("plugins/strategies/tier.lua: strategy tier reloaded (generation 2)", lunashard.reload()[1].message)
+    assert.same({ "a", "b" }, registry.get("strategy", "tier").contract.options)
+    folder:write("strategies/tiers.lua", "return {")
+    local err = refused(manager, "plugins/strategies/tiers.lua:1: ")
+    assert.equal(2, #err.events)
+    folder:remove("strategies/tiers.lua")
+    refused(manager, "there is no file tiers.lua")
+    folder:write("tiers.lua", "return {}")
+    manager.plugins:look({})
+    assert.equal(3, plugin(manager, "tier").generation)
+  end)
+
+  it("unloads a plug-in whose file is gone, but never one that is in use", function()
+    local folder = plugins.folder({
+      ["strategies/tier.lua"] = plugins.strategy(),
+      ["strategies/spare.lua"] = plugins.strategy({ name = "spare" }),
+    })
+    local manager = open(folder)
+    local expected = routes(manager)
+    folder:remove("strategies")
+    local events = assert(lunashard.reload())
+    assert.equal(2, #events)
+    assert.equal("removed", events[1].action)
+    assert.equal("kept", events[2].action)
+    assert.matches("the file was removed, but strategy tier is in use; generation 1 goes on serving", events[2].message)
+    assert.is_nil(registry.get("strategy", "spare"))
+    assert.equal("missing", plugin(manager, "tier").state)
+    assert.equal(expected, routes(manager))
+    assert.same({}, assert(lunashard.reload()))
+    folder:write("strategies/tier.lua", plugins.strategy())
+    assert(lunashard.reload())
+    assert.equal("active", plugin(manager, "tier").state)
+    assert.equal(2, plugin(manager, "tier").generation)
+    manager:reload({ shards = { { shard_id = "s1", host = "127.0.0.1", port = 1, database = "d" } }, strategy = "hash",
+      plugins = folder.path }, { allow_placement_change = true })
+    folder:remove("strategies/tier.lua")
+    assert.equal("removed", lunashard.reload()[1].action)
+    assert.is_nil(registry.get("strategy", "tier"))
+  end)
+
+  it("gives a plug-in another name when nobody uses the old one", function()
+    local folder = plugins.folder({
+      ["strategies/tier.lua"] = plugins.strategy(),
+      ["strategies/spare.lua"] = plugins.strategy({ name = "spare" }),
+    })
+    open(folder)
+    folder:write("strategies/spare.lua", plugins.strategy({ name = "extra" }))
+    assert(lunashard.reload())
+    assert.is_nil(registry.get("strategy", "spare"))
+    assert.truthy(registry.get("strategy", "extra"))
+    folder:write("strategies/more.lua", plugins.strategy({ name = "extra" }))
+    local _, err = lunashard.reload()
+    assert.truthy(err.message:find("strategies/more.lua: strategy extra is the plug-in of plugins/strategies/spare.lua",
+      1, true), err.message)
+  end)
+
+  it("hands a copy of the old state to upgrade", function()
+    local text = plugins.strategy({
+      bucket = "return 1",
+      new = "return { n = #shards, born = BORN, mark = {} }",
+      more = "upgrade = function(old, new) old.mark.seen = true new.before = old.born new.mark = old.mark return new end",
+    })
+    local folder = plugins.folder({ ["strategies/tier.lua"] = (text:gsub("BORN", 1)) })
+    local manager = open(folder)
+    local first = manager.strategy
+    assert.is_nil(first.state.before)
+    folder:write("strategies/tier.lua", (text:gsub("BORN", 2)))
+    assert(lunashard.reload())
+    assert.equal(1, manager.strategy.state.before)
+    assert.same({ seen = true }, manager.strategy.state.mark)
+    assert.same({}, first.state.mark)
+    folder:write("strategies/tier.lua", (text:gsub("BORN", 3):gsub("old.mark.seen = true", "error('cannot')")))
+    refused(manager, "cannot")
+  end)
+
+  it("keeps shards and options from what a plug-in does to them", function()
+    local folder = plugins.folder({ ["strategies/tier.lua"] = plugins.strategy({
+      new = "shards[1].shard_id = 'x' options.list[1] = 'y' return { n = #shards }",
+      place = "shards[4] = { shard_id = 'z' } return shards[bucket % state.n + 1].shard_id",
+    }) })
+    local list = { "a" }
+    local manager = open(folder, { strategy = { "tier", key_type = "int8", list = list } })
+    assert.equal("s1", manager.strategy.shards[1].shard_id)
+    assert.equal(3, #manager.strategy.shards)
+    assert.same({ "a" }, list)
+  end)
+
+  it("calls on_plugin with what happens, and whoever subscribed to events", function()
+    local heard, seen = {}, {}
+    local folder = plugins.folder({ ["strategies/tier.lua"] = plugins.strategy() })
+    local manager = open(folder, { on_plugin = function(event) heard[#heard + 1] = event end,
+      on_health = function() error("not of health") end })
+    local done = require("lunashard.events").subscribe(function(event) seen[#seen + 1] = event end)
+    folder:write("strategies/tier.lua", "return {")
+    lunashard.reload()
+    folder:write("strategies/tier.lua", plugins.strategy())
+    lunashard.reload()
+    lunashard.sleep(0)
+    lunashard.sleep(0)
+    done()
+    assert.equal(2, #heard)
+    assert.same(heard, seen)
+    assert.equal("refused", heard[1].action)
+    assert.is_true(errors.is(heard[1].error, "PLUGIN_FAILED"))
+    assert.matches("; generation 1 goes on serving$", heard[1].message)
+    assert.same({ "plugin", "reloaded", "strategy", "tier", 2, folder.path .. "/strategies/tier.lua" },
+      { heard[2].kind, heard[2].action, heard[2].plugin_kind, heard[2].name, heard[2].generation, heard[2].path })
+    assert.equal(1, #manager:get_cluster_status().plugins)
+  end)
+
+  it("refuses at the start what could not serve, and a folder that is none", function()
+    local folder = plugins.folder({ ["strategies/tier.lua"] = plugins.strategy({ bucket = "return key" }) })
+    assert.error_matches(function()
+      open(folder, { strategy = { "tier", key_type = "text" } })
+    end, "strategy tier: self%-test: ")
+    assert.is_nil(registry.get("strategy", "tier"))
+    assert.error_matches(function() open({ path = folder.dir .. "/none" }) end, "plugins: .*/none: No such file")
+    folder:write("file", "x")
+    assert.error_matches(function() open({ path = folder.path .. "/file" }) end, "plugins: .*/file: is no folder")
+    local _, err = lunashard.reload({ path = "nowhere.lua" })
+    assert.equal("INVALID", err.code)
+    assert.error_matches(function() lunashard.reload({ file = "x" }) end, 'unknown option "file" of reload')
+  end)
+
+  it("says so when the folder cannot be read any more, and goes on", function()
+    local folder = plugins.folder({ ["strategies/tier.lua"] = plugins.strategy() })
+    local manager = open(folder)
+    assert(system.rename(folder.path, folder.path .. ".away"))
+    local _, err = lunashard.reload()
+    assert.equal("INVALID", err.code)
+    assert.matches("plugins: .*/plugins: No such file", err.message)
+    assert.truthy(manager:get_shard_for_write(1))
+    assert(system.rename(folder.path .. ".away", folder.path))
+    assert.same({}, assert(lunashard.reload()))
+  end)
+
+  it("follows links: a release that is put in place by one swap", function()
+    local folder = plugins.folder()
+    local releases = plugins.folder({
+      ["1/strategies/tier.lua"] = plugins.strategy(),
+      ["2/strategies/tier.lua"] = plugins.strategy({ head = "-- two" }),
+    })
+    folder:remove("")
+    assert(os.execute(("ln -s %s/1 %s"):format(releases.path, folder.path)))
+    local manager = open(folder)
+    assert(os.execute(("ln -s %s/2 %s.new && mv -T %s.new %s"):format(releases.path, folder.path, folder.path,
+      folder.path)))
+    assert.equal("reloaded", lunashard.reload()[1].action)
+    assert.equal(2, plugin(manager, "tier").generation)
+    system.unlink(folder.path)
+  end)
+
+  it("does one load at a time, and gives the lock back when a task is cancelled", function()
+    local folder = plugins.folder({ ["strategies/tier.lua"] = plugins.strategy() })
+    local manager = open(folder)
+    local tasks = {}
+    for i = 1, 4 do
+      folder:write("strategies/tier.lua", plugins.strategy({ head = "-- " .. i }))
+      tasks[i] = lunashard.spawn(function() return lunashard.reload() end)
+    end
+    lunashard.sleep(0)
+    tasks[1]:cancel()
+    for _, one in ipairs(tasks) do
+      one:join()
+    end
+    assert.is_false(manager.plugins.busy)
+    assert(lunashard.reload())
+    assert.equal("active", plugin(manager, "tier").state)
+    assert.is_true(plugin(manager, "tier").generation >= 2)
+  end)
+end)
