@@ -132,6 +132,12 @@ local function unknown(keys, known)
   return list
 end
 
+-- Where no type is declared, texts may be keys too; asking for many that only fail would count against the version that
+-- serves.
+local function takes_texts(bound)
+  return recent_keys.unnoticed(bound.route, bound, samples.keys("text", 1, SEED)[1]) ~= nil
+end
+
 --- Keys that tell two versions apart, as far as keys can be known.
 -- @tparam lunashard.strategy.bound before
 -- @tparam lunashard.strategy.bound after
@@ -140,7 +146,7 @@ function guard.keys(before, after)
   local key_type, keys = before.key_type, {}
   local lists = { telling.keys(before, key_type), telling.keys(after, key_type), samples.edges(key_type),
     samples.keys(key_type, SAMPLED, SEED) }
-  if key_type == nil then -- then texts are keys too
+  if key_type == nil and takes_texts(before) then
     lists[#lists + 1] = telling.keys(before, "text")
     lists[#lists + 1] = telling.keys(after, "text")
     lists[#lists + 1] = samples.keys("text", SAMPLED, SEED)

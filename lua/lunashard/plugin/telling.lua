@@ -14,6 +14,7 @@ local MOST_VALUES = 4096 -- of all that is found; what comes first is nearest to
 local MOST_NODES = 20000
 local LONGEST = 256
 local MOST_CONSTANTS = 65536
+local MOST_UPVALUES = 60
 
 local Search = {}
 Search.__index = Search
@@ -64,13 +65,12 @@ function Search:constants(fn)
   end
 end
 
+-- A function in C may hold one in Lua: so do those that are called within limits.
 function Search:fn(fn)
-  local info = jit_util.funcinfo(fn)
-  if info.addr or not info.source then -- in C
-    return
+  if jit_util.funcinfo(fn).source then
+    self:constants(fn)
   end
-  self:constants(fn)
-  for i = 1, 60 do
+  for i = 1, MOST_UPVALUES do
     local name, value = debug.getupvalue(fn, i)
     if name == nil then
       return

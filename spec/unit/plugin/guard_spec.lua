@@ -182,6 +182,27 @@ describe("the placement guard", function()
     end
   end)
 
+  it("looks at texts too where no type is declared, unless the strategy fails for them", function()
+    local function undeclared(route)
+      version({ route = route })
+      return strategy.bind("guard_spec", SHARDS)
+    end
+    local err = refused(undeclared(function() return "s1" end), undeclared(function(_, key)
+      return type(key) == "string" and "s2" or "s1"
+    end))
+    assert.equal("string", type(err.movement.examples[1].key))
+    local failed = 0
+    local function only_numbers(_, key)
+      if type(key) == "string" then
+        failed = failed + 1
+        error("a number is needed")
+      end
+      return "s1"
+    end
+    assert.is_true(guard.check(undeclared(only_numbers), undeclared(only_numbers)))
+    assert.is_true(failed < 3, failed)
+  end)
+
   it("compares by the keys that it is given", function()
     local before, after = version(), version({ bucket = function(_, key) return key == 7 and 1 or tonumber(key % 1024) end })
     local change = guard.compare(before, after, {}, { keys = { 6, 7, 8 } })
