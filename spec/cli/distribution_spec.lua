@@ -2,6 +2,17 @@ local cjson = require("cjson.safe")
 local cli = require("spec.support.cli")
 local pools = require("lunashard.pool")
 local sandbox = require("spec.support.sandbox")
+local system = require("lunashard.core.system")
+
+local PLUGIN = [[
+return {
+  api = 1,
+  kind = "strategy",
+  name = "tiers",
+  new = function(_, shards) return { shards = shards } end,
+  route = function(state, key) return key == 77 and "s3" or state.shards[tonumber(key %% %d) %% %d + 1].shard_id end,
+}
+]]
 
 local dir
 
@@ -110,6 +121,24 @@ describe("lunashard distribution", function()
     assert.matches("such as %d+: from s%d to s%d", result.stdout)
     local same = decoded(distribution({ "-c", old, "--keys", keys, "--against", old, "--exit-code", "--json" }))
     assert.equal(0, same.against.moved)
+  end)
+
+  it("says which keys a version of a plug-in moves, be it a single one", function()
+    assert(system.mkdir(dir .. "/plugins", 448))
+    assert(system.mkdir(dir .. "/plugins/strategies", 448))
+    cli.write(dir, "plugins/strategies/tiers.lua", PLUGIN:format(2, 2))
+    local old = cli.write(dir, "tiers_before.lua", (PLUGIN:format(2, 2):gsub("77", "78")))
+    local path = cluster('{ "tiers", shard_key = "user_id" }', 'plugins = "plugins",')
+    local keys = cli.write(dir, "keys", numbers(1, 1000))
+    local report = decoded(distribution({ "-c", path, "--keys", keys, "--against", old, "--json" }))
+    assert.equal(2, report.against.moved)
+    assert.equal(1000, report.against.compared)
+    assert.equal("tiers", report.against.strategy)
+    assert.same({ key = "77", from = "s2", to = "s3" }, report.against.examples[1])
+    local broken = cli.write(dir, "broken.lua", "return { api = 1, kind = 'strategy', name = 'tiers' }\n")
+    local result = distribution({ "-c", path, "--keys", keys, "--against", broken })
+    assert.equal(2, result.code)
+    assert.matches("broken%.lua:1: strategy tiers: new: expected a function", result.stderr)
   end)
 
   it("refuses what it cannot count, in one line, and in JSON too", function()

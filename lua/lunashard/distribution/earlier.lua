@@ -2,6 +2,7 @@
 -- @module lunashard.distribution.earlier
 
 local cluster = require("lunashard.cluster")
+local compile = require("lunashard.loader.compile")
 local contract = require("lunashard.plugin.contract")
 local errors = require("lunashard.errors")
 local registry = require("lunashard.plugin.registry")
@@ -36,7 +37,7 @@ end
 
 -- The present strategy with that version of the plug-in in it; where it has none of that name, the plug-in alone.
 local function with_plugin(path, bound)
-  local loaded, problem = require("lunashard.loader.compile").run(path, { kind = "strategy" })
+  local loaded, problem = compile.run(path, { kind = "strategy" })
   local ok
   if loaded then
     ok, problem = contract.check("strategy", loaded.value, { path = path, text = loaded.text })

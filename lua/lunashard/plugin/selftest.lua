@@ -21,6 +21,7 @@ local SEED = 20261122
 local PIECE = 16 -- keys between two looks at the clock
 local MOST_SECONDS = 20 -- of processor time in all
 
+local INT64_HINT = " (an int8 key beyond 2^53 is an int64, and its remainder may be negative: tonumber(key % n) % n)"
 local REASON_NEEDED = "to say that a key has no shard, return nil and the reason"
 
 -- Call a function that must not yield; gives what it returns, or nil and what is wrong.
@@ -40,10 +41,9 @@ local function ask(bound, key)
   local shard_id, bucket = bound:route(key)
   if shard_id ~= nil then
     return { shard_id = shard_id, bucket = bucket }
-  elseif bucket.code == "PLUGIN_FAILED" then
-    return nil, ("key %s: %s"):format(samples.describe(key), bucket.message)
-  elseif bucket.unexplained then
-    return nil, ("key %s: %s; %s"):format(samples.describe(key), bucket.message, REASON_NEEDED)
+  elseif bucket.code == "PLUGIN_FAILED" or bucket.unexplained then
+    return nil, ("key %s: %s%s%s"):format(samples.describe(key), bucket.message,
+      bucket.unexplained and "; " .. REASON_NEEDED or "", type(key) == "cdata" and INT64_HINT or "")
   end
   return { refusal = bucket.message }
 end

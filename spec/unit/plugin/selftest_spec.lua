@@ -63,6 +63,15 @@ describe("the self-test of a strategy", function()
     refused("key 0: ", { bucket = function(_, key) return 10 % key == 0 and 1 or error("oops") end }, nil, "int8")
   end)
 
+  it("says what a key beyond 2^53 is when only such a one fails", function()
+    refused("tonumber(key % n) % n", {
+      route = function(state, key) return state.shards[key % 3 + 1].shard_id end,
+    }, nil, "int8")
+    assert.is_true(try({
+      route = function(state, key) return state.shards[tonumber(key % 3) % 3 + 1].shard_id end,
+    }, nil, "int8"))
+  end)
+
   it("refuses nil without a reason, and takes it with one", function()
     refused("return nil and the reason", { bucket = function(_, key) if key > 5 then return 1 end end }, nil, "int8")
     refused("return nil and the reason", { place = function() end }, nil, "int8")
