@@ -948,6 +948,7 @@ function errors.nearest(name, candidates) end
 ---@field errors lunashard.errors
 ---@field ids lunashard.ids
 ---@field null any SQL's NULL, where a Lua nil cannot stand
+---@field policy lunashard.policy
 ---@field strategy lunashard.strategy
 local lunashard = {}
 
@@ -980,7 +981,7 @@ function lunashard.json(value) end
 
 --- Create a manager. Connects nowhere before `initialize`.
 --- Raises for an option that is unknown, missing or wrong, naming it by path.
----@param options lunashard.ClusterOptions # see the cluster file: `shards`, `strategy`, `tables`, `connection_pool_size` [20], `connection_timeout` [5 s], `max_waiters` [10000], `query_timeout` [30 s], `retries` [2], `max_consecutive_failures` [3], `require_all` [false], ...; `enable_auto_failover` [true], `promote` [false] (see `lunashard.manager.failover.promotion`), `choose_primary(candidates, shard)` (false vetoes, an endpoint chooses), `on_health(event)`; `plugins` (a folder), `trusted_plugins` (names of files in it, without .lua), `on_plugin(event)`; `shards` may be left out when the strategy was given them
+---@param options lunashard.ClusterOptions # see the cluster file: `shards`, `strategy`, `tables`, `connection_pool_size` [20], `connection_timeout` [5 s], `max_waiters` [10000], `query_timeout` [30 s], `retries` [2], `max_consecutive_failures` [3], `require_all` [false], ...; `enable_auto_failover` [true], `promote` [false] (see `lunashard.manager.failover.promotion`), `choose_primary(candidates, shard)` (false vetoes, an endpoint chooses), `on_health(event)`: functions or policies; `plugins` (a folder), `trusted_plugins` (names of files in it, without .lua), `on_plugin(event)`; `shards` may be left out when the strategy was given them
 ---@return lunashard.Manager # with `strategy`, `shards` (without passwords), `shard_health`
 function lunashard.manager(options) end
 

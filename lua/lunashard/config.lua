@@ -124,8 +124,8 @@ local MANAGER = {
   max_consecutive_failures = count(3, 1),
   enable_auto_failover = flag(true),
   promote = flag(false),
-  choose_primary = { type = "function" },
-  on_health = { type = "function" },
+  choose_primary = { type = "any" }, -- a function, or a policy: see lunashard.policy
+  on_health = { type = "any" },
   max_replica_lag = number(10, { min = 0, or_type = "table" }),
   hedge = { type = "number", or_type = "table" },
   query_timeout = seconds(30),

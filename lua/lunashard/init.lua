@@ -15,6 +15,7 @@ local EXPORTS = {
   strategy = { "lunashard.strategy" },
   aggregate = { "lunashard.aggregate" },
   reload = { "lunashard.loader", "reload" },
+  policy = { "lunashard.policy" },
   ids = { "lunashard.ids" },
   cache = { "lunashard.cache", "new" },
   errors = { "lunashard.errors" },

@@ -10,6 +10,7 @@ local health = require("lunashard.manager.health")
 local loader = require("lunashard.loader")
 local options_of = require("lunashard.options")
 local monitor = require("lunashard.manager.monitor")
+local policy = require("lunashard.policy")
 local reload = require("lunashard.manager.reload")
 local shard = require("lunashard.manager.shard")
 local status = require("lunashard.manager.status")
@@ -54,11 +55,14 @@ local function use_plugins(self, members)
     self.plugins:attach(self)
   end
   local strategies
-  strategies, message = loader.bind(self, cfg.strategy, members, self.tables)
+  local ok, problem = policy.adopt(cfg)
+  if ok then
+    strategies, problem = loader.bind(self, cfg.strategy, members, self.tables)
+  end
   if not strategies and self.plugins then
     self.plugins:detach(self)
   end
-  return strategies, message
+  return strategies, problem
 end
 
 --- Build a manager, or say why not.
@@ -109,7 +113,7 @@ end
 --   `connection_pool_size` [20], `connection_timeout` [5 s], `max_waiters` [10000],
 --   `query_timeout` [30 s], `retries` [2], `max_consecutive_failures` [3], `require_all` [false], ...;
 --   `enable_auto_failover` [true], `promote` [false] (see `lunashard.manager.failover.promotion`),
---   `choose_primary(candidates, shard)` (false vetoes, an endpoint chooses), `on_health(event)`;
+--   `choose_primary(candidates, shard)` (false vetoes, an endpoint chooses), `on_health(event)`: functions or policies;
 --   `plugins` (a folder), `trusted_plugins` (names of files in it, without .lua), `on_plugin(event)`;
 --   `shards` may be left out when the strategy was given them
 -- @treturn Manager with `strategy`, `shards` (without passwords), `shard_health`

@@ -8,6 +8,7 @@ local binding = require("lunashard.manager.binding")
 local bounds = require("lunashard.loader.bounds")
 local errors = require("lunashard.errors")
 local guard = require("lunashard.plugin.guard")
+local policy = require("lunashard.policy")
 local registry = require("lunashard.plugin.registry")
 local topology = require("lunashard.manager.topology")
 
@@ -15,12 +16,17 @@ local swap = {}
 
 local ROUNDS = 5 -- while the shards of a manager change under the tests
 
---- Does a manager route by this plug-in?
+--- Does a manager use this plug-in?
 -- @tparam Manager manager
 -- @tparam table entry
 -- @treturn boolean
 function swap.is_used(manager, entry)
-  return entry.kind == "strategy" and not manager.closed and #bounds.users(manager.strategies, entry.name) > 0
+  if manager.closed then
+    return false
+  elseif entry.kind == "policy" then
+    return policy.is_used(manager, entry.name)
+  end
+  return entry.kind == "strategy" and #bounds.users(manager.strategies, entry.name) > 0
 end
 
 local function bind(manager, entry)
@@ -40,6 +46,13 @@ end
 
 -- A version bound to a manager's shards and tried.
 local function prepare_one(manager, entry, opts)
+  if entry.kind == "policy" then
+    local fits, problem = policy.try(manager, entry)
+    if not fits then
+      return nil, errors.new("PLUGIN_FAILED", { message = problem })
+    end
+    return { manager = manager }
+  end
   local before = manager.strategies
   local after, message = bind(manager, entry)
   if not after then
@@ -67,7 +80,7 @@ end
 
 local function is_current(plans)
   for _, plan in ipairs(plans) do
-    if plan.manager.strategies ~= plan.before and not plan.manager.closed then
+    if plan.before and plan.manager.strategies ~= plan.before and not plan.manager.closed then
       return false
     end
   end
@@ -106,7 +119,9 @@ end
 function swap.commit(entry, plans)
   registry.install(entry)
   for _, plan in ipairs(plans) do
-    topology.bind(plan.manager, plan.after)
+    if plan.after then
+      topology.bind(plan.manager, plan.after)
+    end
   end
 end
 

@@ -12,6 +12,7 @@ local endpoints = require("lunashard.manager.reload.endpoints")
 local errors = require("lunashard.errors")
 local monitor = require("lunashard.manager.monitor")
 local parallel = require("lunashard.parallel")
+local policy = require("lunashard.policy")
 local shard = require("lunashard.manager.shard")
 local task = require("lunashard.task")
 local topology = require("lunashard.manager.topology")
@@ -66,7 +67,10 @@ local function make_plan(manager, given, opts)
   end
   local plan = { cfg = cfg, before = manager.members, bound_before = manager.strategies, kept = {}, added = {},
     removed = {}, members = {}, descriptions = {}, changes = changes.new() }
-  local ok, err = changes.check(manager, cfg)
+  local ok, err = policy.adopt(cfg)
+  if ok then
+    ok, err = changes.check(manager, cfg)
+  end
   if not ok then
     return invalid("%s", err)
   end

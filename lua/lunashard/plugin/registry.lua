@@ -19,7 +19,7 @@ local SHIPPED = {
   aggregate = { dir = "lunashard.aggregates.", names = { "avg", "chain", "count", "distinct", "group_by", "having",
     "limit", "max", "merge_sort", "min", "percentile", "sum", "top_n" } },
   extractor = { dir = "lunashard.extractors.", names = {} },
-  policy = { dir = "lunashard.policies.", names = {} },
+  policy = { dir = "lunashard.policies.", names = { "prefer" } },
 }
 
 local entries, shipped, staged = {}, {}, {}
