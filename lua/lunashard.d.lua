@@ -1036,6 +1036,12 @@ function lunashard.spawn(fn, ...) end
 ---@return table # `tasks` and `operations` (under way), `stalls` (how many), `stalled_seconds` (in all), `longest_stall` (seconds), `last_stall` (what was said of it; nil when there was none)
 function lunashard.stats() end
 
+--- What a plug-in finds under this name.
+---@class lunashard.PluginLibrary
+---@field hash fun(key: any, n: integer, key_type?: string|string[]): integer PostgreSQL's hash of a key, 0 to n - 1
+---@type lunashard.PluginLibrary
+_G.lunashard = nil
+
 --- What `lunashard run -c` and the cluster file set for scripts.
 ---@type lunashard.Cluster
 cluster = nil

@@ -6,11 +6,20 @@ local util = require("jit.util")
 
 local globals = {}
 
--- The numbers of the two instructions differ between versions; this code has both.
-local READ, WRITE
+-- The numbers of the instructions differ between versions; this code has them all.
+local READ, FIELD, WRITE
 do
-  local sample = loadstring("x = y")
-  READ, WRITE = bit.band(util.funcbc(sample, 1), 0xff), bit.band(util.funcbc(sample, 2), 0xff)
+  local sample = loadstring("x = y.z")
+  READ, FIELD, WRITE = bit.band(util.funcbc(sample, 1), 0xff), bit.band(util.funcbc(sample, 2), 0xff),
+    bit.band(util.funcbc(sample, 3), 0xff)
+end
+
+-- `math.random` is two instructions, one right after the other: math into a register, and its field.
+local function field_of(fn, pc, register)
+  local instruction = util.funcbc(fn, pc + 1)
+  if instruction and bit.band(instruction, 0xff) == FIELD and bit.rshift(instruction, 24) == register then
+    return util.funck(fn, -bit.band(bit.rshift(instruction, 16), 0xff) - 1)
+  end
 end
 
 local function collect(list, fn)
@@ -23,6 +32,7 @@ local function collect(list, fn)
     if op == READ or op == WRITE then
       list[#list + 1] = {
         name = util.funck(fn, -bit.rshift(instruction, 16) - 1),
+        field = op == READ and field_of(fn, pc, bit.band(bit.rshift(instruction, 8), 0xff)) or nil,
         line = util.funcinfo(fn, pc).currentline,
         writes = op == WRITE,
       }
@@ -40,7 +50,8 @@ end
 
 --- The globals that a function and those inside it name.
 -- @tparam function fn
--- @treturn {table,...} each `name`, `line`, `writes`, in the order of lines
+-- @treturn {table,...} each `name`, `line`, `writes`, and `field` where one is read at once (`random` of `math.random`); in
+--   the order of lines
 function globals.of(fn)
   local list = {}
   collect(list, fn)

@@ -29,27 +29,31 @@ end
 
 -- ---- plug-ins ---------------------------------------------------------------------
 
-local register = {
-  strategy = function(contract)
-    require("lunashard.strategy").register(contract)
-  end,
-  aggregate = function(contract)
-    assert(require("lunashard.aggregate").register(contract))
-  end,
-}
+local function single()
+  return require("lunashard.plugin.single")
+end
 
---- Load a plug-in's file as a cluster would: by its contract, with its self-test, in its own environment.
--- Scripts then know it by its name, such as `lunashard.strategy.tenant_tier`. Raises when it is refused, and says why.
+--- Load a plug-in's file as a cluster would: in an environment of its own, by its contract. Raises when it is refused, and
+-- says why. Scripts then know it by its name, such as `lunashard.strategy.tenant_tier`.
 -- @string path
--- @treturn table the contract, whose functions may be called
+-- @treturn lunashard.plugin the contract, whose functions may be called
 function testing.load(path)
-  local chunk = assert(loadfile(path))
-  local contract = chunk()
-  local fn = register[contract.kind]
-  if fn then
-    fn(contract)
+  local entry, message = single().load(path)
+  if not entry then
+    error(message, 2)
   end
-  return contract
+  require("lunashard.plugin.registry").install(entry)
+  return entry.contract
+end
+
+--- Try a strategy as a cluster does before it uses it: on hundreds of keys, on the edges of their type, in all spellings,
+-- twice, and made anew. Yields.
+-- @tparam lunashard.strategy.bound bound such as `lunashard.strategy.tenant_tier { shards = ..., key_type = "int8" }`
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] string what is wrong
+function testing.try(bound)
+  return require("lunashard.plugin.selftest").strategy(bound)
 end
 
 -- ---- clusters ---------------------------------------------------------------------

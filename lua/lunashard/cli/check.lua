@@ -1,0 +1,176 @@
+--- `lunashard check FILE`: what is wrong with a plug-in's file, before it is used.
+-- It is looked at (globals, I/O, randomness), loaded as a cluster would, its contract is checked, and it is tried on
+-- sample keys or rows. stdout is data: a line for each finding, or JSON.
+-- @module lunashard.cli.check
+
+local cjson = require("cjson.safe")
+local cli = require("lunashard.cli")
+local cluster_file = require("lunashard.cluster")
+local single = require("lunashard.plugin.single")
+
+local command = {}
+
+local MAX_SHARDS = 1000
+
+local function shard_count(text)
+  local number = tonumber(text)
+  if not number or number % 1 ~= 0 or number < 1 or number > MAX_SHARDS then
+    return nil, ("--shards is a whole number from 1 to %d, not %q"):format(MAX_SHARDS, text)
+  end
+  return number
+end
+
+-- `pinned = { [42] = "shard1" }` as a table.
+local function options_of(text)
+  local chunk, problem = load("return {" .. text .. "\n}", "=--options", "t", {})
+  local ok, value
+  if chunk then
+    ok, value = pcall(chunk)
+    problem = value
+  end
+  if not ok then
+    return nil, ("--options are a Lua table's fields, such as 'tiers = { 1, 2 }': %s"):format(
+      tostring(problem):gsub("^%-%-options:%d+: ", ""))
+  end
+  return value
+end
+
+--- Declare the arguments.
+-- @param parser
+function command.configure(parser)
+  parser:argument("file", "the plug-in's file; several may be named"):args("+")
+  parser:option("-c --cluster", "cluster file whose strategy, shards and key types it is tried with [LUNASHARD_CLUSTER]")
+  parser:option("--shards", "of a strategy: how many shards to try it with [3]"):convert(shard_count)
+  parser:option("--key-type", "of a strategy: int8, text, uuid or date [int8]"):choices({ "int8", "text", "uuid", "date" })
+  parser:option("--options", "of a strategy: its options, such as 'pinned = { [42] = \"shard1\" }'"):convert(options_of)
+  parser:flag("--json", "JSON on stdout, also on failure")
+end
+
+-- The cluster's own strategy, when that is the plug-in in question.
+local function as_in_cluster(how, path)
+  local given, err = cluster_file.load(path)
+  if not given then
+    return nil, err.message
+  end
+  how.cluster_strategy, how.shards = given.strategy, given.shards or how.shards
+  for _, declared in pairs(given.tables or {}) do
+    how.cluster_type = how.cluster_type or declared.type
+  end
+  return how
+end
+
+local function conditions(args)
+  local how = { shards = {}, key_type = args.key_type }
+  for i = 1, args.shards or 3 do
+    how.shards[i] = { shard_id = "shard" .. i }
+  end
+  how.options = args.options or {}
+  local path = args.cluster or os.getenv("LUNASHARD_CLUSTER")
+  if path and path ~= "" then
+    return as_in_cluster(how, path)
+  end
+  return how
+end
+
+local function name_in(given)
+  return type(given) == "table" and (given[1] or given.name) or given
+end
+
+-- How this strategy is bound: as the cluster does it when it is the cluster's.
+local function binding_of(entry, how)
+  local given = { entry.name }
+  for name, value in pairs(how.options) do
+    given[name] = value
+  end
+  local key_type = how.key_type or "int8"
+  if how.cluster_strategy ~= nil and name_in(how.cluster_strategy) == entry.name then
+    given = how.cluster_strategy
+    key_type = how.key_type or how.cluster_type or type(given) == "table" and (given.key_type
+      or given.options and given.options.key_type) or key_type
+  end
+  return { shards = how.shards, strategy = given, shard_key = "key", key_type = key_type }
+end
+
+local function add(report, message, line)
+  report.findings[#report.findings + 1] = { line = line, message = message }
+end
+
+-- Of a message that begins with its place, as the loader shows it (`plugins/strategies/tier.lua:7: ...`).
+local function add_located(report, message)
+  local shown, rest = message:match("^([^:]+): ?(.*)$")
+  if not shown or ("/" .. report.file):sub(-#shown - 1) ~= "/" .. shown then
+    return add(report, message) -- it is in a file that this one requires
+  end
+  local line, text = rest:match("^(%d+): (.*)$")
+  add(report, text or rest, tonumber(line))
+end
+
+local function examine(path, how)
+  local report = { file = path, findings = {} }
+  local found, problem = single.look(path)
+  if not found then
+    add_located(report, problem)
+    return report
+  elseif #found > 0 then
+    report.findings = found
+    return report
+  end
+  local entry
+  entry, problem = single.load(path)
+  if not entry then
+    add_located(report, problem)
+    return report
+  end
+  report.kind, report.name = entry.kind, entry.name
+  local bound_as = entry.kind == "strategy" and binding_of(entry, how) or nil
+  local ok, remark = single.try(entry, bound_as)
+  if not ok then
+    add(report, "self-test: " .. remark)
+    return report
+  end
+  report.remark = remark
+  report.tried_with = bound_as and { shards = #bound_as.shards, key_type = bound_as.key_type } or nil
+  return report
+end
+
+local function print_report(report)
+  for _, finding in ipairs(report.findings) do
+    io.stdout:write(report.file, finding.line and ":" .. finding.line or "", ": ", finding.message, "\n")
+  end
+  if #report.findings == 0 then
+    local with = report.tried_with
+    io.stdout:write(("%s: ok: %s %s%s%s\n"):format(report.file, report.kind, report.name,
+      with and (", tried with %d shards and %s keys"):format(with.shards,
+        type(with.key_type) == "table" and table.concat(with.key_type, ", ") or with.key_type) or "",
+      report.remark and "; " .. report.remark or ""))
+  end
+end
+
+--- Run it. Yields.
+-- @tparam table args
+-- @treturn number exit code: 1 when something is wrong with one of the files
+function command.run(args)
+  local how, problem = conditions(args)
+  if not how then
+    cli.say("%s", problem)
+    return cli.exit.failed
+  end
+  local reports, is_good = {}, true
+  for i, path in ipairs(args.file) do
+    reports[i] = examine(path, how)
+    reports[i].ok = #reports[i].findings == 0
+    is_good = is_good and reports[i].ok
+    if not args.json then
+      print_report(reports[i])
+    end
+  end
+  if args.json then
+    for _, report in ipairs(reports) do
+      report.findings = #report.findings > 0 and report.findings or cjson.empty_array
+    end
+    io.stdout:write(cjson.encode({ ok = is_good, files = reports }), "\n")
+  end
+  return is_good and cli.exit.ok or cli.exit.failed
+end
+
+return command
