@@ -10,7 +10,9 @@ local parallel = {}
 -- caller's function: it is raised again where the caller is.
 local function guarded(fn, item, i)
   local ok, value, err = pcall(fn, item, i)
-  if ok then
+  if ok and value == nil and err == nil then
+    return nil, { raised = "parallel.each: the function returned neither a value nor an error" }
+  elseif ok then
     return value, err
   elseif errors.is(value) then
     return nil, value
@@ -78,7 +80,7 @@ local function run_tasks(items, fn, state, width, cancels, stop_on_error)
 end
 
 --- Call `fn(item, i)` for each item, in tasks. Yields.
--- `fn` returns a value, or nil and an error. When the calling task is cancelled, so are the
+-- `fn` returns a value, or nil and an error; that it returned neither is raised. When the calling task is cancelled, so are the
 -- members.
 -- @tparam table items list
 -- @tparam func fn

@@ -105,6 +105,14 @@ describe("parallel.each", function()
     assert.equal(0, ended)
   end)
 
+  it("raises when the function returns neither a value nor an error, and waits for no one for ever", function()
+    assert.has_error(function()
+      parallel.each({ 1, 2 }, function(item)
+        return item == 1 or nil
+      end)
+    end, "parallel.each: the function returned neither a value nor an error")
+  end)
+
   it("does nothing for no items", function()
     assert.same({}, parallel.each({}, function() error("never") end).results)
   end)
