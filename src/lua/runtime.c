@@ -22,6 +22,7 @@ static const luaL_Reg bindings[] = {
     { "lunashard.core.health", luaopen_lunashard_core_health },
     { "lunashard.core.probe", luaopen_lunashard_core_probe },
     { "lunashard.core.system", luaopen_lunashard_core_system },
+    { "lunashard.core.watch", luaopen_lunashard_core_watch },
     { NULL, NULL },
 };
 
