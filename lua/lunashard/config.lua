@@ -109,6 +109,8 @@ local MANAGER = {
   plugins = text({ path = true }),
   trusted_plugins = { list_of_strings = true },
   on_plugin = { type = "function" },
+  plugin_time = seconds(0.05),
+  plugin_memory = count(64 * 1024 * 1024, 1),
   catalog = { type = "table", or_type = "string" },
   jobs = { type = "table" },
   require_all = flag(false),

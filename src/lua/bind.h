@@ -44,5 +44,7 @@ int luaopen_lunashard_core_sql(lua_State *L);
 int luaopen_lunashard_core_health(lua_State *L);
 int luaopen_lunashard_core_probe(lua_State *L);
 int luaopen_lunashard_core_system(lua_State *L);
+int luaopen_lunashard_core_budget(lua_State *L);
+int luaopen_lunashard_core_pattern(lua_State *L);
 int luaopen_lunashard_core_watch(lua_State *L);
 #endif

@@ -22,6 +22,8 @@ static const luaL_Reg bindings[] = {
     { "lunashard.core.health", luaopen_lunashard_core_health },
     { "lunashard.core.probe", luaopen_lunashard_core_probe },
     { "lunashard.core.system", luaopen_lunashard_core_system },
+    { "lunashard.core.budget", luaopen_lunashard_core_budget },
+    { "lunashard.core.pattern", luaopen_lunashard_core_pattern },
     { "lunashard.core.watch", luaopen_lunashard_core_watch },
     { NULL, NULL },
 };
@@ -46,9 +48,11 @@ static int on_gc_cycle(lua_State *L)
 {
     int alive = lua_gc(L, LUA_GCCOUNT, 0) + 1, pause = 100 + 100 * (GARBAGE / alive);
     lua_gc(L, LUA_GCSETPAUSE, pause < 200 ? 200 : pause > 1000 ? 1000 : pause);
+    int depth = luna_budget_suspend(); /* were there no memory for the next, it would be the last */
     lua_newuserdata(L, 0);
     lua_getmetatable(L, 1);
     lua_setmetatable(L, -2);
+    luna_budget_go_on(depth);
     return 0;
 }
 
@@ -131,6 +135,7 @@ void luna_runtime_close(double grace)
     LUNA_LIST_EACH (&luna_rt.tasks, it)
         luna_task_drop(task_of(it));
 
+    luna_budget_end();
     lua_close(luna_rt.main);
     luna_memory_close(&luna_rt.memory);
     if (luna_rt.canceler != NULL)

@@ -6,6 +6,7 @@
 
 #include <lua.h>
 
+#include "budget.h"
 #include "cancel.h"
 #include "loop.h"
 #include "memory.h"
@@ -18,6 +19,7 @@ typedef struct luna_runtime {
     luna_resolver *resolver; /* started with the first pool */
     luna_canceler *canceler;
     luna_memory memory;
+    luna_budget budget;       /* of the plug-in call that is under way */
     lua_State *main;          /* the main state; never the one a binding was called with */
     luna_task *current;       /* the task that is running now, or NULL */
     const luna_task *awaited; /* what luna_runtime_run waits for */

@@ -34,6 +34,8 @@ local function guarded(self, fn_name, ...)
     return value, err
   elseif errors.is(value, "CANCELED") then
     error(value, 0)
+  elseif errors.is(value, "PLUGIN_FAILED") then -- of a limited function: it says all of this
+    return nil, value
   end
   return nil, errors.new("PLUGIN_FAILED", {
     message = ("strategy %s: %s: %s"):format(self.name, fn_name, value.message),
