@@ -1,6 +1,7 @@
 local cjson = require("cjson.safe")
 local cli = require("spec.support.cli")
 local pools = require("lunashard.pool")
+local process = require("lunashard.process")
 local sandbox = require("spec.support.sandbox")
 local system = require("lunashard.core.system")
 
@@ -170,6 +171,22 @@ describe("lunashard distribution", function()
       assert.is_truthy(result.stderr:find(case[2], 1, true), result.stderr)
     end
     assert.equal(0, distribution({ "--help" }).code)
+  end)
+
+  it("ends with a signal while it waits for keys, quietly", function()
+    local child = assert(process.spawn({
+      argv = { "/bin/sh", "-c", 'mkfifo "$1/pipe"; sleep 60 >"$1/pipe" 2>/dev/null & exec "$0" distribution -c "$2" --keys "$1/pipe"',
+        cli.binary, dir, cluster() },
+    }))
+    cli.wait_until("it reads", function()
+      return select(2, child:output()):find("not connected", 1, true)
+    end)
+    child:signal("INT")
+    local result = child:wait(20)
+    child:kill()
+    child:close()
+    assert.equal(130, assert(result).code)
+    assert.is_nil(result.stderr:find("traceback", 1, true), result.stderr)
   end)
 
   it("needs no more memory for ten times the keys", function()

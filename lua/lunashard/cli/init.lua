@@ -143,6 +143,11 @@ local function usage_failure(name, message)
   return cli.exit.usage
 end
 
+-- So ends what computes, or waits for a file, when a signal comes.
+local function is_interrupt(err)
+  return type(err) == "string" and err:find("interrupted$") ~= nil
+end
+
 --- Run a command line. Yields.
 -- @tparam {string,...} arguments without the program's name
 -- @treturn number exit code
@@ -169,7 +174,8 @@ function cli.main(arguments)
     return run_command(entry, arguments)
   end, function(err)
     local kind = getmetatable(err)
-    return (kind == Help or kind == Usage or errors.is(err)) and err or debug.traceback(tostring(err), 2)
+    local passes = kind == Help or kind == Usage or errors.is(err) or is_interrupt(err)
+    return passes and err or debug.traceback(tostring(err), 2)
   end)
   if ok then
     return result
@@ -178,7 +184,7 @@ function cli.main(arguments)
     return cli.exit.ok
   elseif getmetatable(result) == Usage then
     return usage_failure(name, result.message)
-  elseif errors.is(result, "CANCELED") then
+  elseif errors.is(result, "CANCELED") or is_interrupt(result) then
     return cli.exit.failed -- by a signal, which decides the exit code
   end
   cli.say("%s: %s", name, tostring(result))

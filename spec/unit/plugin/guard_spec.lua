@@ -203,6 +203,48 @@ describe("the placement guard", function()
     assert.is_true(failed < 3, failed)
   end)
 
+  -- A strategy that sends some keys elsewhere, by rules drawn by chance.
+  local function drawn(rules)
+    return version({ route = function(_, key)
+      for _, rule in ipairs(rules) do
+        if key % rule.of == rule.rest then
+          return rule.shard_id
+        end
+      end
+      if key == rules.none then
+        return nil, "none"
+      end
+      return "s" .. tonumber(key % 4) + 1
+    end })
+  end
+
+  it("counts what a comparison one by one counts, for rules drawn by chance", function()
+    local seed = os.time()
+    local random = samples.random(seed)
+    for _ = 1, 20 do
+      local function rules()
+        local list = { none = random(100) }
+        for i = 1, random(3) do
+          list[i] = { of = random(40) + 2, rest = random(20), shard_id = "s" .. random(4) + 1 }
+        end
+        return list
+      end
+      local before, after = drawn(rules()), drawn(rules())
+      local keys, compared, moved = {}, 0, 0
+      for i = 1, 300 do
+        keys[i] = i + random(2) * 1000000
+        local from, to = before:route(keys[i]), after:route(keys[i])
+        compared = compared + (from and 1 or 0)
+        moved = moved + (from and from ~= to and 1 or 0)
+      end
+      local change = guard.compare(before, after, {}, { keys = keys })
+      assert.same({ compared, moved }, { change.compared, change.moved }, "seed " .. seed)
+      assert.is_true(math.abs(change.share * compared - moved) < 1e-6)
+      assert.equal(math.min(3, moved), #change.examples)
+      assert.equal(moved == 0, (guard.check(before, after, {}, { keys = keys })) == true, "seed " .. seed)
+    end
+  end)
+
   it("compares by the keys that it is given", function()
     local before, after = version(), version({ bucket = function(_, key) return key == 7 and 1 or tonumber(key % 1024) end })
     local change = guard.compare(before, after, {}, { keys = { 6, 7, 8 } })
