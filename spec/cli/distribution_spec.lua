@@ -175,8 +175,11 @@ describe("lunashard distribution", function()
 
   it("ends with a signal while it waits for keys, quietly", function()
     local child = assert(process.spawn({
-      argv = { "/bin/sh", "-c", 'mkfifo "$1/pipe"; sleep 60 >"$1/pipe" 2>/dev/null & exec "$0" distribution -c "$2" --keys "$1/pipe"',
-        cli.binary, dir, cluster() },
+      argv = { "/bin/sh", "-c", [[
+        mkfifo "$1/pipe"
+        sleep 60 >"$1/pipe" 2>/dev/null &
+        exec "$0" distribution -c "$2" --keys "$1/pipe"
+        ]], cli.binary, dir, cluster() },
     }))
     cli.wait_until("it reads", function()
       return select(2, child:output()):find("not connected", 1, true)

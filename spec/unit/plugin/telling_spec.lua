@@ -1,3 +1,4 @@
+local budget = require("lunashard.plugin.budget")
 local samples = require("lunashard.plugin.samples")
 local strategy = require("lunashard.strategy")
 local telling = require("lunashard.plugin.telling")
@@ -60,6 +61,17 @@ describe("the keys that a strategy names", function()
     for _, key in ipairs({ "1234566", "1234567", "1234568", "299", "300", "4444444", "9007199254740993LL" }) do
       assert.is_true(set[key], key)
     end
+  end)
+
+  it("are found in functions that are called within limits", function()
+    local tenants = { [5000001] = "s2" }
+    local contract = budget.wrap({ api = 1, kind = "strategy", name = "telling_spec", new = function() return {} end,
+      route = function(_, key)
+        return key == 6000001 and "s2" or tenants[key] or "s1"
+      end })
+    strategy.register(contract)
+    local set = named("int8")
+    assert.is_true(set["5000001"] and set["6000001"])
   end)
 
   it("are texts for a text key, and what begins with them", function()
