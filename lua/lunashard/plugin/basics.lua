@@ -12,8 +12,8 @@ local basics = { coroutine = {}, table = {} }
 
 local MANY = 10000 -- elements that C may work on in one go
 
-local create, status, yield = coroutine.create, coroutine.status, coroutine.yield
-local raw_resume, raw_xpcall = coroutine.resume, xpcall
+local raw_create, raw_resume, raw_running = coroutine.create, coroutine.resume, coroutine.running
+local raw_xpcall = xpcall
 local raw_sort, raw_concat = table.sort, table.concat
 local check_stack, is_stopped = core.check_stack, core.is_stopped
 
@@ -30,7 +30,22 @@ function basics.xpcall(fn, handler, ...)
   end, ...)
 end
 
-basics.coroutine.create, basics.coroutine.status, basics.coroutine.yield = create, status, yield
+local own = setmetatable({}, { __mode = "k" }) -- coroutines of plug-ins
+
+local function create(fn)
+  local co = raw_create(fn)
+  own[co] = true
+  return co
+end
+
+--- As in Lua.
+basics.coroutine.create, basics.coroutine.status, basics.coroutine.yield = create, coroutine.status, coroutine.yield
+
+--- As in Lua, but the program's own coroutines, which are its tasks, are not handed out.
+function basics.coroutine.running()
+  local co = raw_running()
+  return own[co or false] and co or nil
+end
 
 --- As in Lua, but nested only so deep.
 function basics.coroutine.resume(co, ...)

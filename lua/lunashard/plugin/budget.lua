@@ -9,6 +9,7 @@
 
 jit.off(true, true) -- loops of compiled code see no limit
 
+local basics = require("lunashard.plugin.basics")
 local core = require("lunashard.core.budget")
 local errors = require("lunashard.errors")
 local strings = require("lunashard.plugin.strings")
@@ -22,6 +23,15 @@ local budget = {}
 --   once have ten times as much
 -- @field memory bytes
 budget.defaults = { time = 0.05, memory = 64 * 1024 * 1024 }
+
+--- What a plug-in's environment has in place of Lua's functions of the same names.
+budget.library = {
+  pcall = basics.pcall,
+  xpcall = basics.xpcall,
+  coroutine = basics.coroutine,
+  string = strings,
+  table = basics.table,
+}
 
 -- Functions that see all shards, keys or rows, not one; they are not called for each statement.
 local LARGE = { new = true, upgrade = true, plan = true, aggregate = true, merge = true, finish = true }

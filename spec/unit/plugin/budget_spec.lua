@@ -1,7 +1,5 @@
-local basics = require("lunashard.plugin.basics")
 local budget = require("lunashard.plugin.budget")
 local errors = require("lunashard.errors")
-local strings = require("lunashard.plugin.strings")
 local warn = require("lunashard.warn")
 
 local MIB = 1024 * 1024
@@ -9,13 +7,13 @@ local MIB = 1024 * 1024
 -- A strategy whose `route` is this text, with the library that plug-ins have; the text is plugin.lua's lines.
 local function strategy(text)
   local chunk = assert(loadstring(text, "@plugin.lua"))
-  setfenv(chunk, setmetatable({
-    pcall = basics.pcall,
-    xpcall = basics.xpcall,
-    coroutine = basics.coroutine,
-    table = setmetatable(basics.table, { __index = table }),
-    string = strings,
-  }, { __index = _G }))
+  local env = setmetatable({}, { __index = _G })
+  for name, value in pairs(budget.library) do
+    env[name] = type(value) == "table" and setmetatable({}, { __index = function(_, member)
+      return value[member] or _G[name][member]
+    end }) or value
+  end
+  setfenv(chunk, env)
   budget.confine(chunk)
   return { api = 1, kind = "strategy", name = "tier", new = function() return {} end, route = chunk() }
 end
@@ -86,6 +84,15 @@ describe("A limited call", function()
         return first, second .. coroutine.status(co)
       end]])
     assert.same({ 55, "enddead" }, { limited.route({}, 10) })
+  end)
+
+  it("does not get hold of the task that it runs in", function()
+    local limited = wrap([[
+      return function()
+        local own = coroutine.wrap(function() return coroutine.status(coroutine.running()) end)
+        return tostring(coroutine.running()) .. " " .. own()
+      end]])
+    assert.equal("nil running", limited.route())
   end)
 
   it("of a strategy that returns a table, a function or a thread is a failure", function()
