@@ -89,6 +89,7 @@
 ---@field max_consecutive_failures? number [3]
 ---@field max_lifetime? number [3600]
 ---@field max_parallel_shards? number
+---@field max_plugin_failures? number [5]
 ---@field max_replica_lag? number|table [10]
 ---@field max_result_bytes? number [268435456]
 ---@field max_waiters? number [10000]
@@ -96,6 +97,8 @@
 ---@field on_health? fun(event: lunashard.Event)
 ---@field on_plugin? function
 ---@field pipeline? boolean [true]
+---@field plugin_memory? number [67108864]
+---@field plugin_time? number [0.05]
 ---@field plugins? string
 ---@field promote? boolean [false]
 ---@field query_timeout? number [30]

@@ -109,6 +109,7 @@ local MANAGER = {
   plugins = text({ path = true }),
   trusted_plugins = { list_of_strings = true },
   on_plugin = { type = "function" },
+  max_plugin_failures = count(5, 1),
   plugin_time = seconds(0.05),
   plugin_memory = count(64 * 1024 * 1024, 1),
   catalog = { type = "table", or_type = "string" },

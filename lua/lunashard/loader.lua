@@ -7,6 +7,7 @@
 
 local binding = require("lunashard.manager.binding")
 local bounds = require("lunashard.loader.bounds")
+local budget = require("lunashard.plugin.budget")
 local compile = require("lunashard.loader.compile")
 local contract = require("lunashard.plugin.contract")
 local errors = require("lunashard.errors")
@@ -19,12 +20,14 @@ local source = require("lunashard.plugin.source")
 local swap = require("lunashard.loader.swap")
 local system = require("lunashard.core.system")
 local task = require("lunashard.task")
+local watch = require("lunashard.watch")
 
 local loader = {}
 
 local loaders = {} -- those in use, by the true path of their folder
 
 local WEAK = { __mode = "k" }
+local MAX_FAILURES = 5
 
 local Loader = {}
 Loader.__index = Loader
@@ -103,13 +106,24 @@ local function new_entry(self, slot, value)
   if good and good.state == "failing" then
     good = good.previous
   end
-  return registry.entry(value, {
+  local entry
+  local limited, meter = budget.wrap(value, {
+    trusted = slot.trusted,
+    time = self.limits.time,
+    memory = self.limits.memory,
+    on_failure = function(err, in_a_row)
+      self:note_failure(entry, err, in_a_row)
+    end,
+  })
+  entry = registry.entry(limited, {
     source = slot.path,
     shown = slot.shown,
     generation = (self.generations[title(value)] or 0) + 1,
     trusted = slot.trusted,
+    meter = meter,
     previous = good and title(good) == title(value) and good or nil,
   })
+  return entry
 end
 
 -- What can be tried without shards; a strategy is when it is bound.
@@ -121,6 +135,8 @@ local function read_entry(self, slot, read)
     root = self.root,
     kind = slot.kind,
     trusted = slot.trusted,
+    time = self.limits.time,
+    memory = self.limits.memory,
     read = read,
   })
   slot.files = loaded and loaded.files or files
@@ -142,13 +158,14 @@ local function read_entry(self, slot, read)
   if problem then
     return refuse(self, slot, problem)
   end
+  local entry = new_entry(self, slot, value)
   if TRIAL[value.kind] then
-    ok, problem = TRIAL[value.kind](value)
+    ok, problem = TRIAL[value.kind](entry.contract)
     if not ok then
       return refuse(self, slot, ("%s: %s: self-test: %s"):format(slot.shown, title(value), problem))
     end
   end
-  return new_entry(self, slot, value)
+  return entry
 end
 
 local function retire_name(entry, successor)
@@ -337,8 +354,7 @@ end
 
 local function go_back(self, slot, entry, err)
   local back = entry.previous
-  local failed = ("%s: %s failed %d times in a row, last: %s"):format(slot.shown, title(entry), entry.failures,
-    (tostring(errors.is(err) and err.message or err):gsub("%s*[\r\n].*$", "")))
+  local failed = ("%s: failed %d times in a row, the last time so: %s"):format(slot.shown, entry.failures, err.message)
   if not back then
     entry.state, slot.problem = "failing", failed
     return tell(self, slot, "failing", failed .. "; there is no earlier version to go back to", { error = err })
@@ -348,6 +364,7 @@ local function go_back(self, slot, entry, err)
     shown = slot.shown,
     generation = back.generation,
     trusted = back.trusted,
+    meter = back.meter,
     state = "tripped",
     tripped = { generation = entry.generation, message = failed },
   })
@@ -361,10 +378,8 @@ local function go_back(self, slot, entry, err)
   tell(self, slot, "tripped", ("%s; back to generation %d"):format(failed, restored.generation), { error = err })
 end
 
---- Take a version that fails again and again out of service, for the one before it. Yields.
--- @tparam table entry
--- @param err its last failure
-function Loader:trip(entry, err)
+-- Take a version that fails again and again out of service, for the one before it. Yields.
+local function trip(self, entry, err)
   alone(self, function()
     local slot = self.slots[entry.source]
     if slot and slot.entry == entry and entry.state == "active" then
@@ -373,11 +388,27 @@ function Loader:trip(entry, err)
   end)
 end
 
+--- Take note that a function of a plug-in failed. Does not wait.
+-- @tparam table entry the version
+-- @tparam lunashard.error err
+-- @tparam number in_a_row calls of this function since one succeeded
+function Loader:note_failure(entry, err, in_a_row)
+  if not entry or registry.get(entry.kind, entry.name) ~= entry then
+    return -- it is being tried, or served before
+  end
+  entry.failures = in_a_row
+  if in_a_row >= self.limits.failures and entry.state == "active" and not entry.is_tripping then
+    entry.is_tripping = true
+    task.daemon(trip, self, entry, err)
+  end
+end
+
 -- ---- for managers ---------------------------------------------------------------------
 
 --- What there is to say of each plug-in of the folder.
 -- @treturn {table,...} `path`, `state` (`active`, `failed`: was never loaded; `tripped`, `failing`, `missing`: the file is
---   gone), `kind`, `name`, `generation`, `trusted`, `failures` (in a row), `problem` (why the file as it is does not serve)
+--   gone), `kind`, `name`, `generation`, `trusted`, `failures` (since it was loaded), `problem` (why the file as it is
+--   does not serve)
 function Loader:status()
   local list = {}
   for _, slot in ipairs(sorted_slots(self)) do
@@ -389,7 +420,7 @@ function Loader:status()
         name = entry and entry.name,
         generation = entry and entry.generation,
         trusted = entry and entry.trusted,
-        failures = entry and entry.failures,
+        failures = entry and entry.meter.failures,
         state = entry and (slot.state == "missing" and "missing" or entry.state) or "failed",
         problem = slot.problem,
       }
@@ -409,11 +440,13 @@ end
 --- The loader of a folder, with everything in it loaded. Yields.
 -- Files that fail are told of, and do not keep the others from being loaded.
 -- @string root the folder
--- @tparam[opt] table opts `trusted`: list of names
+-- @tparam[opt] table opts `trusted`: list of names of files; `time`, `memory`: limits of a call; `failures`: after so many
+--   in a row a version is taken out of service [5]
 -- @treturn[1] Loader
 -- @treturn[2] nil
 -- @treturn[2] string what is wrong
 function loader.open(root, opts)
+  opts = opts or {}
   local real, why = system.realpath(root)
   if not real then
     return nil, ("plugins: %s: %s"):format(root, (why:gsub("^.*: ", "")))
@@ -423,7 +456,8 @@ function loader.open(root, opts)
     self = setmetatable({
       root = (root:gsub("(.)/+$", "%1")),
       real = real,
-      trusted = set_of(opts and opts.trusted),
+      trusted = set_of(opts.trusted),
+      limits = { time = opts.time, memory = opts.memory, failures = opts.failures or MAX_FAILURES },
       managers = setmetatable({}, WEAK),
       slots = {}, -- by path
       generations = {}, -- the last of each plug-in, also of those that are gone
@@ -453,9 +487,7 @@ function Loader:detach(manager)
   if next(self.managers) ~= nil then
     return
   end
-  if self.watching then
-    self.watching()
-  end
+  self:unwatch()
   loaders[self.real] = nil
   for _, slot in pairs(self.slots) do
     if slot.entry then
@@ -463,6 +495,28 @@ function Loader:detach(manager)
     end
   end
   self.slots = {}
+end
+
+--- Load what changes in the folder as it changes, from now on.
+function Loader:watch()
+  if self.watching then
+    return
+  end
+  self.watching = watch.folder(self.root, function()
+    local _, problem = self:look({})
+    if problem and problem ~= self.last_problem then
+      events.emit({ kind = "plugin", action = "refused", path = self.root, message = "plugins: " .. problem })
+    end
+    self.last_problem = problem
+  end)
+end
+
+--- Leave the folder alone, until `lunashard.reload()`.
+function Loader:unwatch()
+  if self.watching then
+    self.watching:close()
+    self.watching = nil
+  end
 end
 
 -- What is wrong with the files of the folder, for whoever misses one of its plug-ins.

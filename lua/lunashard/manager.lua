@@ -48,7 +48,8 @@ end
 local function use_plugins(self, members)
   local cfg, message = self.options
   if cfg.plugins then
-    self.plugins, message = loader.open(cfg.plugins, { trusted = cfg.trusted_plugins })
+    self.plugins, message = loader.open(cfg.plugins, { trusted = cfg.trusted_plugins, time = cfg.plugin_time,
+      memory = cfg.plugin_memory, failures = cfg.max_plugin_failures })
     if not self.plugins then
       return nil, message
     end

@@ -40,7 +40,10 @@ function plugins.folder(files)
   make_dirs(self.path)
   made[#made + 1] = self
   for name, text in pairs(files or {}) do
-    self:write(name, text)
+    make_dirs(parent(self.path .. "/" .. name))
+    local file = assert(io.open(self.path .. "/" .. name, "wb"))
+    file:write(text)
+    file:close()
   end
   return self
 end

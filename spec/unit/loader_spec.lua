@@ -8,7 +8,8 @@ local managers, warnings, restore = {}, {}, nil
 
 -- A manager that connects nowhere, on a folder of plug-ins.
 local function open(folder, given)
-  local options = { shards = {}, plugins = folder.path, strategy = { "tier", shard_key = "id", key_type = "int8" } }
+  local options = { shards = {}, plugins = folder.path, plugin_time = 0.02,
+    strategy = { "tier", shard_key = "id", key_type = "int8" } }
   for i = 1, 3 do
     options.shards[i] = { shard_id = "s" .. i, host = "127.0.0.1", port = i, database = "d" }
   end
@@ -139,6 +140,16 @@ describe("the loader of plug-ins", function()
       { plugins.strategy({ bucket = "state.n = state.n + 1 return state.n % 3" }), "the answer may depend on nothing but" },
       { plugins.strategy({ new = "error('no such option')" }), "plugins/strategies/tier.lua:4: no such option" },
       { plugins.strategy({ place = "os.exit(3)" }), "plugins/strategies/tier.lua:6: there is no global os" },
+      { "while true do end", "tier.lua: ran longer than " },
+      { "local t = {} for i = 1, 1e9 do t[i] = ('x'):rep(2^20) .. i end", "tier.lua: took more than " },
+      { "return string.rep('x', 2147483647)", "tier.lua: took more than " },
+      { "local function f() return f() + 1 end return f()", "stack overflow" },
+      { "coroutine.yield()", "a plug-in cannot wait" },
+      { plugins.strategy({ bucket = "while true do end" }), "bucket: ran longer than " },
+      { plugins.strategy({ bucket = "return #(('a'):rep(30) .. key):find(('a?'):rep(30) .. ('a'):rep(30) .. 'b')" }),
+        "strategy tier: self-test" },
+      { plugins.strategy({ new = "return setmetatable({}, { __index = error })", bucket = "return state.n" }),
+        "strategy tier: self-test" },
       { string.dump(loadstring("return 1")), "is compiled code" },
       { "--" .. ("x"):rep(10 * 1024 * 1024), "a plug-in has at most 1048576" },
     }
@@ -230,8 +241,8 @@ describe("the loader of plug-ins", function()
     assert(lunashard.reload())
     assert.equal("active", plugin(manager, "tier").state)
     assert.equal(2, plugin(manager, "tier").generation)
-    manager:reload({ shards = { { shard_id = "s1", host = "127.0.0.1", port = 1, database = "d" } }, strategy = "hash",
-      plugins = folder.path }, { allow_placement_change = true })
+    assert(manager:reload({ shards = { { shard_id = "s1", host = "127.0.0.1", port = 1, database = "d" } },
+      strategy = "hash", plugins = folder.path, plugin_time = 0.02 }, { allow_placement_change = true }))
     folder:remove("strategies/tier.lua")
     assert.equal("removed", lunashard.reload()[1].action)
     assert.is_nil(registry.get("strategy", "tier"))
@@ -282,6 +293,124 @@ describe("the loader of plug-ins", function()
     assert.equal("s1", manager.strategy.shards[1].shard_id)
     assert.equal(3, #manager.strategy.shards)
     assert.same({ "a" }, list)
+  end)
+
+  describe("with a version that fails again and again", function()
+    -- Fails for the key 87112 alone, which no sample has and no constant tells.
+    local function failing(head)
+      return plugins.strategy({ head = head, bucket = "if key % 7919 == 3 and math.floor(key / 7919) == 11 then "
+        .. "error('cannot') end return lunashard.hash(key, 64)" })
+    end
+
+    local function wait_for(state, manager)
+      for _ = 1, 1000 do
+        if plugin(manager, "tier").state == state then
+          return
+        end
+        lunashard.sleep(0.005)
+      end
+      error("waited in vain for " .. state .. ", it is " .. plugin(manager, "tier").state)
+    end
+
+    local function fail(manager, times)
+      for _ = 1, times do
+        local _, err = manager:get_shard_for_write(87112)
+        assert.equal("PLUGIN_FAILED", err.code)
+      end
+    end
+
+    it("goes back to the one before it, and says so", function()
+      local folder = plugins.folder({ ["strategies/tier.lua"] = plugins.strategy() })
+      local manager = open(folder, { max_plugin_failures = 3 })
+      local expected = routes(manager)
+      folder:write("strategies/tier.lua", failing("-- two"))
+      assert(lunashard.reload())
+      fail(manager, 2)
+      routes(manager)
+      fail(manager, 2) -- others succeeded in between
+      lunashard.sleep(0)
+      assert.equal("active", plugin(manager, "tier").state)
+      fail(manager, 3)
+      wait_for("tripped", manager)
+      assert(manager:get_shard_for_write(87112))
+      assert.equal(expected, routes(manager))
+      assert.equal(1, plugin(manager, "tier").generation)
+      assert.matches("failed 5 times in a row.* back to generation 1$", warnings[#warnings])
+      assert.matches("failed 5 times in a row", manager:get_cluster_status().alerts[1].message)
+      folder:write("strategies/tier.lua", plugins.strategy({ head = "-- three" }))
+      assert(lunashard.reload())
+      assert.equal(3, plugin(manager, "tier").generation)
+      assert.equal("active", plugin(manager, "tier").state)
+    end)
+
+    it("goes on with it, with an alarm, when there is none to go back to", function()
+      local manager = open(plugins.folder({ ["strategies/tier.lua"] = failing() }), { max_plugin_failures = 3 })
+      fail(manager, 20)
+      wait_for("failing", manager)
+      local told = #warnings
+      assert.matches("; there is no earlier version to go back to$", warnings[told])
+      fail(manager, 20)
+      lunashard.sleep(0)
+      assert.equal(told, #warnings)
+      assert(manager:get_shard_for_write(1))
+      assert.equal(40, plugin(manager, "tier").failures)
+    end)
+
+    it("does not go back to one that would look for keys elsewhere", function()
+      local folder = plugins.folder({ ["strategies/tier.lua"] = plugins.strategy({ place = "return shards[1].shard_id" }) })
+      local manager = open(folder, { max_plugin_failures = 3 })
+      folder:write("strategies/tier.lua", failing())
+      assert(lunashard.reload({ allow_placement_change = true }))
+      local expected = routes(manager)
+      fail(manager, 3)
+      wait_for("failing", manager)
+      assert.matches("it cannot be gone back from: going back to an earlier version of ", warnings[#warnings])
+      assert.equal(expected, routes(manager))
+    end)
+  end)
+
+  describe("while it watches", function()
+    local function wait_until(what, condition)
+      for _ = 1, 2000 do
+        if condition() then
+          return
+        end
+        lunashard.sleep(0.005)
+      end
+      error("waited in vain until " .. what)
+    end
+
+    it("loads what editors save, in whatever way they do", function()
+      local folder = plugins.folder({ ["strategies/tier.lua"] = plugins.strategy() })
+      local manager = open(folder)
+      manager.plugins:watch()
+      local function generation(n)
+        wait_until("generation " .. n, function() return plugin(manager, "tier").generation == n end)
+      end
+      folder:write("strategies/tier.lua", plugins.strategy({ head = "-- renamed over" }))
+      generation(2)
+      local file = assert(io.open(folder.path .. "/strategies/tier.lua", "w"))
+      file:write(plugins.strategy({ head = "-- truncated and written" }))
+      file:close()
+      generation(3)
+      folder:write("strategies/fine.lua", plugins.strategy({ name = "fine" }))
+      wait_until("fine is known", function() return registry.get("strategy", "fine") end)
+      folder:remove("strategies/fine.lua")
+      wait_until("fine is gone", function() return registry.get("strategy", "fine") == nil end)
+      folder:write("strategies/tier.lua", "return {")
+      wait_until("it is refused", function() return plugin(manager, "tier").problem end)
+      assert.equal(3, plugin(manager, "tier").generation)
+      folder:write("strategies/tier.lua", plugins.strategy({ head = "-- renamed over" }))
+      generation(4)
+    end)
+
+    it("ends that with the last manager", function()
+      local manager = open(plugins.folder({ ["strategies/tier.lua"] = plugins.strategy() }))
+      local loader = manager.plugins
+      loader:watch()
+      manager:shutdown()
+      assert.is_nil(loader.watching)
+    end)
   end)
 
   it("calls on_plugin with what happens, and whoever subscribed to events", function()

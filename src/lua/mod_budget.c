@@ -160,6 +160,7 @@ static int budget_limit(lua_State *L)
     double memory = luaL_checknumber(L, 5);
     luaL_argcheck(L, ticks >= 1 && ticks < 1e9, 4, "time must be a number of seconds above 0");
     luaL_argcheck(L, memory >= 1 && memory < 1e15, 5, "memory must be a number of bytes");
+    lua_settop(L, 6);
     if (!luna_budget_start())
         return luaL_error(L, "limits: no timer of processor time: %s", strerror(errno));
     luna_guard *guard = lua_newuserdata(L, sizeof(*guard));

@@ -3,7 +3,9 @@
 -- its own instances of them, so that a version of a plug-in never changes, and they are found only while it loads.
 -- @module lunashard.loader.compile
 
+local budget = require("lunashard.plugin.budget")
 local environment = require("lunashard.plugin.environment")
+local errors = require("lunashard.errors")
 local source = require("lunashard.plugin.source")
 local system = require("lunashard.core.system")
 
@@ -12,8 +14,13 @@ local compile = {}
 local MAX_FILES = 100 -- that one plug-in is made of
 local MAX_BYTES = 4 * 1024 * 1024 -- of all of them
 
+-- What is wrong, in words that need nothing more.
+local function say(text)
+  error(errors.new("PLUGIN_FAILED", { message = text, is_complete = true }), 0)
+end
+
 local function fail(text, ...)
-  error({ said = text:format(...) }, 0)
+  say(text:format(...))
 end
 
 -- A message that names its place; `problem` may begin with a line.
@@ -106,18 +113,17 @@ function Load:environment_for(dir)
       kind = how.kind,
       trusted = how.trusted,
       shown = self.shown,
-      replace = how.replace,
       require = function(name)
         local ok, value = pcall(self.require, self, name, dir)
         if ok then
           return value
-        elseif type(value) ~= "table" or not value.said then
+        elseif not errors.is(value) or not value.is_complete then
           error(value, 0)
         end
         -- By a tail call the caller's frame is gone: then the line is not known, but the file is.
         local shown, info = self:show(self.stack[#self.stack] or dir), debug.getinfo(2, "Sl")
         local line = info and info.source == "@" .. shown and ":" .. info.currentline or ""
-        error(("%s%s: require: %s"):format(shown, line, value.said), 0)
+        error(("%s%s: require: %s"):format(shown, line, value.message), 0)
       end,
     })
     self.environments[dir] = env
@@ -130,15 +136,15 @@ function Load:run(path, text)
   -- A first line `#!...` becomes a comment, so that line numbers stay right.
   local chunk, problem = load((text:gsub("^#", "--#")), "@" .. shown, "t", env)
   if not chunk then
-    error({ said = problem }, 0)
+    say(problem)
   elseif not environment.is_open(self.how) then
     local ok, found = environment.check(chunk, env)
     if not ok then
-      error({ said = at(shown, found) }, 0)
+      say(at(shown, found))
     end
   end
   if not self.how.trusted then
-    jit.off(chunk, true)
+    budget.confine(chunk)
   end
   self.running[path] = true
   self.stack[#self.stack + 1] = path
@@ -159,8 +165,8 @@ end
 
 -- One line for what was raised, with the file that it happened in.
 local function describe(self, err)
-  if type(err) == "table" and err.said then
-    return one_line(err.said)
+  if errors.is(err) and err.is_complete then
+    return one_line(err.message)
   end
   local text = one_line(tostring(err))
   local root = self.how.root and self.how.root:match("([^/]+)$")
@@ -173,8 +179,8 @@ end
 --- Read, compile and run a file.
 -- @string path
 -- @tparam table how `root`: the plug-in folder, which `require` keeps to; `kind`: what may be seen there (see
---   `lunashard.plugin.environment`); `trusted`; `replace`; `read`: in place of `source.read`; `call`: runs a function
---   with its arguments, as `pcall` does
+--   `lunashard.plugin.environment`); `trusted`: without limits; `time`, `memory`: these, see `lunashard.plugin.budget`;
+--   `read`: in place of `source.read`
 -- @treturn[1] table `value`, `text`, `shown`, `files`
 -- @treturn[2] nil
 -- @treturn[2] string what is wrong: one line with file and line
@@ -182,7 +188,7 @@ end
 function compile.run(path, how)
   local self = setmetatable({
     how = { root = how.root or path:match("^(.*)/[^/]*$") or ".", kind = how.kind, trusted = how.trusted,
-      replace = how.replace, read = how.read or source.read },
+      read = how.read or source.read },
     files = {}, -- path -> text, or "\0" and why there is none
     n_files = 0,
     n_bytes = 0,
@@ -193,7 +199,16 @@ function compile.run(path, how)
     stack = {},
   }, Load)
   self.shown = how.shown or self:show(path)
-  local ok, value = (how.call or pcall)(protected, self, path)
+  local ok, value
+  if how.trusted then
+    ok, value = pcall(protected, self, path)
+  else
+    ok, value = budget.call(self.shown, how, protected, self, path)
+    if not ok then
+      local cause = value.cause
+      value = errors.is(cause) and cause.is_complete and cause or value.message:sub(#self.shown + #": " + 1)
+    end
+  end
   self.finished = true
   if not ok then
     return nil, describe(self, value), self.files

@@ -7,8 +7,10 @@
 local bit = require("bit")
 local ffi = require("ffi")
 
+local basics = require("lunashard.plugin.basics")
 local core = require("lunashard.core.placement")
 local globals = require("lunashard.plugin.globals")
+local strings = require("lunashard.plugin.strings")
 local warn = require("lunashard.warn")
 
 local environment = {}
@@ -135,7 +137,7 @@ end
 
 --- Make an environment.
 -- @tparam table how `kind` of the plug-in (nil: whatever is allowed to all), `trusted`, `shown` (its path, for what a
---   policy prints), `require` (a function), `replace`: functions to be used instead of those of the same name
+--   policy prints), `require` (a function)
 -- @treturn table
 function environment.new(how)
   local pure = PURE[how.kind] or how.kind == nil
@@ -147,21 +149,20 @@ function environment.new(how)
   content.tostring = pure and plain_tostring or tostring
   content.require = how.require
   content.print = how.kind == "policy" and say(how.shown) or nil
-  local libraries = { bit = pick(bit, LIBRARIES.bit, {}) }
+  local libraries = { bit = pick(bit, LIBRARIES.bit, {}), lunashard = { hash = hash } }
   for name, members in pairs(LIBRARIES) do
     libraries[name] = libraries[name] or pick(_G[name], members, {})
   end
   for name, members in pairs(pure and {} or FREE) do
     libraries[name] = pick(_G[name], members, libraries[name] or {})
   end
-  libraries.lunashard = { hash = hash }
-  for name, value in pairs(how.replace or {}) do
-    if type(value) == "table" then
-      for member, fn in pairs(value) do
+  if not how.trusted then -- what is limited needs functions that can be stopped
+    content.pcall, content.xpcall = basics.pcall, basics.xpcall
+    libraries.string = pick(strings, LIBRARIES.string, {})
+    for name in pairs({ coroutine = true, table = true }) do
+      for member, fn in pairs(basics[name]) do
         libraries[name][member] = fn
       end
-    else
-      content[name] = value
     end
   end
   for name, library in pairs(libraries) do

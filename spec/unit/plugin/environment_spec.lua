@@ -118,7 +118,7 @@ describe("loading the file of a plug-in", function()
     refused("local x =\nreturn 1", "plugins/strategies/p.lua:2: unexpected symbol near 'return'")
     refused("local t\n\nreturn t.x", "plugins/strategies/p.lua:3: attempt to index local 't'")
     refused("error('my reason', 0)", "plugins/strategies/p.lua: my reason")
-    refused("error({})", "plugins/strategies/p.lua: table")
+    refused("error({})", "plugins/strategies/p.lua: (a table)")
     assert.equal(7, load({ ["strategies/p.lua"] = "#!/usr/bin/env lua\nreturn 7" }).value)
   end)
 
