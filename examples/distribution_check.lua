@@ -68,7 +68,8 @@ for visit = 2, 2000 do
 end
 assert(own_router:copy_in("demo_visits", { "user_id", "visit" }, rows))
 
-local counts = assert(own_router:scatter_gather("SELECT count(*) AS count FROM demo_visits"))
+local counts = assert(own_router:scatter_gather("SELECT count(*) AS count FROM demo_visits", nil,
+  { aggregation_func = lunashard.aggregate.concat() }))
 local distribution = {}
 for _, shard in ipairs(shards) do
   distribution[shard.shard_id] = counts.shard_results[shard.shard_id].rows[1].count

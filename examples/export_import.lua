@@ -2,6 +2,8 @@
 --
 -- It makes (and replaces) the tables demo_accounts and demo_accounts_copy on the shards of the sandbox.
 
+local lunashard = require("lunashard")
+
 assert(router:execute_on_all_shards([[
   DROP TABLE IF EXISTS demo_accounts, demo_accounts_copy;
   CREATE TABLE demo_accounts (user_id bigint PRIMARY KEY, note text, balance numeric(12, 2));
@@ -28,7 +30,8 @@ print(("Imported %d accounts"):format(loaded.row_count))
 
 local different = assert(router:scatter_gather([[
   (TABLE demo_accounts EXCEPT ALL TABLE demo_accounts_copy)
-  UNION ALL (TABLE demo_accounts_copy EXCEPT ALL TABLE demo_accounts)]])).rows
+  UNION ALL (TABLE demo_accounts_copy EXCEPT ALL TABLE demo_accounts)]], nil,
+  { aggregation_func = lunashard.aggregate.concat() })).rows -- each shard compares its own
 print(("Rows that differ: %d"):format(#different))
 
 -- A query, piece by piece, into a function.

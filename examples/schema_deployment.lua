@@ -2,6 +2,8 @@
 --
 -- It makes (and replaces) the table demo_accounts on the shards of the sandbox.
 
+local lunashard = require("lunashard")
+
 local shard_ids = {}
 for i, shard in ipairs(manager.shards) do
   shard_ids[i] = shard.shard_id
@@ -79,7 +81,8 @@ local left = { unpack(err.skipped) }
 left[#left + 1] = err.failed[1].shard_id
 assert(deploy_schema_to_all_shards(constraint, { shard_ids = left }))
 local constrained = assert(router:scatter_gather([[
-  SELECT count(*) AS n FROM pg_constraint WHERE conrelid = 'demo_accounts'::regclass AND conname = 'name_not_empty']]))
+  SELECT count(*) AS n FROM pg_constraint WHERE conrelid = 'demo_accounts'::regclass AND conname = 'name_not_empty']], nil,
+  { aggregation_func = lunashard.aggregate.concat() }))
 for _, shard_id in ipairs(shard_ids) do
   assert(constrained.shard_results[shard_id].rows[1].n == 1, shard_id .. " has no constraint")
 end

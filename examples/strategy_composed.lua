@@ -54,7 +54,7 @@ end
 assert(router:copy_in("demo_composed", { "user_id", "name" }, rows))
 local counts = assert(router:scatter_gather([[
   SELECT count(*) FILTER (WHERE name = 'old user') AS old_users, count(*) FILTER (WHERE name = 'new user') AS new_users
-  FROM demo_composed]]))
+  FROM demo_composed]], nil, { aggregation_func = lunashard.aggregate.concat() }))
 for _, shard in ipairs(manager.shards) do
   local row = counts.shard_results[shard.shard_id].rows[1]
   print(("  %s: %4d old users, %4d new users"):format(shard.shard_id, row.old_users, row.new_users))

@@ -36,7 +36,8 @@ for user_id = 1, 300 do
     { region, user_id, "user " .. user_id }, { routing_key = { region, user_id } }))
 end
 
-local by_region = assert(router:scatter_gather("SELECT region, count(*) AS users FROM demo_geo GROUP BY region"))
+local by_region = assert(router:scatter_gather("SELECT region, count(*) AS users FROM demo_geo GROUP BY region", nil,
+  { aggregation_func = lunashard.aggregate.concat() }))
 for _, shard in ipairs(manager.shards) do
   local parts, rows = {}, by_region.shard_results[shard.shard_id].rows
   table.sort(rows, function(a, b)

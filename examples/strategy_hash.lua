@@ -44,7 +44,8 @@ for user_id = 1, USERS do
   keys[user_id] = user_id
 end
 local expected = assert(manager.strategy:get_distribution(keys))
-local counted = assert(router:scatter_gather("SELECT count(*) AS count FROM demo_hash"))
+local counted = assert(router:scatter_gather("SELECT count(*) AS count FROM demo_hash", nil,
+  { aggregation_func = lunashard.aggregate.concat() }))
 for _, one in ipairs(manager.shards) do
   local count = counted.shard_results[one.shard_id].rows[1].count
   print(("  %s: %d users (%.1f%%)"):format(one.shard_id, count, count / USERS * 100))

@@ -27,7 +27,8 @@ describe("a reference table", function()
   local INSERT = "INSERT INTO e_reference.countries VALUES ($1, $2)"
 
   local function counts()
-    local found = assert(router:scatter_gather("SELECT count(*) AS n FROM e_reference.countries"))
+    local found = assert(router:scatter_gather("SELECT count(*) AS n FROM e_reference.countries", nil,
+      { aggregation_func = lunashard.aggregate.concat() }))
     return { found.rows[1].n, found.rows[2].n, found.rows[3].n }
   end
 

@@ -151,6 +151,9 @@ local function write(tree, out, parsed)
     out[#out + 1] = tostring(key) .. "="
     if key == "ColumnRef" and parsed.single and #child.fields > 1 then
       child = { fields = { child.fields[#child.fields] } } -- one table: its name in front says nothing
+    elseif key == "ColumnRef" and #child.fields == 1 and child.fields[1].String then
+      local owner = parsed.owner_of and parsed.owner_of(child.fields[1].String.sval)
+      child = owner and { fields = { { String = { sval = owner } }, child.fields[1] } } or child
     end
     write(child, out, parsed)
   end
@@ -159,7 +162,8 @@ end
 
 --- A text that two expressions share exactly when they are the same, wherever they stand.
 -- @param tree
--- @tparam table parsed `sql`, `tokens`, and `single` when there is but one table in FROM
+-- @tparam table parsed `sql`, `tokens`; `single` when there is but one table in FROM; `owner_of(column)`, the only
+--   table that has a column of this name
 -- @treturn string
 function expression.canonical(tree, parsed)
   local out = {}

@@ -217,6 +217,20 @@ local function is_input_column(self, name)
   return false
 end
 
+--- The table that a column without one in front is of.
+-- @string name
+-- @treturn ?string its alias; nil when it is not known, or may be that of several joined by USING
+function Level:owner_of(name)
+  local owner
+  for _, entry in ipairs(self.entries) do
+    if not entry.columns or owner and entry.columns[name] then
+      return nil
+    end
+    owner = entry.columns[name] and entry.alias or owner
+  end
+  return owner
+end
+
 --- What an item of GROUP BY means: an expression, for a column comes before an alias, and an alias before nothing.
 -- @tparam table stmt
 -- @tparam table node

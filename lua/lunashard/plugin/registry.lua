@@ -16,7 +16,7 @@ registry.BUILT_IN = "built-in"
 local SHIPPED = {
   strategy = { dir = "lunashard.strategies.", names = { "consistent_hash", "directory", "first_of", "geographic",
     "hash", "pins", "range", "rendezvous", "threshold" } },
-  aggregate = { dir = "lunashard.aggregates.", names = { "avg", "chain", "count", "distinct", "group_by", "having",
+  aggregate = { dir = "lunashard.aggregates.", names = { "avg", "chain", "concat", "count", "distinct", "group_by", "having",
     "limit", "max", "merge_sort", "min", "percentile", "sum", "top_n" } },
   extractor = { dir = "lunashard.extractors.", names = {} },
   policy = { dir = "lunashard.policies.", names = { "prefer" } },

@@ -42,7 +42,7 @@ end
 --   list of `{ shard_id, error }`
 function merge.prepare(router, members, sql, params, opts, deadline)
   local own = { read_only = opts.read_only, timeout = opts.timeout, retries = opts.retries }
-  local plan, err = merging.plan(router.manager, sql, function(question, names)
+  local plan, err = merging.plan(router.manager, sql, params, function(question, names)
     local result, problem = run_on_any(router, members, question, names, own, deadline)
     return result and result.rows, problem
   end)

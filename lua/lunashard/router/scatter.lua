@@ -1,9 +1,11 @@
 --- One statement on several shards, and one answer made of theirs.
 -- @module lunashard.router.scatter
 
+local aggregate = require("lunashard.aggregate")
 local errors = require("lunashard.errors")
 local raise = require("lunashard.misuse").raise
 local gather = require("lunashard.router.gather")
+local merge = require("lunashard.router.merge")
 local options = require("lunashard.options")
 local parallel = require("lunashard.parallel")
 local reads = require("lunashard.router.reads")
@@ -141,13 +143,18 @@ function scatter.report(results, failed)
 end
 
 -- The shards' answers as one, unless too few answered.
-local function combine(results, failed, opts, func, kind)
+local function combine(results, failed, opts, func, kind, merged)
   local answered = #results - #failed
   local least = opts.min_shards or (opts.on_failure == "partial" and 1) or #results
   if #failed > 0 and answered < math.max(least, 1) or answered == 0 then
     return nil, scatter.failure(failed, #results, kind == "write" and scatter.report(results, failed) or nil)
   end
-  local combined, err = gather.combine(results, func)
+  local combined, err
+  if merged and not merged.plan.trivial then
+    combined, err = merged:finish(results)
+  else
+    combined, err = gather.combine(results, func)
+  end
   if not combined then
     return nil, err
   end
@@ -158,14 +165,43 @@ local function combine(results, failed, opts, func, kind)
   return combined
 end
 
+-- A member to ask when each of them would say the same.
+local function any_member(members)
+  for _, member in ipairs(members) do
+    if member.primary.health.status ~= "unhealthy" then
+      return member
+    end
+  end
+  return members[1]
+end
+
+-- How the statement says that its answers are put together. Without an aggregation, reads only; of one shard they are
+-- whole already.
+local function plan_merge(router, members, sql, params, opts, deadline, kind)
+  if opts.aggregation_func ~= nil or kind ~= "read" or #members == 1 then
+    return nil, members
+  end
+  local merged, err = merge.prepare(router, members, sql, params, opts, deadline)
+  if not merged then
+    return nil, nil, errors.is(err) and err or scatter.failure(err, #members)
+  elseif merged.plan.kind == "once" then
+    -- What names no table tells of its server: the caller wants to hear each of them.
+    return nil, merged.plan.reference and { any_member(members) } or members
+  end
+  return merged, members
+end
+
 --- Run a statement on all shards and combine their rows. Yields.
 -- Any failed shard fails the call and cancels the others, unless `on_failure = "partial"` or `min_shards` say
 -- otherwise. Writes are refused unless `all_shards = true`; they are not atomic over the shards.
 -- @string sql
 -- @tparam[opt] table params
 -- @tparam[opt] table opts `aggregation_func`: a function of the list of shard results (each `success`, `shard_id`,
---   `rows`, `error`, ...) that returns a row or a list of rows, or one of `lunashard.aggregate`; without it rows are
---   concatenated in the shards' order. `on_failure` [`"fail"`], `min_shards`, `max_parallel_shards`, `shard_ids`,
+--   `rows`, `error`, ...) that returns a row or a list of rows, or one of `lunashard.aggregate`; without it answers are
+--   put together as the statement says (aggregates, GROUP BY, HAVING, DISTINCT, ORDER BY, LIMIT), as one database with
+--   all rows would, or it is refused with `NOT_MERGEABLE`; `lunashard.aggregate.concat()` gives the rows of each shard
+--   as they come. A statement that names no table is asked of every shard, one over reference tables of one.
+--   `on_failure` [`"fail"`], `min_shards`, `max_parallel_shards`, `shard_ids`,
 --   `read_only`, `after`, `max_replica_lag`, `hedge`, `timeout`, `retries`, `decode_json`, `max_result_bytes`, `pipeline`
 -- @treturn[1] table `rows`, `row_count`, `shard_results` (by shard_id; their rows are empty when an aggregation of
 --   `lunashard.aggregate` took them as they came), `complete`, `failed` (list of `{ shard_id, error }`), `duration`,
@@ -218,6 +254,16 @@ function scatter.gather(router, members, sql, params, opts, kind)
   local func, started = opts.aggregation_func, task.now()
   local deadline = router:deadline(opts)
   router.statistics.scatter_queries = router.statistics.scatter_queries + 1
+  local merged, err
+  merged, members, err = plan_merge(router, members, sql, params, opts, deadline, kind)
+  if err then
+    return nil, err
+  elseif merged then
+    sql, params, opts = merged.sql, merged.params, merged.opts
+  end
+  if aggregate.is(func) and func.name == "concat" then
+    func = nil
+  end
   if type(func) == "table" and func.push_down and func.push_down.limit then
     sql = statement.with_limit(sql, func.push_down.limit)
   end
@@ -233,7 +279,8 @@ function scatter.gather(router, members, sql, params, opts, kind)
     end
     return router:run_on(member, sql, params, opts, deadline)
   end)
-  local combined, err = combine(results, failed, opts, func, kind)
+  local combined
+  combined, err = combine(results, failed, opts, func, kind, merged)
   local elapsed = task.now() - started
   if not combined then
     if err.code == "SHARDS_FAILED" then -- any other is the aggregation's own
