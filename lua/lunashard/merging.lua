@@ -186,7 +186,7 @@ end
 -- Plans are kept by text, and shared: not to be changed. Yields when `ask` does.
 -- @tparam Manager manager
 -- @string sql
--- @tparam[opt] table params of no importance yet
+-- @tparam[opt] table _ parameters: they decide nothing here
 -- @tparam[opt] func ask `ask(sql, params)` gives rows of the catalog, or nil and an error; without it functions are
 --   taken for no aggregates, and relations for tables
 -- @treturn[1] table plan: `kind`: `rows` (the shards' rows, merged as ORDER BY, LIMIT and DISTINCT say), `grouped`
@@ -195,7 +195,7 @@ end
 --   names of columns that are removed again; `assumed` when the catalog was not asked and something was taken on trust
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `NOT_MERGEABLE`; `SQL` when it does not parse; what `ask` gave
-function merging.plan(manager, sql, params, ask)
+function merging.plan(manager, sql, _, ask)
   local kept = facts.of(manager, task.now())
   local plan = kept.plans[sql]
   if plan then

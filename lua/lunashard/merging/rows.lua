@@ -43,10 +43,15 @@ end
 local Maker = {}
 Maker.__index = Maker
 
-function Maker:hide(range)
-  local name = HIDDEN .. (#self.hidden + 1)
-  self.hidden[#self.hidden + 1] = name
-  self.texts[#self.texts + 1] = (", (%s\n) AS %s"):format(clauses.text(self.found, range), name)
+-- What is hidden twice, by ORDER BY and DISTINCT ON, is one column.
+function Maker:hide(node, range)
+  local id = expression.canonical(node, self.parsed)
+  local name = self.hidden_as[id]
+  if not name then
+    name = HIDDEN .. (#self.hidden + 1)
+    self.hidden_as[id], self.hidden[#self.hidden + 1] = name, name
+    self.texts[#self.texts + 1] = (", (%s\n) AS %s"):format(clauses.text(self.found, range), name)
+  end
   return { name = name }
 end
 
@@ -65,7 +70,7 @@ function Maker:resolve(node, item_range)
         == expression.canonical(node, self.parsed)
     if same and self.may_hide and is_ambiguous(stmt, i) then
       local range = clauses.without_alias(self.found, self.found.targets[i], target.ResTarget)
-      return self:hide(range)
+      return self:hide(target.ResTarget.val, range)
     elseif same and not has_star(stmt, i) then
       return { position = i }
     elseif same then
@@ -73,7 +78,7 @@ function Maker:resolve(node, item_range)
     end
   end
   if self.may_hide then
-    return self:hide(item_range)
+    return self:hide(node, item_range)
   end
   local ref = node.ColumnRef
   return ref and { name = expression.last_name(ref.fields) } or nil
@@ -127,7 +132,7 @@ end
 -- @treturn[2] string why not
 function rows.plan(found, stmt, how)
   local maker = setmetatable({
-    found = found, stmt = stmt, parsed = how.parsed, is_union = how.is_union, hidden = {}, texts = {},
+    found = found, stmt = stmt, parsed = how.parsed, is_union = how.is_union, hidden = {}, hidden_as = {}, texts = {},
     may_hide = not how.is_union and (not how.distinct or how.distinct_on) and found.targets[1] ~= nil,
   }, Maker)
   local plan = { kind = "rows", order = {}, distinct = how.distinct and not how.distinct_on }
