@@ -471,7 +471,7 @@ function Router:get_statistics() end
 --- otherwise. Writes are refused unless `all_shards = true`; they are not atomic over the shards.
 ---@param sql string
 ---@param params? table
----@param opts? lunashard.RouterScatterGatherOptions # `aggregation_func`: a function of the list of shard results (each `success`, `shard_id`, `rows`, `error`, ...) that returns a row or a list of rows, or one of `lunashard.aggregate`; without it rows are concatenated in the shards' order. `on_failure` [`"fail"`], `min_shards`, `max_parallel_shards`, `shard_ids`, `read_only`, `after`, `max_replica_lag`, `hedge`, `timeout`, `retries`, `decode_json`, `max_result_bytes`, `pipeline`
+---@param opts? lunashard.RouterScatterGatherOptions # `aggregation_func`: a function of the list of shard results (each `success`, `shard_id`, `rows`, `error`, ...) that returns a row or a list of rows, or one of `lunashard.aggregate`; without it answers are put together as the statement says (aggregates, GROUP BY, HAVING, DISTINCT, ORDER BY, LIMIT), as one database with all rows would, or it is refused with `NOT_MERGEABLE`; `lunashard.aggregate.concat()` gives the rows of each shard as they come. A statement that names no table is asked of every shard, one over reference tables of one. `on_failure` [`"fail"`], `min_shards`, `max_parallel_shards`, `shard_ids`, `read_only`, `after`, `max_replica_lag`, `hedge`, `timeout`, `retries`, `decode_json`, `max_result_bytes`, `pipeline`
 ---@return lunashard.ScatterResult|nil # `rows`, `row_count`, `shard_results` (by shard_id; their rows are empty when an aggregation of `lunashard.aggregate` took them as they came), `complete`, `failed` (list of `{ shard_id, error }`), `duration`, `success`
 ---@return lunashard.Error|nil # `SHARDS_FAILED` (with `failed`), `PLUGIN_FAILED` (the function raised), `INVALID`, `NOT_MERGEABLE`, `NO_SHARD`, `CLOSED`
 function Router:scatter_gather(sql, params, opts) end
@@ -841,6 +841,7 @@ function strategy.bind(given, shards, opts) end
 ---@class lunashard.aggregate
 ---@field avg fun(...: any): lunashard.Aggregate
 ---@field chain fun(...: any): lunashard.Aggregate
+---@field concat fun(...: any): lunashard.Aggregate
 ---@field count fun(...: any): lunashard.Aggregate
 ---@field distinct fun(...: any): lunashard.Aggregate
 ---@field group_by fun(...: any): lunashard.Aggregate
