@@ -324,6 +324,33 @@ describe("the placement guard of a manager", function()
     assert.equal(918273645, err.movement.examples[1].key)
   end)
 
+  it("changes nothing when the strategy was changed while it looked", function()
+    local function slow()
+      return version({ route = function(_, key)
+        local until_then = task.now() + 0.00005
+        repeat until task.now() > until_then -- luacheck: ignore 542
+        return tonumber(key % 2) == 0 and "s1" or "s2"
+      end })
+    end
+    slow()
+    local manager = lunashard.manager(options())
+    local given = options()
+    given.shards[5] = { shard_id = "s5", host = "db5", database = "app" }
+    local added, err
+    local adding = task.spawn(function()
+      added, err = manager:add_shard(given.shards[5])
+    end)
+    task.sleep(0)
+    assert(manager:reload(options({ query_timeout = 7 }), { allow_placement_change = true }))
+    local strategies = manager.strategies
+    adding:join()
+    assert.is_nil(added)
+    assert.equal("INVALID", err.code)
+    assert.matches("changed meanwhile; try again", err.message)
+    assert.equal(strategies, manager.strategies)
+    assert.equal(4, #manager.shards)
+  end)
+
   it("asks nothing when the options say that there are no rows", function()
     version()
     local manager = lunashard.manager(options())

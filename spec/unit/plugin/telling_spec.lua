@@ -74,6 +74,13 @@ describe("the keys that a strategy names", function()
     assert.is_true(set["5000001"] and set["6000001"])
   end)
 
+  it("are not what our own code holds", function()
+    define({ route = budget.wrap })
+    local set = named("text")
+    assert.is_nil(set['"defaults"'])
+    assert.is_nil(set['"lunashard.core.budget"'])
+  end)
+
   it("are texts for a text key, and what begins with them", function()
     define({
       route = function(_, key)
@@ -103,6 +110,17 @@ describe("the keys that a strategy names", function()
       second = second or key[2] == "acme"
     end
     assert.is_true(first and second)
+  end)
+
+  it("are those of the members of a strategy, too", function()
+    local tenants = { [5000001] = "s2" }
+    define({ route = function(_, key) return tenants[key] or "s1" end })
+    local bound = strategy.bind({ "first_of", { "pins", [6000001] = "s1" }, "telling_spec" }, SHARDS)
+    local set = {}
+    for _, key in ipairs(telling.keys(bound, "int8")) do
+      set[key] = true
+    end
+    assert.is_true(set[5000001] and set[6000001])
   end)
 
   it("are found in tables of any size and shape, in bounded time", function()
