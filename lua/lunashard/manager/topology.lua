@@ -195,6 +195,25 @@ local function compare(before, after, keys)
   return guard.compare(before, after, nil, { keys = keys })
 end
 
+-- Would each key stay where it is?
+local function check_placement(present, strategies, keys, what)
+  for name, before in pairs(present.by_type) do
+    local after = strategies.by_type[name]
+    if not after then
+      return nil, errors.new("INVALID", {
+        message = ("%s: tables: no key is of the type %s any more; that takes a new start"):format(what, name),
+      })
+    end
+    local change, err = compare(before, after, keys)
+    if not change then
+      return nil, err
+    elseif change.moved > 0 then
+      return nil, guard.refusal(what, change)
+    end
+  end
+  return true
+end
+
 --- The strategies over other shards, unless rows would be misplaced. Yields.
 -- @tparam Manager manager
 -- @tparam {table,...} members each with `info`
@@ -204,31 +223,19 @@ end
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
 function topology.plan(manager, members, opts, what)
-  local tables = opts.tables or manager.tables
-  local strategies, message = binding.bind(opts.strategy or manager.strategies.spec, members, tables)
+  local present = manager.strategies
+  local strategies, message = binding.bind(opts.strategy or present.spec, members, opts.tables or manager.tables)
   if not strategies then
     return nil, errors.new("INVALID", { message = what .. ": strategy: " .. message })
   end
-  local ok
+  local ok, err
   ok, message = bounds.try(strategies)
   if not ok then
     return nil, errors.new("PLUGIN_FAILED", { message = ("%s: %s"):format(what, message) })
-  elseif opts.allow_placement_change then
-    return strategies
-  end
-  local present = manager.strategies
-  for name, before in pairs(present.by_type) do
-    local after = strategies.by_type[name]
-    if not after then
-      return nil, errors.new("INVALID", {
-        message = ("%s: tables: no key is of the type %s any more; that takes a new start"):format(what, name),
-      })
-    end
-    local change, err = compare(before, after, opts.keys)
-    if not change then
+  elseif not opts.allow_placement_change then
+    ok, err = check_placement(present, strategies, opts.keys, what)
+    if not ok then
       return nil, err
-    elseif change.moved > 0 then
-      return nil, guard.refusal(what, change)
     end
   end
   if manager.strategies ~= present then
