@@ -1,0 +1,138 @@
+-- A strategy that is loaded anew all the time, under load. LUNASHARD_RELOAD_SECONDS=60 is the long form, which says
+-- what it did.
+local cluster = require("spec.support.cluster")
+local lunashard = require("lunashard")
+local plugins = require("spec.support.plugins")
+local task = require("lunashard.task")
+
+local SECONDS = tonumber(os.getenv("LUNASHARD_RELOAD_SECONDS")) or 2
+local INTERVAL = 0.05
+local TASKS = 32
+local KEYS = 512
+
+-- What is right, told apart by its first line; and what is wrong in every way that leaves the old version serving.
+local function version(n)
+  if n % 5 ~= 0 then
+    return plugins.strategy({ head = "-- version " .. n, more = "upgrade = function(old, new) return new end" })
+  end
+  local wrong = {
+    "return {",
+    plugins.strategy({ place = "return shards[1].shard_id" }),
+    plugins.strategy({ bucket = "return key + nothing" }),
+    plugins.strategy({ place = "return 'no_shard'" }),
+    plugins.strategy({ bucket = "error('version " .. n .. "')" }),
+  }
+  return wrong[n / 5 % #wrong + 1]
+end
+
+-- As editors do: a new file takes the old one's place; or the old one is emptied and written.
+local function save(folder, n)
+  local path = folder.path .. "/strategies/tier.lua"
+  local written = n % 2 == 0 and path .. "~" or path
+  local file = assert(io.open(written, "w"))
+  file:write(version(n))
+  file:close()
+  assert(written == path or os.rename(written, path))
+end
+
+-- Kilobytes that are in use: of Lua, and of the process.
+local function memory()
+  collectgarbage()
+  collectgarbage()
+  local file = assert(io.open("/proc/self/statm"))
+  local resident = tonumber(file:read("*a"):match("^%d+ (%d+)")) * 4
+  file:close()
+  return collectgarbage("count"), resident
+end
+
+describe("a strategy that is loaded anew all the time", function()
+  local folder, router, manager, restore
+
+  setup(function()
+    restore = lunashard.set_warn(function() end)
+    folder = plugins.folder({ ["strategies/tier.lua"] = version(1) })
+    router, manager = cluster.connect({ plugins = folder.path, strategy = { "tier", shard_key = "id", key_type = "int8" },
+      tables = { hot_rows = { shard_key = "id", type = "int8" } }, health_check_interval = 3600 })
+    assert(router:execute_on_all_shards("DROP TABLE IF EXISTS hot_rows; "
+      .. "CREATE TABLE hot_rows (id int8 PRIMARY KEY, home text NOT NULL, written int8 NOT NULL DEFAULT 0)"))
+    for key = 1, KEYS do
+      local home = manager:get_shard_for_write(key).shard_id
+      assert(router:execute("INSERT INTO hot_rows VALUES ($1, $2)", { key, home }, { routing_key = key }))
+    end
+  end)
+
+  teardown(function()
+    router:execute_on_all_shards("DROP TABLE IF EXISTS hot_rows")
+    cluster.release()
+    plugins.clean()
+    lunashard.set_warn(restore)
+  end)
+
+  -- Statements until `state.done`, each checked: it went where its row is.
+  local function work(state, seed)
+    local key = seed
+    while not state.done do
+      key = (key * 48271) % 2147483647
+      local id = key % KEYS + 1
+      local result, err
+      if key % 10 == 0 then
+        result, err = router:execute("UPDATE hot_rows SET written = written + 1 WHERE id = $1", { id }, { routing_key = id })
+        state.written = state.written + (result and result.row_count or 0)
+      else
+        result, err = router:execute("SELECT home FROM hot_rows WHERE id = $1", { id }, { routing_key = id })
+        if result and (result.row_count ~= 1 or result.rows[1].home ~= result.shard_id) then
+          state.misrouted = state.misrouted + 1
+        end
+      end
+      if err then
+        state.failure = state.failure or tostring(err)
+        state.failed = state.failed + 1
+      elseif result.row_count ~= 1 then
+        state.misrouted = state.misrouted + 1
+      end
+      state.ended = state.ended + 1
+    end
+  end
+
+  it("fails, misroutes and drops no statement, and takes no more memory", function()
+    local state = { done = false, written = 0, misrouted = 0, failed = 0, ended = 0 }
+    local tasks = {}
+    for i = 1, TASKS do
+      tasks[i] = lunashard.spawn(work, state, i * 7919)
+    end
+    local began, n, reloaded, refused = task.now(), 1, 0, 0
+    local lua_before, resident_before
+    while task.now() - began < SECONDS or n < 20 do
+      n = n + 1
+      save(folder, n)
+      local events, err = lunashard.reload()
+      reloaded, refused = reloaded + (events and #events or 0), refused + (err and 1 or 0)
+      if not lua_before and n >= 10 and task.now() - began > SECONDS / 4 then
+        lua_before, resident_before = memory()
+      end
+      lunashard.sleep(math.max(0, began + (n - 1) * INTERVAL - task.now()))
+    end
+    state.done = true
+    for _, one in ipairs(tasks) do
+      assert(one:join(10))
+    end
+    local seconds, lua_after, resident_after = task.now() - began, memory()
+    assert.is_nil(state.failure)
+    assert.equal(0, state.failed)
+    assert.equal(0, state.misrouted)
+    assert.equal(n - 1, reloaded + refused)
+    assert.equal(math.floor(n / 5), refused)
+    assert.equal(reloaded + 1, manager:get_cluster_status().plugins[1].generation)
+    local total = assert(router:scatter_gather("SELECT sum(written)::int8 AS written FROM hot_rows", {},
+      { aggregation_func = lunashard.aggregate.sum("written") }))
+    assert.equal(state.written, total.rows[1].written)
+    assert.is_true(lua_after - lua_before < 1024, ("Lua's memory grew from %d to %d KiB"):format(lua_before, lua_after))
+    assert.is_true(resident_after - resident_before < 32 * 1024, ("the process grew from %d to %d KiB"):format(
+      resident_before, resident_after))
+    if os.getenv("LUNASHARD_RELOAD_SECONDS") then
+      io.stderr:write(("%d reloads, %d of them refused, and %d statements in %.0f s (%.0f a second); "
+        .. "Lua %d -> %d KiB, process %d -> %d KiB\n"):format(n - 1, refused, state.ended, seconds, state.ended / seconds,
+        lua_before, lua_after, resident_before, resident_after))
+    end
+  end)
+end)
