@@ -14,6 +14,7 @@ local EXPORTS = {
   open = { "lunashard.cluster", "open" },
   strategy = { "lunashard.strategy" },
   aggregate = { "lunashard.aggregate" },
+  extractor = { "lunashard.extractor" },
   reload = { "lunashard.loader", "reload" },
   policy = { "lunashard.policy" },
   ids = { "lunashard.ids" },

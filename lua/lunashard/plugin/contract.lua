@@ -61,6 +61,7 @@ contract.templates = {
     fields = {
       new = fn("new(...) -> options"),
       extract = fn("extract(statement, params, options) -> key, or nil and the reason", { required = true }),
+      plan = fn("plan(options, statement, manager) -> plan, see lunashard.extraction", BUILT_IN),
     },
   },
   policy = {

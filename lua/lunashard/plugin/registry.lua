@@ -18,7 +18,7 @@ local SHIPPED = {
     "hash", "pins", "range", "rendezvous", "threshold" } },
   aggregate = { dir = "lunashard.aggregates.", names = { "avg", "chain", "concat", "count", "distinct", "group_by", "having",
     "limit", "max", "merge_sort", "min", "percentile", "sum", "top_n" } },
-  extractor = { dir = "lunashard.extractors.", names = {} },
+  extractor = { dir = "lunashard.extractors.", names = { "by_column", "by_comment", "by_param", "first_of" } },
   policy = { dir = "lunashard.policies.", names = { "prefer" } },
 }
 

@@ -56,14 +56,14 @@ end
 -- @tparam[opt] string|table|function key_type that of the strategy, or what gives that of a table by its name
 -- @treturn Tables
 function tables.new(declared, shard_key, key_type)
-  local self = setmetatable({ by_name = {}, by_schema = {}, names = {} }, Tables)
+  local self = setmetatable({ by_name = {}, by_schema = {}, by_declared = {}, names = {} }, Tables)
   local type_of = type(key_type) == "function" and key_type or function(name)
     return name and declared[name].type or key_type
   end
   for name, one in pairs(declared) do
     local entry = one.reference and { table = name, reference = true } or key_of(name, one.shard_key, type_of(name))
     local parts = identifiers(name)
-    self.names[#self.names + 1] = name
+    self.names[#self.names + 1], self.by_declared[name] = name, entry
     if #parts > 1 then
       self.by_schema[qualified(parts[#parts - 1], parts[#parts])] = entry
     else
@@ -93,6 +93,13 @@ function Tables:find(schema, name)
     return tables.SYSTEM -- pg_catalog is looked through before all other schemas
   end
   return self.default
+end
+
+--- The entry of a declared name.
+-- @string name
+-- @treturn ?table
+function Tables:named(name)
+  return self.by_declared[name]
 end
 
 local known = setmetatable({}, { __mode = "k" }) -- by the manager's strategies, which are new when its options are

@@ -94,6 +94,9 @@ function conditions.array(node, sql)
 end
 
 local function fact(sink, term, domain)
+  if domain.at then
+    domain.at.of_key = domain.at.of_key or term.key ~= nil
+  end
   sink.facts[#sink.facts + 1] = { term = term, domain = domain }
 end
 
