@@ -806,38 +806,6 @@ function IdGenerator:next(now) end
 ---@return table # `time` (Unix seconds), `shard`, `worker`, `sequence`
 function IdGenerator:decode(id) end
 
----@class lunashard.strategy
----@field consistent_hash fun(options?: table): lunashard.Strategy
----@field directory fun(options?: table): lunashard.Strategy
----@field first_of fun(options?: table): lunashard.Strategy
----@field geographic fun(options?: table): lunashard.Strategy
----@field hash fun(options?: table): lunashard.Strategy
----@field pins fun(options?: table): lunashard.Strategy
----@field range fun(options?: table): lunashard.Strategy
----@field rendezvous fun(options?: table): lunashard.Strategy
----@field threshold fun(options?: table): lunashard.Strategy
-local strategy = {}
-
---- Make a plug-in known by its name, replacing one of the same name. Raises when it breaks the
---- contract or takes a shipped strategy's name.
----@param contract table
-function strategy.register(contract) end
-
---- Describe a strategy, or, when the options have `shards`, bind it at once.
---- Raises for an unknown name or option.
----@param name string
----@param options? table
----@return table # to be given to a manager or to `bind`
-function strategy.new(name, options) end
-
---- Bind a strategy to shards.
---- Raises, with one line that names what is wrong, for anything the strategy cannot place with.
----@param given any # anything that `spec` takes
----@param shards table[] # each with `shard_id`, and `weight` and `region` where they matter
----@param opts? table # `key_type` as the table declares it, `shard_key` when the strategy has none
----@return lunashard.Strategy
-function strategy.bind(given, shards, opts) end
-
 ---@class lunashard.aggregate
 ---@field avg fun(...: any): lunashard.Aggregate
 ---@field chain fun(...: any): lunashard.Aggregate
@@ -869,23 +837,6 @@ function aggregate.is(value) end
 --- Names of all aggregates, sorted.
 ---@return string[]
 function aggregate.names() end
-
----@class lunashard.IdsNewOptions
----@field after? any
----@field epoch? number
----@field shard? integer
----@field width? integer
----@field worker? integer
----@field worker_bits? integer
-
----@class lunashard.ids
-local ids = {}
-
---- Make a generator.
---- Raises when a part does not fit its bits.
----@param opts? lunashard.IdsNewOptions # `shard` (0), `worker` (0), `worker_bits` (0), `width` (64), `epoch` in Unix seconds (2024-01-01), `after`: an id below all that will be made
----@return lunashard.IdGenerator
-function ids.new(opts) end
 
 ---@class lunashard.errors
 ---@field codes table<lunashard.ErrorCode, table>
@@ -934,6 +885,85 @@ function errors.exit_code(err) end
 ---@param candidates table # a list of names, or a table keyed by name
 ---@return string|nil # nil when nothing is close
 function errors.nearest(name, candidates) end
+
+---@class lunashard.IdsNewOptions
+---@field after? any
+---@field epoch? number
+---@field shard? integer
+---@field width? integer
+---@field worker? integer
+---@field worker_bits? integer
+
+---@class lunashard.ids
+local ids = {}
+
+--- Make a generator.
+--- Raises when a part does not fit its bits.
+---@param opts? lunashard.IdsNewOptions # `shard` (0), `worker` (0), `worker_bits` (0), `width` (64), `epoch` in Unix seconds (2024-01-01), `after`: an id below all that will be made
+---@return lunashard.IdGenerator
+function ids.new(opts) end
+
+---@class lunashard.policy
+---@field prefer fun(options?: table): table
+local policy = {}
+
+--- The function that a value of the cluster file stands for. A policy is called in its present version.
+---@param given any # a function, a name, `{ name, option = ... }` or what `lunashard.policy.<name>` gives
+---@param fn_name string # `choose_primary` or `on_health`
+---@return function|nil|nil
+---@return string|nil # what is wrong
+function policy.handler(given, fn_name) end
+
+--- Put functions in the place of the policies that options name.
+---@param cfg table # from `config.manager`
+---@return boolean|nil # true
+---@return string|nil # what is wrong
+function policy.adopt(cfg) end
+
+--- Does a manager use the policy of this name?
+---@param manager lunashard.Manager
+---@param name string
+---@return boolean
+function policy.is_used(manager, name) end
+
+--- Could this version serve where a manager uses the one of its name?
+---@param manager lunashard.Manager
+---@param entry table
+---@return boolean|nil # true
+---@return string|nil # what is wrong
+function policy.try(manager, entry) end
+
+---@class lunashard.strategy
+---@field consistent_hash fun(options?: table): lunashard.Strategy
+---@field directory fun(options?: table): lunashard.Strategy
+---@field first_of fun(options?: table): lunashard.Strategy
+---@field geographic fun(options?: table): lunashard.Strategy
+---@field hash fun(options?: table): lunashard.Strategy
+---@field pins fun(options?: table): lunashard.Strategy
+---@field range fun(options?: table): lunashard.Strategy
+---@field rendezvous fun(options?: table): lunashard.Strategy
+---@field threshold fun(options?: table): lunashard.Strategy
+local strategy = {}
+
+--- Make a plug-in known by its name, replacing one of the same name. Raises when it breaks the
+--- contract or takes a shipped strategy's name.
+---@param contract table
+function strategy.register(contract) end
+
+--- Describe a strategy, or, when the options have `shards`, bind it at once.
+--- Raises for an unknown name or option.
+---@param name string
+---@param options? table
+---@return table # to be given to a manager or to `bind`
+function strategy.new(name, options) end
+
+--- Bind a strategy to shards.
+--- Raises, with one line that names what is wrong, for anything the strategy cannot place with.
+---@param given any # anything that `spec` takes
+---@param shards table[] # each with `shard_id`, and `weight` and `region` where they matter
+---@param opts? table # `key_type` as the table declares it, `shard_key` when the strategy has none
+---@return lunashard.Strategy
+function strategy.bind(given, shards, opts) end
 
 ---@class lunashard.CacheOptions
 ---@field max_bytes? integer

@@ -23,11 +23,11 @@ for _, name in ipairs({ "any", "boolean", "function", "integer", "nil", "number"
   TYPES[name] = name
 end
 
--- Modules whose functions are public, by their names in the table `lunashard`.
-local MODULES = { "strategy", "aggregate", "ids", "errors" }
 local SHIPPED = {
   strategy = { folder = "strategies", signature = "fun(options?: table): lunashard.Strategy" },
   aggregate = { folder = "aggregates", signature = "fun(...: any): lunashard.Aggregate" },
+  extractor = { folder = "extractors", signature = "fun(...: any): table" },
+  policy = { folder = "policies", signature = "fun(options?: table): table" },
 }
 
 local OPTION_TYPES = { seconds = "number seconds", count = "integer", any = "any" }
@@ -346,7 +346,7 @@ local function put_module(name)
   local shipped = SHIPPED[name]
   if shipped then
     local names = {}
-    for _, file in ipairs(assert(system.listdir("lua/lunashard/" .. shipped.folder))) do
+    for _, file in ipairs(system.listdir("lua/lunashard/" .. shipped.folder) or {}) do
       names[#names + 1] = file:match("^(.*)%.lua$")
     end
     table.sort(names)
@@ -366,9 +366,8 @@ end
 local TAKEN = { manager = { options = "ClusterOptions" }, router = { given = "RouterOptions" } }
 local GIVEN = { null = "any SQL's NULL, where a Lua nil cannot stand" }
 
-local function put_lunashard()
+local function put_lunashard(exports)
   local lunashard = require("lunashard")
-  local exports = upvalue(getmetatable(lunashard).__index, "EXPORTS")
   local fields, list, written = {}, {}, {}
   for _, name in ipairs(sorted(exports)) do
     local module, member = exports[name][1]:gsub("^lunashard%.", ""):gsub("%.", "/"), exports[name][2]
@@ -408,10 +407,13 @@ local function make()
   for _, class in ipairs(classes) do
     put_class(class)
   end
-  for _, name in ipairs(MODULES) do
-    put_module(name)
+  local exports = upvalue(getmetatable(require("lunashard")).__index, "EXPORTS")
+  for _, name in ipairs(sorted(exports)) do
+    if not exports[name][2] then
+      put_module(name)
+    end
   end
-  put_lunashard()
+  put_lunashard(exports)
   put("--- What a plug-in finds under this name.")
   put("---@class lunashard.PluginLibrary")
   put("---@field hash fun(key: any, n: integer, key_type?: string|string[]): integer PostgreSQL's hash of a key, 0 to n - 1")

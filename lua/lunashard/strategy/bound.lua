@@ -7,6 +7,7 @@ local core = require("lunashard.core.placement")
 local errors = require("lunashard.errors")
 local ffi = require("ffi")
 local movement = require("lunashard.strategy.movement")
+local options_of = require("lunashard.options")
 local registry = require("lunashard.plugin.registry")
 local find_route = require("lunashard.strategy.route").find
 local recent = require("lunashard.plugin.recent")
@@ -82,7 +83,7 @@ local function custom_bucket(self, key)
   if not is_bucket(bucket) then
     return nil, errors.new("PLUGIN_FAILED", {
       message = ("strategy %s: a bucket must be an integer or a short text, not %s"):format(self.name,
-        tostring(bucket)),
+        options_of.describe(bucket)),
     })
   end
   return bucket
@@ -93,7 +94,7 @@ local function check_answer(self, shard_id, err)
     return no_answer(self, err, "shard")
   elseif not self.has_shard[shard_id] then
     return nil, errors.new("PLUGIN_FAILED", {
-      message = ("strategy %s placed a key on %q, which is no shard"):format(self.name, tostring(shard_id)),
+      message = ("strategy %s placed a key on %s, which is no shard"):format(self.name, options_of.describe(shard_id)),
     })
   end
   return shard_id
