@@ -93,6 +93,13 @@ describe("lunashard check", function()
       findings(strategy({ bucket = "return key == 0 and {} or 1" })))
   end)
 
+  it("ends with what never ends", function()
+    assert.matches("^plugins/strategies/tier.lua: self%-test: [^\n]*longer than[^\n]*\n$",
+      findings(strategy({ bucket = "while true do end" })))
+    assert.matches("^plugins/strategies/tier.lua: [^\n]*longer than[^\n]*\n$",
+      findings(strategy({ head = "options = (function() while true do end end)()," })))
+  end)
+
   it("tries it with the shards, options and key type that are named", function()
     local path = strategy({
       new = "return { at = assert(options.at, 'at is missing'), n = #shards }",

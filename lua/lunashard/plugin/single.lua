@@ -2,6 +2,7 @@
 -- It is read, compiled, run and checked as the loader does it; nobody knows of it before `install`.
 -- @module lunashard.plugin.single
 
+local budget = require("lunashard.plugin.budget")
 local compile = require("lunashard.loader.compile")
 local contract = require("lunashard.plugin.contract")
 local environment = require("lunashard.plugin.environment")
@@ -60,7 +61,8 @@ function single.load(path)
   elseif registry.is_shipped(value.kind, value.name) then
     return nil, ("%s: %s"):format(loaded.shown, registry.taken(value.kind, value.name))
   end
-  return registry.entry(value, { source = path, shown = loaded.shown })
+  local limited = budget.wrap(value)
+  return registry.entry(limited, { source = path, shown = loaded.shown })
 end
 
 local function try_strategy(entry, how)
