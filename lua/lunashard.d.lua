@@ -886,6 +886,37 @@ function errors.exit_code(err) end
 ---@return string|nil # nil when nothing is close
 function errors.nearest(name, candidates) end
 
+---@class lunashard.extractor
+---@field by_column fun(...: any): table
+---@field by_comment fun(...: any): table
+---@field by_param fun(...: any): table
+---@field first_of fun(...: any): table
+local extractor = {}
+
+--- Is it an extractor?
+---@param value any
+---@return boolean
+function extractor.is(value) end
+
+--- The extractor that a value of the cluster file stands for. Raises when it stands for none.
+---@param given any # what `lunashard.extractor.<name>(...)` gives, a name, `{ name, argument, ... }`, a list of extractors to be tried in turn, nil for the default (`first_of { by_comment, by_column }`), or false for none
+---@return table|nil # nil for false
+function extractor.find(given) end
+
+--- Does it use the plug-in of this name?
+---@param one table
+---@param name string
+---@return boolean
+function extractor.uses(one, name) end
+
+--- Names of all extractors, sorted.
+---@return string[]
+function extractor.names() end
+
+--- Make a plug-in available as `lunashard.extractor.<name>`, replacing an earlier one. Raises when it breaks its contract.
+---@param contract table
+function extractor.register(contract) end
+
 ---@class lunashard.IdsNewOptions
 ---@field after? any
 ---@field epoch? number
@@ -980,6 +1011,7 @@ function strategy.bind(given, shards, opts) end
 ---@field version string
 ---@field aggregate lunashard.aggregate
 ---@field errors lunashard.errors
+---@field extractor lunashard.extractor
 ---@field ids lunashard.ids
 ---@field null any SQL's NULL, where a Lua nil cannot stand
 ---@field policy lunashard.policy
