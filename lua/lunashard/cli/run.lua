@@ -33,6 +33,7 @@ function command.configure(parser)
   parser:option("-c --cluster", "cluster file; sets the globals cluster, manager and router [LUNASHARD_CLUSTER]")
   parser:option("--lock", "run only when no other run holds the lock of this name; exit code 5 when one does")
   parser:flag("--strict", "exit code 1 when an error was returned to the script and nobody looked at it")
+  parser:flag("--watch", "load the cluster's plug-ins again when their files change")
   parser:option("--timeout", "end the script after so many seconds, with exit code 1"):convert(seconds)
 end
 
@@ -174,6 +175,16 @@ local function take_lock(args, cluster)
   return held
 end
 
+local function watch_plugins(cluster)
+  if not cluster then
+    cli.usage_error("--watch looks after a cluster's plug-ins: give its file with -c or LUNASHARD_CLUSTER")
+  elseif not cluster.manager.plugins then
+    cluster:close()
+    cli.usage_error("--watch: the cluster file names no folder of plug-ins (plugins = \"plugins/\")")
+  end
+  cluster.manager.plugins:watch()
+end
+
 -- The exit code of a script that ended by itself, in view of what it did not look at.
 local function check_loose_ends(args, code)
   local n, text = unhandled.count()
@@ -201,6 +212,9 @@ function command.run(args)
   if err then
     cli.say("%s", err.message)
     return cli.exit.failed
+  end
+  if args.watch then
+    watch_plugins(cluster)
   end
   local held, code
   if args.lock then
