@@ -180,6 +180,42 @@ describe("a file of keys", function()
     assert.same({ "a", "NULL" }, (read("1,a\n2,\n", { 2 })))
   end)
 
+  it("gives back what was written as CSV, for fields drawn by chance", function()
+    local seed = os.time()
+    local random = samples.random(seed)
+    local pieces = { "a", "7", '"', ",", "\n", "\r\n", " ", "\\N", "é", "\\", "'" }
+    for _ = 1, 200 do
+      local width = random(3) + 1
+      local wanted, lines = {}, {}
+      local column = random(width) + 1
+      for row = 1, random(20) + 1 do
+        local fields = {}
+        for i = 1, width do
+          local text = {}
+          for j = 1, random(5) do
+            text[j] = pieces[random(#pieces) + 1]
+          end
+          text = table.concat(text)
+          local is_null = text == "" and random(2) == 0
+          local quoted = not is_null and (text == "" or text == "\\N" or text:find('[",\r\n]') or random(3) == 0)
+          fields[i] = quoted and '"' .. text:gsub('"', '""') .. '"' or text
+          if i == column then
+            wanted[row] = is_null and "NULL" or text
+          end
+        end
+        lines[row] = table.concat(fields, ",")
+      end
+      local ending = random(2) == 0 and "\n" or ""
+      local content = table.concat(lines, random(2) == 0 and "\r\n" or "\n") .. ending
+      if ending == "" and lines[#lines] == "" then -- a last line without anything in it is no record
+        wanted[#wanted] = nil
+      end
+      local list, err = read(content, { column })
+      assert.is_nil(err)
+      assert.same(wanted, list, ("seed %d: %q"):format(seed, content))
+    end
+  end)
+
   it("that is none is refused with its name and line", function()
     for _, case in ipairs({
       { '1\n"2\n3', { 1 }, "keys:2: a quoted field has no end" },

@@ -36,7 +36,12 @@ local function fill(self)
   return true
 end
 
--- A line without its end; nil at the end of the file, or nil and an error.
+-- Lines end with LF or CR LF; inside of a quoted field both belong to it.
+local function without_return(line)
+  return line:byte(-1) == 13 and line:sub(1, -2) or line
+end
+
+-- A line without its LF; nil at the end of the file, or nil and an error.
 local function next_line(self)
   local from = self.at
   while true do
@@ -44,7 +49,7 @@ local function next_line(self)
     if stop then
       local line = self.bytes:sub(self.at, stop - 1)
       self.at, self.lines = stop + 1, self.lines + 1
-      return line:byte(-1) == 13 and line:sub(1, -2) or line
+      return line
     end
     local left = #self.bytes - self.at + 1
     if left > LONGEST then
@@ -58,7 +63,7 @@ local function next_line(self)
       local line = self.bytes:sub(self.at)
       self.bytes, self.at = "", 1
       self.lines = self.lines + (line ~= "" and 1 or 0)
-      return line ~= "" and (line:byte(-1) == 13 and line:sub(1, -2) or line) or nil
+      return line ~= "" and line or nil
     end
   end
 end
@@ -95,12 +100,13 @@ local function csv_fields(self, line)
         end
       end
       fields[n] = table.concat(parts)
+      at = at == #line and line:byte(at) == 13 and at + 1 or at
       if at <= #line and line:byte(at) ~= 44 then
         return invalid("%s:%d: there is more behind the end of a quoted field", self.name, self.lines)
       end
     else
       local comma = line:find(",", at, true)
-      local text = line:sub(at, comma and comma - 1 or #line)
+      local text = comma and line:sub(at, comma - 1) or without_return(line:sub(at))
       fields[n] = (text == "" or text == "\\N") and values.null or text
       at = comma or #line + 1
     end
@@ -195,6 +201,7 @@ function Reader:read()
   end
   self.line = self.lines
   if not self.positions then
+    line = without_return(line)
     return (line == "" or line == "\\N") and values.null or line
   end
   local fields
