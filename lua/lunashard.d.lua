@@ -834,6 +834,13 @@ function aggregate.register(plugin) end
 ---@return boolean
 function aggregate.is(value) end
 
+--- An aggregate as its plug-in's present version makes it; what is no aggregate as it is.
+--- A scatter asks once, when it begins, and ends with that version. When the present version does not take the
+--- arguments that the aggregate was made with, it stays what it is.
+---@param agg any # anything
+---@return any # the same, or a new aggregate
+function aggregate.present(agg) end
+
 --- Names of all aggregates, sorted.
 ---@return string[]
 function aggregate.names() end

@@ -166,6 +166,47 @@ function aggregate.keeps(agg)
   return keeps ~= nil and keeps(agg.options)
 end
 
+-- Arguments with the aggregates among them, or in lists among them, in their present versions; and whether that is
+-- something new.
+local function present_arguments(given)
+  local list, is_new = { n = given.n }, false
+  for i = 1, given.n or #given do
+    local value = given[i]
+    if aggregate.is(value) then
+      list[i] = aggregate.present(value)
+    elseif type(value) == "table" and aggregate.is(value[1]) then
+      local inner, changed = present_arguments(value)
+      list[i] = changed and inner or value
+    else
+      list[i] = value
+    end
+    is_new = is_new or list[i] ~= value
+  end
+  return list, is_new
+end
+
+--- An aggregate as its plug-in's present version makes it; what is no aggregate as it is.
+-- A scatter asks once, when it begins, and ends with that version. When the present version does not take the
+-- arguments that the aggregate was made with, it stays what it is.
+-- @param agg anything
+-- @return the same, or a new aggregate
+function aggregate.present(agg)
+  if not aggregate.is(agg) or not agg.entry then
+    return agg
+  end
+  local entry = registry.get("aggregate", agg.name) or agg.entry
+  local arguments, is_new = present_arguments(agg.arguments)
+  if entry == agg.entry and not is_new then
+    return agg
+  end
+  local ok, made = pcall(build, entry.contract, unpack(arguments, 1, arguments.n))
+  if not ok then
+    return agg
+  end
+  made.entry, made.arguments = entry, arguments
+  return made
+end
+
 --- Names of all aggregates, sorted.
 -- @treturn {string,...}
 function aggregate.names()
@@ -181,6 +222,7 @@ return setmetatable(aggregate, {
     local plugin = entry.contract
     return function(...)
       local made = build(plugin, ...)
+      made.entry, made.arguments = entry, { n = select("#", ...), ... }
       return made
     end
   end,

@@ -283,6 +283,43 @@ describe("the loader of plug-ins", function()
     refused(manager, "cannot")
   end)
 
+  it("lets an aggregate that is held be used in its present version, also inside a chain", function()
+    local text = [[return { api = 1, kind = "aggregate", name = "how_many", returns = "row",
+      new = function(name) if name == "%s" then error("not this one") end return { name = name } end,
+      init = function(options) return { name = options.name, n = 0 } end,
+      step = function(acc) acc.n = acc.n + %d return acc end,
+      merge = function(a, b) a.n = a.n + b.n return a end,
+      finish = function(acc) return { [acc.name] = acc.n } end }]]
+    local folder = plugins.folder({ ["strategies/tier.lua"] = plugins.strategy(),
+      ["aggregates/how_many.lua"] = text:format("", 1) })
+    open(folder)
+    local aggregate = lunashard.aggregate
+    local held, results = aggregate.how_many("rows"), { { success = true, rows = { {}, {} } } }
+    local chain, sum = aggregate.chain({ held, aggregate.limit(1) }), aggregate.sum("n")
+    assert.equal(held, aggregate.present(held))
+    assert.equal(sum, aggregate.present(sum))
+    folder:write("aggregates/how_many.lua", text:format("", 10))
+    assert(lunashard.reload())
+    assert.same({ rows = 2 }, held(results)) -- what runs ends with what it began with
+    assert.same({ rows = 20 }, aggregate.present(held)(results))
+    assert.same({ { rows = 20 } }, aggregate.present(chain)(results))
+    assert.equal(print, aggregate.present(print))
+    folder:write("aggregates/how_many.lua", text:format("rows", 10))
+    assert(lunashard.reload())
+    assert.equal(held, aggregate.present(held))
+  end)
+
+  it("refuses an aggregate whose result depends on how rows are dealt out", function()
+    local folder = plugins.folder({ ["strategies/tier.lua"] = plugins.strategy(),
+      ["aggregates/bad.lua"] = [[return { api = 1, kind = "aggregate", name = "bad", init = function() return { n = 0 } end,
+        step = function(acc) acc.n = acc.n + 1 return acc end, merge = function(a) return a end,
+        finish = function(acc) return { n = acc.n } end }]] })
+    local manager = open(folder)
+    assert.equal("failed", plugin(manager, "bad").state)
+    assert.matches("^plugins/aggregates/bad.lua: aggregate bad: self%-test: ", plugin(manager, "bad").problem)
+    assert.is_nil(registry.get("aggregate", "bad"))
+  end)
+
   it("keeps shards and options from what a plug-in does to them", function()
     local folder = plugins.folder({ ["strategies/tier.lua"] = plugins.strategy({
       new = "shards[1].shard_id = 'x' options.list[1] = 'y' return { n = #shards }",

@@ -251,7 +251,7 @@ end
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
 function scatter.gather(router, members, sql, params, opts, kind)
-  local func, started = opts.aggregation_func, task.now()
+  local func, started = aggregate.present(opts.aggregation_func), task.now()
   local deadline = router:deadline(opts)
   router.statistics.scatter_queries = router.statistics.scatter_queries + 1
   local merged, err
