@@ -1,3 +1,4 @@
+local budget = require("lunashard.plugin.budget")
 local registry = require("lunashard.plugin.registry")
 local selftest = require("lunashard.plugin.selftest")
 
@@ -71,6 +72,12 @@ describe("the self-test of an aggregate", function()
     })
   end)
 
+  it("refuses one that is stopped by a limit", function()
+    local ok, message = selftest.aggregate((budget.wrap(define({ merge = function() while true do end end }))))
+    assert.is_nil(ok)
+    assert.matches("merge: ran longer than", message)
+  end)
+
   it("refuses one that yields", function()
     refused("it yields", { finish = function() return coroutine.yield() end })
   end)
@@ -128,8 +135,24 @@ describe("the self-test of an extractor", function()
     assert.matches("the key is 1, and asked again 2", message)
   end)
 
+  it("refuses one that is stopped by a limit", function()
+    local ok, message = selftest.extractor((budget.wrap({ api = 1, kind = "extractor", name = "selftest_spec",
+      extract = function() while true do end end })))
+    assert.is_nil(ok)
+    assert.matches("extract: ran longer than", message)
+  end)
+
+  it("shows it what the statement is: its kind, its tables, and PostgreSQL's parse tree", function()
+    local seen = {}
+    assert.is_true(try(function(statement)
+      seen[statement.kind] = next(statement.ast)
+      return nil, statement.tables[1]
+    end))
+    assert.same({ SELECT = "SelectStmt", INSERT = "InsertStmt", UPDATE = "UpdateStmt", DELETE = "DeleteStmt" }, seen)
+  end)
+
   it("lets one pass that it cannot try, and says why", function()
-    local ok, note = try(function(statement) return statement.ast.stmts[1].name end)
+    local ok, note = try(function(statement) return statement.ast.nothing.there end)
     assert.is_true(ok)
     assert.matches("it was not tried: ", note)
   end)

@@ -157,6 +157,8 @@ local function try(contract, arguments, make)
     return "violation", raised.violation
   elseif errors.is(raised, "CANCELED") then
     error(raised, 0)
+  elseif errors.is(raised) and raised.limit then
+    return "violation", raised.message
   end
   return "not tried", type(raised) == "table" and raised.refusal or errors.is(raised) and raised.message
     or tostring(raised)
