@@ -136,10 +136,27 @@ describe("lunashard distribution", function()
     assert.equal(1000, report.against.compared)
     assert.equal("tiers", report.against.strategy)
     assert.same({ key = "77", from = "s2", to = "s3" }, report.against.examples[1])
-    local broken = cli.write(dir, "broken.lua", "return { api = 1, kind = 'strategy', name = 'tiers' }\n")
-    local result = distribution({ "-c", path, "--keys", keys, "--against", broken })
-    assert.equal(2, result.code)
-    assert.matches("broken%.lua:1: strategy tiers: new: expected a function", result.stderr)
+    -- An earlier copy of all of it, whose plug-in has the same name.
+    assert(system.mkdir(dir .. "/before", 448))
+    assert(system.mkdir(dir .. "/before/strategies", 448))
+    cli.write(dir, "before/strategies/tiers.lua", (PLUGIN:format(2, 2):gsub("77", "79")))
+    assert(os.rename(cluster('{ "tiers", shard_key = "user_id" }', 'plugins = "before",'), dir .. "/before.lua"))
+    path = cluster('{ "tiers", shard_key = "user_id" }', 'plugins = "plugins",')
+    local result = distribution({ "-c", path, "--keys", keys, "--against", dir .. "/before.lua", "--json" })
+    assert.equal(2, decoded(result).against.moved, result.stderr)
+    for _, case in ipairs({
+      { "return { api = 1, kind = 'strategy', name = 'tiers' }\n", "broken%.lua:1: strategy tiers: new: expected a function" },
+      { "return {\n kind = 'strategy'\n", "broken%.lua:3: " },
+      { "error('kind = \"strategy\"')", "broken%.lua:1: " },
+      { PLUGIN:format(2, 2):gsub("state%.shards.-end", "(function() while true do end end)() end"), "ran longer than" },
+      { PLUGIN:format(2, 2):gsub("tiers", "hash"), "is a shipped one" },
+    }) do
+      local broken = cli.write(dir, "broken.lua", case[1])
+      result = distribution({ "-c", path, "--keys", keys, "--against", broken })
+      assert.equal(2, result.code, result.stderr)
+      assert.matches(case[2], result.stderr)
+      assert.equal("", result.stdout)
+    end
   end)
 
   it("refuses what it cannot count, in one line, and in JSON too", function()

@@ -328,7 +328,7 @@ local function prepare(args, path)
   end
   local against
   if args.against then
-    against, err = earlier.load(args.against, bound, args.table)
+    against, err = earlier.load(args.against, bound, args.table, manager.plugins and manager.plugins.real)
     if not against then
       return nil, err
     end
