@@ -4,6 +4,7 @@
 -- @module lunashard.extractors.by_comment
 
 local assertion = require("lunashard.extraction.assertion")
+local core = require("lunashard.core.placement")
 local scan = require("lunashard.sql.scan")
 
 local plugin = { api = 1, kind = "extractor", name = "by_comment" }
@@ -41,15 +42,16 @@ local function find_hint(sql)
   return found, value
 end
 
--- One value as it stands: in quotes a text; digits are a number, unless the key is a text.
+-- One value as it stands: in quotes a text; digits are a number where the type of the key is not known. Or why it is none.
 local function read_value(text, key_type)
   local quoted = text:match("^'(.*)'$")
-  if quoted then
-    return (quoted:gsub("''", "'"))
-  elseif (key_type == nil or key_type == "any") and text:find("^-?%d+$") and math.abs(tonumber(text)) <= 2 ^ 53 then
-    return tonumber(text)
+  local value = quoted and quoted:gsub("''", "'") or text
+  if key_type and key_type ~= "any" then
+    return core.canonical(key_type, value)
+  elseif not quoted and text:find("^-?%d+$") then
+    return core.canonical("int8", text)
   end
-  return text
+  return value
 end
 
 -- Several columns, at commas that are not in quotes.
@@ -71,7 +73,11 @@ local function read_key(text, entry)
   end
   local key = {}
   for i, one in ipairs(split_values(text)) do
-    key[i] = read_value(one, entry.types[i])
+    local value, err = read_value(one, entry.types[i])
+    if value == nil then
+      return nil, err
+    end
+    key[i] = value
   end
   return key
 end
@@ -93,7 +99,12 @@ function plugin.plan(_, statement, manager)
   if word == "shard" then
     plan.kind, plan.shard_id = "shard", value
   else
-    plan.kind, plan.value = "key", read_key(value, entry)
+    local key, err = read_key(value, entry)
+    if key == nil then
+      plan.kind, plan.code, plan.reason = "refused", "INVALID", plan.reason .. ": " .. err.message
+      return plan
+    end
+    plan.kind, plan.value = "key", key
   end
   return assertion.checked(plan, against, manager)
 end
@@ -101,7 +112,8 @@ end
 function plugin.extract(statement)
   local word, value = find_hint(statement.sql)
   if word == "shard_key" then
-    return read_key(value)
+    local key, err = read_key(value)
+    return key, err and err.message
   end
   return nil, word and "the comment names a shard, not a key" or value
 end
