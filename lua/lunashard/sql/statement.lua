@@ -196,9 +196,12 @@ end
 
 local Statement = {}
 
+-- The tree of the text that was analysed last: who asks for one mostly does so at once.
+local latest, latest_tree
+
 function Statement.__index(found, name)
   if name == "ast" then
-    found.ast = assert(decode(found.sql)).stmts
+    found.ast = (found == latest and latest_tree or assert(decode(found.sql))).stmts
     return found.ast
   end
 end
@@ -221,6 +224,7 @@ local function analyse(text)
     end
     walk(entry.stmt, found)
   end
+  latest, latest_tree = found, tree
   return found
 end
 
