@@ -47,19 +47,18 @@ local function once(ctx, sql)
   }
 end
 
-local function user_aggregates(ctx, found)
-  local list = {}
+-- Functions of users may be aggregates.
+local function note_functions(ctx, found)
   for _, entry in ipairs(found.functions) do
     if expression.is_unknown_function(entry.name) then
       local fact = ctx.facts.functions[entry.name]
       if fact == nil then
         ctx.missing.functions[entry.name] = true
       else
-        list[entry.name] = fact.is_aggregate
+        ctx.user_aggregates[entry.name] = fact.is_aggregate
       end
     end
   end
-  return list
 end
 
 local NUMBERED_BY_SEQUENCE = { nextval = true, currval = true, lastval = true, setval = true }
@@ -115,7 +114,10 @@ local function analyse(ctx, found, sql)
   function ctx.integer_of(constant)
     return expression.integer(constant, sql, tokens)
   end
-  ctx.user_aggregates = user_aggregates(ctx, found)
+  function ctx.note_functions(of)
+    note_functions(ctx, of)
+  end
+  note_functions(ctx, found)
   if stmt.op ~= "SETOP_NONE" then
     return plan_union(ctx, stmt, parts, parsed)
   elseif stmt.valuesLists then
@@ -139,6 +141,7 @@ local function new_context(manager, kept)
     tables = tables.of(manager),
     facts = kept,
     missing = { functions = {}, relations = {} },
+    user_aggregates = {},
   }
 end
 

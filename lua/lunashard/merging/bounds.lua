@@ -40,7 +40,9 @@ function bounds.read(stmt, parsed)
       if one == nil then
         return nil, key:upper() .. " must be a number or a parameter"
       end
-      found[key] = one or nil
+      if one and (one.param or one.value <= MOST or key == "offset") then -- a greater LIMIT is none
+        found[key] = one
+      end
     end
   end
   if stmt.limitOption == "LIMIT_OPTION_WITH_TIES" then
@@ -75,7 +77,7 @@ function bounds.edits(found, wanted)
   return edits
 end
 
-local function value_of(one, params, name)
+local function value_of(one, params, name, most)
   local value = one and one.value
   if one and one.param then
     value = params and params[one.param]
@@ -83,6 +85,9 @@ local function value_of(one, params, name)
       return nil
     end
     value = tonumber(value)
+    if most and value and value > most then
+      return nil
+    end
   end
   if one and (value == nil or value < 0 or value % 1 ~= 0 or value > MOST) then
     return nil, errors.new("INVALID", {
@@ -99,7 +104,7 @@ end
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `INVALID` for what is no whole number of 0 or more
 function bounds.values(wanted, params)
-  local limit, err = value_of(wanted.limit, params, "LIMIT")
+  local limit, err = value_of(wanted.limit, params, "LIMIT", MOST)
   if err then
     return nil, err
   end

@@ -73,36 +73,60 @@ local function mark(edges, a, b, index)
   end
 end
 
-function Level:connect(a, b, index)
-  mark(self.edges, a, b, index)
-  mark(self.edges, b, a, index)
+local function contains(list, wanted)
+  for _, one in ipairs(list) do
+    if one == wanted then
+      return true
+    end
+  end
+  return false
+end
+
+-- What an outer join says of two tables leads from the side that keeps its rows to the other one: that both
+-- of two tables on one side equal a third says nothing of rows without a match.
+function Level:connect(a, b, index, join)
+  if not join or join.type == "JOIN_INNER" then
+    mark(self.edges, a, b, index)
+    mark(self.edges, b, a, index)
+    return
+  end
+  local from, to = join.left, join.right
+  if join.type == "JOIN_RIGHT" then
+    from, to = to, from
+  end
+  if contains(from, b) then
+    a, b = b, a
+  end
+  if contains(from, a) and contains(to, b) then
+    mark(self.edges, a, b, index)
+  end
 end
 
 --- Two columns are equal.
 -- @tparam table left a `ColumnRef`
 -- @tparam table right a `ColumnRef`
-function Level:link(left, right)
+-- @tparam ?table join whose condition says so: `type`, `left` and `right` (entries); nil for WHERE
+function Level:link(left, right, join)
   local a, i, a_outside = self:key_of(left)
   local b, k, b_outside = self:key_of(right)
   if not a or not b or a == b or i ~= k or a.type_id ~= b.type_id or a.n_keys ~= b.n_keys then
     return
   elseif not a_outside and not b_outside then
-    self:connect(a, b, i)
-  elseif a_outside ~= b_outside then
+    self:connect(a, b, i, join)
+  elseif a_outside ~= b_outside and (not join or join.type == "JOIN_INNER") then
     mark(self.outward, a_outside and b or a, a_outside and a or b, i)
   end
 end
 
 --- The columns of one name are equal on both sides of a join.
--- @tparam {table,...} left entries
--- @tparam {table,...} right entries
+-- @tparam table join
 -- @string column
-function Level:link_using(left, right, column)
-  for _, a in ipairs(left) do
-    for _, b in ipairs(right) do
+function Level:link_using(join, column)
+  for _, a in ipairs(join.left) do
+    for _, b in ipairs(join.right) do
       local index = a.sharded and b.sharded and a.keys[column]
       if index and b.keys[column] == index and a.type_id == b.type_id and a.n_keys == b.n_keys then
-        self:connect(a, b, index)
+        self:connect(a, b, index, join)
       end
     end
   end
@@ -124,7 +148,7 @@ end
 function Level:is_linked(left, right)
   for _, a in ipairs(left) do
     for _, b in ipairs(right) do
-      if a.sharded and b.sharded and are_linked(self.edges, a, b) then
+      if a.sharded and b.sharded and (are_linked(self.edges, a, b) or are_linked(self.edges, b, a)) then
         return true
       end
     end
@@ -142,13 +166,9 @@ local function sharded_entries(self)
   return list
 end
 
---- Are all sharded tables joined by their keys?
--- @treturn[1] boolean true
--- @treturn[2] nil
--- @treturn[2] string which are not
-function Level:check_connected()
-  local list = sharded_entries(self)
-  local reached, queue = {}, { list[1] }
+-- The tables whose rows are where the rows of one are.
+local function reached_from(self, list, root)
+  local reached, queue = {}, { root }
   while #queue > 0 do
     local entry = table.remove(queue)
     reached[entry] = true
@@ -158,21 +178,44 @@ function Level:check_connected()
       end
     end
   end
+  return reached
+end
+
+-- The first of the tables that is not; nil when there is none.
+local function first_apart(self, list, root)
+  local reached = reached_from(self, list, root)
   for _, entry in ipairs(list) do
     if not reached[entry] then
-      return nil, ("%s and %s are not joined by their shard keys: rows that belong together may be on different shards")
-        :format(list[1].alias, entry.alias)
+      return entry
     end
   end
-  return true
+end
+
+--- Are all sharded tables joined by their keys?
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] string which are not
+function Level:check_connected()
+  local list = sharded_entries(self)
+  for _, root in ipairs(list) do
+    if not first_apart(self, list, root) then
+      return true
+    end
+  end
+  if not list[1] then
+    return true
+  end
+  return nil, ("%s and %s are not joined by their shard keys: rows that belong together may be on different shards")
+    :format(list[1].alias, first_apart(self, list, list[1]).alias)
 end
 
 --- Are its rows those of one key of the level around it?
 -- @treturn boolean
 function Level:is_correlated()
+  local list = sharded_entries(self)
   for entry, edges in pairs(self.outward) do
     for _, edge in pairs(edges) do
-      if is_complete(edge, entry) then
+      if is_complete(edge, entry) and not first_apart(self, list, entry) then
         return true
       end
     end

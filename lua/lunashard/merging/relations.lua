@@ -43,6 +43,7 @@ local function view_entry(ctx, range, fact)
   if not found or found.statements ~= 1 or found.kind ~= "select" then
     return nil, ("the query of view %s cannot be read"):format(display(range))
   end
+  ctx.note_functions(found)
   local entry, reason = derive(ctx, {}, found.ast[1].stmt.SelectStmt)
   if not entry then
     return nil, ("view %s: %s"):format(display(range), reason)
@@ -195,11 +196,12 @@ function FROM.JoinExpr(ctx, level, join)
   if join.alias and (has_sharded(left) or has_sharded(right)) then
     return nil, "a join with an alias of its own hides the shard keys"
   end
+  local how = { type = join.jointype, left = left, right = right }
   for _, column in ipairs(join.usingClause or {}) do
-    level:link_using(left, right, column.String.sval)
+    level:link_using(how, column.String.sval)
   end
   if join.quals then
-    local ok, reason = relations.check_condition(ctx, level, join.quals)
+    local ok, reason = relations.check_condition(ctx, level, join.quals, how)
     if not ok then
       return nil, reason
     end
@@ -311,14 +313,15 @@ end
 -- @tparam table ctx
 -- @tparam table level
 -- @tparam table node
+-- @tparam ?table join whose condition it is; see `Level:link`
 -- @treturn[1] boolean true
 -- @treturn[2] nil
 -- @treturn[2] string why a subquery in it is not local
-function relations.check_condition(ctx, level, node)
+function relations.check_condition(ctx, level, node, join)
   local bool, expr = node.BoolExpr, node.A_Expr
   if bool and bool.boolop == "AND_EXPR" then
     for _, part in ipairs(bool.args) do
-      local ok, reason = relations.check_condition(ctx, level, part)
+      local ok, reason = relations.check_condition(ctx, level, part, join)
       if not ok then
         return nil, reason
       end
@@ -326,7 +329,7 @@ function relations.check_condition(ctx, level, node)
     return true
   elseif expr and expr.kind == "AEXPR_OP" and expression.last_name(expr.name) == "=" and expr.lexpr
     and expr.lexpr.ColumnRef and expr.rexpr.ColumnRef then
-    level:link(expr.lexpr.ColumnRef, expr.rexpr.ColumnRef)
+    level:link(expr.lexpr.ColumnRef, expr.rexpr.ColumnRef, join)
     return true
   elseif node.SubLink then
     return relations.check_subquery(ctx, level, node.SubLink, true)
@@ -339,6 +342,7 @@ local function read_with(ctx, env, with)
   for _, cte in ipairs(with and with.ctes or {}) do
     local node = cte.CommonTableExpr
     local stmt = node.ctequery.SelectStmt
+    inner[node.ctename] = with.recursive and {} or nil -- it may name itself
     if stmt and not touches_sharded(ctx, inner, stmt) then
       inner[node.ctename] = {}
     elseif with.recursive or not stmt then
