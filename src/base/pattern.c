@@ -66,22 +66,30 @@ static void add_class(uint32_t *set, unsigned letter)
             add_byte(set, c);
 }
 
+/* The ] that ends a set: not the first byte in it, not one after %. */
+static const unsigned char *find_set_end(const luna_reader *r)
+{
+    for (const unsigned char *at = r->at; at < r->end; at++) {
+        if (*at == ']' && at > r->at)
+            return at;
+        at += *at == '%';
+    }
+    return NULL;
+}
+
 /* [...], of which [ was read. */
 static const char *read_set(luna_reader *r, uint32_t *set)
 {
-    bool is_complement = r->at < r->end && *r->at == '^', is_first = true;
+    bool is_complement = r->at < r->end && *r->at == '^';
     r->at += is_complement;
-    for (;; is_first = false) {
-        if (r->at >= r->end)
-            return "malformed pattern (missing ']')";
+    const unsigned char *end = find_set_end(r);
+    if (end == NULL)
+        return "malformed pattern (missing ']')";
+    while (r->at < end) {
         unsigned c = *r->at++;
-        if (c == ']' && !is_first)
-            break;
         if (c == '%') {
-            if (r->at >= r->end)
-                return "malformed pattern (missing ']')";
             add_class(set, *r->at++);
-        } else if (r->end - r->at >= 2 && r->at[0] == '-' && r->at[1] != ']') {
+        } else if (end - r->at >= 2 && *r->at == '-') {
             for (unsigned last = r->at[1]; c <= last; c++)
                 add_byte(set, c);
             r->at += 2;
@@ -89,6 +97,7 @@ static const char *read_set(luna_reader *r, uint32_t *set)
             add_byte(set, c);
         }
     }
+    r->at = end + 1;
     for (int i = 0; is_complement && i < 8; i++)
         set[i] = ~set[i];
     return NULL;

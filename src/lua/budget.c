@@ -1,6 +1,7 @@
 #include "budget.h"
 
 #include <lauxlib.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -58,12 +59,7 @@ static void stop(luna_budget *b, luna_budget_stop why)
     lua_State *L = luna_rt.main;
     if (b->stopped == LUNA_BUDGET_KEPT)
         b->stopped = (sig_atomic_t)why;
-    if (!b->is_hooked) {
-        b->hook = lua_gethook(L);
-        b->hook_mask = lua_gethookmask(L);
-        b->hook_count = lua_gethookcount(L);
-        b->is_hooked = 1;
-    }
+    b->is_hooked = 1;
     lua_sethook(L, on_hook, LUA_MASKCOUNT, 1);
 }
 
@@ -144,14 +140,19 @@ static void begin(luna_budget *b, lua_State *L, const luna_limits *limits)
     b->where[0] = '\0';
     b->stopped = LUNA_BUDGET_KEPT;
     b->ticks = 0;
+    b->hook = lua_gethook(L);
+    b->hook_mask = lua_gethookmask(L);
+    b->hook_count = lua_gethookcount(L);
     b->allocate = lua_getallocf(L, &b->data);
     lua_setallocf(L, allocate, b);
+    atomic_signal_fence(memory_order_seq_cst);
     b->depth = 1;
 }
 
 static void end(luna_budget *b, lua_State *L)
 {
     b->depth = 0;
+    atomic_signal_fence(memory_order_seq_cst);
     lua_setallocf(L, b->allocate, b->data);
     unhook(b);
 }

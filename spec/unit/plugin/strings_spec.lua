@@ -95,12 +95,33 @@ describe("Bounded patterns", function()
     assert.is_true(compared > 3500)
   end)
 
+  it("take any bytes for a pattern", function()
+    local seed = tonumber(os.getenv("LUNASHARD_SEED")) or os.time()
+    math.randomseed(seed)
+    local bytes = "%%%[]()^$.*+-?bfaw1]x\255" -- not \0, which to LuaJIT is a pattern's end
+    for _ = 1, LONG and 300000 or 5000 do
+      local parts = {}
+      for i = 1, math.random(0, 12) do
+        local at = math.random(#bytes)
+        parts[i] = bytes:sub(at, at)
+      end
+      local pattern = table.concat(parts)
+      local ours, theirs = answer(strings.find, "xab1(]%", pattern), answer(string.find, "xab1(]%", pattern)
+      if ours[1] and theirs[1] then
+        assert.same(theirs, ours, ("seed %d: %q"):format(seed, pattern))
+      else
+        assert.is_true(not ours[1], ("seed %d: %q"):format(seed, pattern))
+      end
+    end
+  end)
+
   it("find plain texts", function()
     assert.same({ 3, 4 }, { strings.find("a.%d", "%d", 1, true) })
     assert.same({ 3, 2 }, { strings.find("ab", "", 3) })
     assert.same({ 1, 1 }, { strings.find("a", "a", -5) })
     assert.is_nil(strings.find("ab", "c", 1, true))
     assert.same({ 2, 2 }, { strings.find("a\0b", "\0") })
+    assert.same({ 1, 3 }, { strings.find("a\0b", "%a\0b+") })
   end)
 
   it("say what is wrong with a pattern, whether or not it would be reached", function()
