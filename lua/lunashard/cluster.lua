@@ -12,6 +12,8 @@ local cluster = {}
 
 local GROUP_OR_WORLD_WRITABLE = 18 -- 0022
 
+local PLUGIN_HINT = " (the folder of plug-ins is read after this file: name one as in strategy = { \"name\", ... })"
+
 local function invalid(fmt, ...)
   return nil, errors.new("INVALID", { message = fmt:format(...) })
 end
@@ -72,7 +74,7 @@ function cluster.load(path)
     if errors.is(message) then
       return nil, message
     end
-    return invalid("cluster file: %s", message)
+    return invalid("cluster file: %s%s", message, message:find("unknown %l+ \"") and PLUGIN_HINT or "")
   elseif type(given) ~= "table" then
     return invalid("cluster file %s: returns %s, not a table of options", path,
       given == nil and "nothing" or "a " .. type(given))

@@ -28,6 +28,7 @@ local loaders = {} -- those in use, by the true path of their folder
 
 local WEAK = { __mode = "k" }
 local MAX_FAILURES = 5
+local LOAD_SHARE = 5 -- running a file may take a fifth of the time that `new` may: others wait meanwhile
 
 local Loader = {}
 Loader.__index = Loader
@@ -135,7 +136,7 @@ local function read_entry(self, slot, read)
     root = self.root,
     kind = slot.kind,
     trusted = slot.trusted,
-    time = self.limits.time,
+    time = (self.limits.time or budget.defaults.time) / LOAD_SHARE,
     memory = self.limits.memory,
     read = read,
   })
@@ -183,6 +184,9 @@ local function load_slot(self, slot, read, opts)
   if not plans then
     local message = err.message:find(slot.shown, 1, true) and err.message or ("%s: %s"):format(slot.shown, err.message)
     return refuse(self, slot, message, err)
+  end
+  if self.closed then
+    return nil
   end
   local before = slot.entry
   swap.commit(entry, plans)
@@ -294,8 +298,9 @@ local function look(self, opts)
       }
       self.slots[found.path] = slot
     end
-    present[found.path] = true
-    local wanted = opts.path == nil or opts.path == found.path
+    local text, _, code = read(found.path)
+    present[found.path] = text ~= nil or code ~= "ENOENT" -- it may have gone since the folder was listed
+    local wanted = present[found.path] and (opts.path == nil or opts.path == found.path)
     local again = opts.by_hand and (slot.problem ~= nil or slot.state == "tripped" or opts.path ~= nil)
     if wanted and (again or is_changed(slot, read)) then
       local ok, err = pcall(load_slot, self, slot, read, opts)
@@ -437,6 +442,20 @@ local function set_of(names)
   return set
 end
 
+-- What tells a folder from others: its path, but not where links lead, for that may change while it is in use.
+local function identity(root)
+  local real, why = system.realpath(root)
+  if not real then
+    return nil, ("plugins: %s: %s"):format(root, (why:gsub("^.*: ", "")))
+  end
+  local dir, name = ("./" .. root):match("^(.*)/([^/]+)/*$")
+  if root:sub(1, 1) == "/" then
+    dir = dir:sub(3)
+  end
+  dir = name ~= "." and name ~= ".." and system.realpath(dir == "" and "/" or dir)
+  return dir and dir .. "/" .. name or real
+end
+
 --- The loader of a folder, with everything in it loaded. Yields.
 -- Files that fail are told of, and do not keep the others from being loaded.
 -- @string root the folder
@@ -447,17 +466,20 @@ end
 -- @treturn[2] string what is wrong
 function loader.open(root, opts)
   opts = opts or {}
-  local real, why = system.realpath(root)
-  if not real then
-    return nil, ("plugins: %s: %s"):format(root, (why:gsub("^.*: ", "")))
+  local id, problem = identity(root)
+  if not id then
+    return nil, problem
   end
-  local self = loaders[real]
+  local trusted = table.concat(opts.trusted or {}, " ")
+  local limits = { time = opts.time, memory = opts.memory, failures = opts.failures or MAX_FAILURES }
+  local self = loaders[id]
   if not self then
     self = setmetatable({
       root = (root:gsub("(.)/+$", "%1")),
-      real = real,
+      id = id,
+      trusted_names = trusted,
       trusted = set_of(opts.trusted),
-      limits = { time = opts.time, memory = opts.memory, failures = opts.failures or MAX_FAILURES },
+      limits = limits,
       managers = setmetatable({}, WEAK),
       slots = {}, -- by path
       generations = {}, -- the last of each plug-in, also of those that are gone
@@ -465,11 +487,18 @@ function loader.open(root, opts)
       busy = false,
       idle = task.event(),
     }, Loader)
-    local told, problem = self:look({ at_start = true })
+    loaders[id] = self
+    local told
+    told, problem = self:look({ at_start = true })
     if not told then
+      loaders[id] = nil
       return nil, "plugins: " .. problem
     end
-    loaders[real] = self
+  elseif self.trusted_names ~= trusted or self.limits.time ~= limits.time or self.limits.memory ~= limits.memory
+    or self.limits.failures ~= limits.failures then
+    return nil, ("plugins: %s is in use already, with other limits or trusted_plugins"):format(root)
+  else
+    alone(self, tostring, self) -- whoever loads it just now is waited for
   end
   return self
 end
@@ -487,8 +516,9 @@ function Loader:detach(manager)
   if next(self.managers) ~= nil then
     return
   end
+  self.closed = true
   self:unwatch()
-  loaders[self.real] = nil
+  loaders[self.id] = nil
   for _, slot in pairs(self.slots) do
     if slot.entry then
       registry.remove(slot.entry.kind, slot.entry.name)

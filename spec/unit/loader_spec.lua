@@ -89,6 +89,29 @@ describe("the loader of plug-ins", function()
       trusted = false, failures = 0, state = "active" }, plugin(manager, "tier"))
   end)
 
+  it("is one for a folder, whose limits are the same for all", function()
+    local folder = plugins.folder({ ["strategies/tier.lua"] = plugins.strategy() })
+    local tasks = {}
+    for i = 1, 3 do
+      tasks[i] = lunashard.spawn(function() return open(folder).plugins end)
+    end
+    local _, first = tasks[1]:join()
+    for i = 2, 3 do
+      assert.equal(first, select(2, tasks[i]:join()))
+    end
+    assert.error_matches(function() open(folder, { plugin_time = 0.03 }) end, "in use already, with other limits")
+    assert.error_matches(function() open(folder, { trusted_plugins = { "tier" } }) end, "in use already, with other limits")
+  end)
+
+  it("calls those that are trusted as they are", function()
+    local folder = plugins.folder({ ["strategies/tier.lua"] = plugins.strategy() })
+    local manager = open(folder, { trusted_plugins = { "tier" } })
+    assert.is_true(plugin(manager, "tier").trusted)
+    assert.matches("^@plugins/strategies/tier.lua$", debug.getinfo(manager.strategy.plugin.bucket, "S").source)
+    folder:write("strategies/tier.lua", plugins.strategy({ bucket = "return treshold" }))
+    refused(manager, "there is no global treshold")
+  end)
+
   it("forgets them with the last manager that uses the folder", function()
     local folder = plugins.folder({ ["strategies/tier.lua"] = plugins.strategy() })
     local one, two = open(folder), open(folder)

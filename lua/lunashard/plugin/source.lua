@@ -63,12 +63,15 @@ end
 -- @treturn[1] string its true path, without symbolic links
 -- @treturn[2] nil
 -- @treturn[2] string what is wrong, without the path; with the line in front where there is one (`7: ...`)
--- @treturn[2] ?string the system's name for it, such as `ENOENT`
+-- @treturn[2] ?string the system's name for it, such as `ENOENT`; none where something is there
 function source.read(path)
   local real, why, code = system.realpath(path)
   if not real then
     local link = system.stat(path)
-    return nil, link and link.type == "link" and "a symbolic link that leads nowhere" or reason_of(why), code
+    if link and link.type == "link" then
+      return nil, "a symbolic link that leads nowhere"
+    end
+    return nil, reason_of(why), code
   end
   local info
   info, why, code = system.stat(real)
