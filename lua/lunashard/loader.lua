@@ -7,17 +7,13 @@
 
 local binding = require("lunashard.manager.binding")
 local bounds = require("lunashard.loader.bounds")
-local budget = require("lunashard.plugin.budget")
-local compile = require("lunashard.loader.compile")
-local contract = require("lunashard.plugin.contract")
 local errors = require("lunashard.errors")
 local events = require("lunashard.events")
 local folder = require("lunashard.loader.folder")
 local options_of = require("lunashard.options")
 local registry = require("lunashard.plugin.registry")
-local selftest = require("lunashard.plugin.selftest")
+local slots = require("lunashard.loader.slots")
 local source = require("lunashard.plugin.source")
-local swap = require("lunashard.loader.swap")
 local system = require("lunashard.core.system")
 local task = require("lunashard.task")
 local watch = require("lunashard.watch")
@@ -28,7 +24,6 @@ local loaders = {} -- those in use, by the true path of their folder
 
 local WEAK = { __mode = "k" }
 local MAX_FAILURES = 5
-local LOAD_SHARE = 5 -- running a file may take a fifth of the time that `new` may: others wait meanwhile
 
 local Loader = {}
 Loader.__index = Loader
@@ -36,171 +31,6 @@ Loader.__name = "lunashard.loader"
 
 function Loader:__tostring()
   return ("lunashard.loader(%s)"):format(self.root)
-end
-
--- ---- telling ---------------------------------------------------------------------
-
--- What happened to the file of a slot: to the log, to subscribers, and to each manager's on_plugin.
-local function tell(self, slot, action, message, fields)
-  local event = { kind = "plugin", action = action, path = slot.path, message = message }
-  if slot.entry then
-    event.plugin_kind, event.name, event.generation = slot.entry.kind, slot.entry.name, slot.entry.generation
-  end
-  for name, value in pairs(fields or {}) do
-    event[name] = value
-  end
-  self.told[#self.told + 1] = event
-  events.emit(event)
-  for manager in pairs(self.managers) do
-    events.hand(manager.options.on_plugin, event)
-  end
-end
-
-local function refuse(self, slot, message, err)
-  slot.problem = message
-  local serving = slot.entry and slot.state ~= "missing"
-    and ("; generation %d goes on serving"):format(slot.entry.generation) or ""
-  tell(self, slot, "refused", message .. serving, {
-    error = err or errors.new("PLUGIN_FAILED", { message = message }),
-  })
-  return nil
-end
-
-local function title(entry)
-  return ("%s %s"):format(entry.kind, entry.name)
-end
-
--- ---- one file ----------------------------------------------------------------------
-
-local function is_in_use(self, entry)
-  for manager in pairs(self.managers) do
-    if swap.is_used(manager, entry) then
-      return manager
-    end
-  end
-end
-
--- What stands in the way of a plug-in of this kind and name in this file.
-local function name_problem(self, slot, value)
-  local where = slot.shown
-  if registry.is_shipped(value.kind, value.name) then
-    return ("%s: %s"):format(where, registry.taken(value.kind, value.name))
-  end
-  local present = registry.get(value.kind, value.name)
-  if present and present.source ~= slot.path then
-    return ("%s: %s is the plug-in of %s already"):format(where, title(present), present.shown or present.source
-      or "a script")
-  end
-  local before = slot.entry
-  if before and (before.kind ~= value.kind or before.name ~= value.name) and is_in_use(self, before) then
-    return ("%s: it is %s %s now, but %s is in use"):format(where, value.kind, value.name, title(before))
-  end
-end
-
--- A required file may lie among the plug-ins: it is none itself.
-local function is_module(value)
-  return type(value) == "table" and value.api == nil and value.kind == nil
-end
-
-local function new_entry(self, slot, value)
-  local good = slot.entry
-  if good and good.state == "failing" then
-    good = good.previous
-  end
-  local entry
-  local limited, meter = budget.wrap(value, {
-    trusted = slot.trusted,
-    time = self.limits.time,
-    memory = self.limits.memory,
-    on_failure = function(err, in_a_row)
-      self:note_failure(entry, err, in_a_row)
-    end,
-  })
-  entry = registry.entry(limited, {
-    source = slot.path,
-    shown = slot.shown,
-    generation = (self.generations[title(value)] or 0) + 1,
-    trusted = slot.trusted,
-    meter = meter,
-    previous = good and title(good) == title(value) and good or nil,
-  })
-  return entry
-end
-
--- What can be tried without shards; a strategy is when it is bound.
-local TRIAL = { aggregate = selftest.aggregate, extractor = selftest.extractor }
-
--- Read the file and make an entry of it.
-local function read_entry(self, slot, read)
-  local loaded, message, files = compile.run(slot.path, {
-    root = self.root,
-    kind = slot.kind,
-    trusted = slot.trusted,
-    time = (self.limits.time or budget.defaults.time) / LOAD_SHARE,
-    memory = self.limits.memory,
-    read = read,
-  })
-  slot.files = loaded and loaded.files or files
-  if not loaded then
-    return refuse(self, slot, message)
-  end
-  slot.shown = loaded.shown
-  local value = loaded.value
-  if is_module(value) and not slot.entry then
-    slot.module, slot.problem = true, nil
-    return nil
-  end
-  slot.module = nil
-  local ok, problem = contract.check(slot.kind, value, { path = loaded.shown, text = loaded.text })
-  if not ok then
-    return refuse(self, slot, problem)
-  end
-  problem = name_problem(self, slot, value)
-  if problem then
-    return refuse(self, slot, problem)
-  end
-  local entry = new_entry(self, slot, value)
-  if TRIAL[value.kind] then
-    ok, problem = TRIAL[value.kind](entry.contract)
-    if not ok then
-      return refuse(self, slot, ("%s: %s: self-test: %s"):format(slot.shown, title(value), problem))
-    end
-  end
-  return entry
-end
-
-local function retire_name(entry, successor)
-  if entry and (entry.kind ~= successor.kind or entry.name ~= successor.name) then
-    registry.remove(entry.kind, entry.name)
-  end
-end
-
-local function load_slot(self, slot, read, opts)
-  local entry = read_entry(self, slot, read)
-  if not entry then
-    return nil
-  end
-  local plans, err = swap.prepare(entry, self.managers, opts)
-  if not plans then
-    local message = err.message:find(slot.shown, 1, true) and err.message or ("%s: %s"):format(slot.shown, err.message)
-    return refuse(self, slot, message, err)
-  end
-  if self.closed then
-    return nil
-  end
-  local before = slot.entry
-  swap.commit(entry, plans)
-  if entry.previous then
-    entry.previous.previous = nil -- one version back is enough
-  end
-  retire_name(before, entry)
-  self.generations[title(entry)] = entry.generation
-  slot.entry, slot.problem, slot.state = entry, nil, "active"
-  if before or not opts.at_start then
-    tell(self, slot, before and "reloaded" or "loaded", ("%s: %s %s (generation %d)"):format(slot.shown, title(entry),
-      before and "reloaded" or "loaded", entry.generation))
-  end
-  return entry
 end
 
 -- ---- the folder ----------------------------------------------------------------------
@@ -244,17 +74,17 @@ local function remove_slot(self, slot)
     self.slots[slot.path] = nil
     return
   end
-  if is_in_use(self, entry) then
+  if slots.is_in_use(self, entry) then
     if slot.state ~= "missing" then
       slot.state, slot.problem, slot.files = "missing", slot.shown .. ": the file was removed while in use", {}
-      tell(self, slot, "kept", ("%s: the file was removed, but %s is in use; generation %d goes on serving"):format(
-        slot.shown, title(entry), entry.generation))
+      slots.tell(self, slot, "kept", ("%s: the file was removed, but %s is in use; generation %d goes on serving"):format(
+        slot.shown, slots.title(entry), entry.generation))
     end
     return
   end
   registry.remove(entry.kind, entry.name)
   self.slots[slot.path] = nil
-  tell(self, slot, "removed", ("%s: %s unloaded, the file was removed"):format(slot.shown, title(entry)))
+  slots.tell(self, slot, "removed", ("%s: %s unloaded, the file was removed"):format(slot.shown, slots.title(entry)))
 end
 
 local function sorted_slots(self)
@@ -274,7 +104,7 @@ local function report_modules(self)
     if slot.module and is_required(self, slot.path) then
       slot.problem = nil
     elseif slot.module and slot.kind and not slot.problem then
-      refuse(self, slot, ("%s: %s"):format(slot.shown, "expected the file to return a plug-in (a table with api = 1, "
+      slots.refuse(self, slot, ("%s: %s"):format(slot.shown, "expected the file to return a plug-in (a table with api = 1, "
         .. "kind and name), or to be required by one"))
     end
   end
@@ -303,7 +133,7 @@ local function look(self, opts)
     local wanted = present[found.path] and (opts.path == nil or opts.path == found.path)
     local again = opts.by_hand and (slot.problem ~= nil or slot.state == "tripped" or opts.path ~= nil)
     if wanted and (again or is_changed(slot, read)) then
-      local ok, err = pcall(load_slot, self, slot, read, opts)
+      local ok, err = pcall(slots.load, self, slot, read, opts)
       if not ok then -- the task was cancelled while tests waited: another look finds the change again
         slot.files = {}
         error(err, 0)
@@ -319,6 +149,8 @@ local function look(self, opts)
   return true
 end
 
+Loader.tell = slots.tell
+
 --- How a path of the folder is shown: from the folder's own name on.
 -- @string path
 -- @treturn string
@@ -326,8 +158,11 @@ function Loader:show(path)
   return (self.root:match("([^/]+)$") or self.root) .. path:sub(#self.root + 1)
 end
 
--- One transaction at a time: tests wait, and must not meet another one's.
-local function alone(self, fn, ...)
+--- Call a function while no other transaction is under way: tests wait, and must not meet another one's. Yields.
+-- @tparam func fn
+-- @param ... its arguments
+-- @return what it returns
+function Loader:alone(fn, ...)
   while self.busy do
     self.idle:wait()
   end
@@ -348,64 +183,11 @@ end
 -- @treturn[2] nil
 -- @treturn[2] string why the folder cannot be read
 function Loader:look(opts)
-  return alone(self, function()
+  return self:alone(function()
     self.told = {}
     local ok, problem = look(self, opts)
     return ok and self.told, problem
   end)
-end
-
--- ---- going back -----------------------------------------------------------------------
-
-local function go_back(self, slot, entry, err)
-  local back = entry.previous
-  local failed = ("%s: failed %d times in a row, the last time so: %s"):format(slot.shown, entry.failures, err.message)
-  if not back then
-    entry.state, slot.problem = "failing", failed
-    return tell(self, slot, "failing", failed .. "; there is no earlier version to go back to", { error = err })
-  end
-  local restored = registry.entry(back.contract, {
-    source = slot.path,
-    shown = slot.shown,
-    generation = back.generation,
-    trusted = back.trusted,
-    meter = back.meter,
-    state = "tripped",
-    tripped = { generation = entry.generation, message = failed },
-  })
-  local plans, why = swap.prepare(restored, self.managers, { is_known = true, what = "going back to an earlier version of" })
-  if not plans then
-    entry.state, slot.problem = "failing", failed
-    return tell(self, slot, "failing", ("%s; it cannot be gone back from: %s"):format(failed, why.message), { error = why })
-  end
-  swap.commit(restored, plans)
-  slot.entry, slot.state, slot.problem = restored, "tripped", failed
-  tell(self, slot, "tripped", ("%s; back to generation %d"):format(failed, restored.generation), { error = err })
-end
-
--- Take a version that fails again and again out of service, for the one before it. Yields.
-local function trip(self, entry, err)
-  alone(self, function()
-    local slot = self.slots[entry.source]
-    if slot and slot.entry == entry and entry.state == "active" then
-      go_back(self, slot, entry, err)
-    end
-  end)
-end
-
---- Take note that a function of a plug-in failed. Does not wait.
--- @tparam table entry the version
--- @tparam lunashard.error err
--- @tparam number in_a_row calls of this function since one succeeded
-function Loader:note_failure(entry, err, in_a_row)
-  if not entry or registry.get(entry.kind, entry.name) ~= entry then
-    return -- it is being tried, or served before
-  end
-  entry.failures = in_a_row
-  if in_a_row >= self.limits.failures and entry.state == "active" and not entry.is_tripping then
-    entry.is_tripping = true
-    task.daemon(trip, self, entry, err)
-  end
 end
 
 -- ---- for managers ---------------------------------------------------------------------
@@ -498,7 +280,7 @@ function loader.open(root, opts)
     or self.limits.failures ~= limits.failures then
     return nil, ("plugins: %s is in use already, with other limits or trusted_plugins"):format(root)
   else
-    alone(self, tostring, self) -- whoever loads it just now is waited for
+    self:alone(tostring, self) -- whoever loads it just now is waited for
   end
   return self
 end

@@ -8,7 +8,7 @@ local managers, warnings, restore = {}, {}, nil
 
 -- A manager that connects nowhere, on a folder of plug-ins.
 local function open(folder, given)
-  local options = { shards = {}, plugins = folder.path, plugin_time = 0.02,
+  local options = { shards = {}, plugins = folder.path, plugin_time = 0.1,
     strategy = { "tier", shard_key = "id", key_type = "int8" } }
   for i = 1, 3 do
     options.shards[i] = { shard_id = "s" .. i, host = "127.0.0.1", port = i, database = "d" }
@@ -265,7 +265,7 @@ describe("the loader of plug-ins", function()
     assert.equal("active", plugin(manager, "tier").state)
     assert.equal(2, plugin(manager, "tier").generation)
     assert(manager:reload({ shards = { { shard_id = "s1", host = "127.0.0.1", port = 1, database = "d" } },
-      strategy = "hash", plugins = folder.path, plugin_time = 0.02 }, { allow_placement_change = true }))
+      strategy = "hash", plugins = folder.path, plugin_time = 0.1 }, { allow_placement_change = true }))
     folder:remove("strategies/tier.lua")
     assert.equal("removed", lunashard.reload()[1].action)
     assert.is_nil(registry.get("strategy", "tier"))

@@ -78,9 +78,16 @@ local function prepare_one(manager, entry, opts)
   return { manager = manager, before = before, after = after }
 end
 
-local function is_current(plans)
+local function is_current(entry, managers, plans)
+  local planned = {}
   for _, plan in ipairs(plans) do
+    planned[plan.manager] = true
     if plan.before and plan.manager.strategies ~= plan.before and not plan.manager.closed then
+      return false
+    end
+  end
+  for manager in pairs(managers) do
+    if not planned[manager] and swap.is_used(manager, entry) then
       return false
     end
   end
@@ -106,7 +113,7 @@ function swap.prepare(entry, managers, opts)
         plans[#plans + 1] = plan
       end
     end
-    if is_current(plans) then
+    if is_current(entry, managers, plans) then
       return plans
     end
   end
