@@ -106,7 +106,7 @@ print(("Not created twice: %s, SQLSTATE %s on %s, retryable: %s"):format(err.cod
   tostring(err.retryable)))
 
 created, err = service:create_user(nil, "No Key", "nokey@example.com")
-assert(not created and err.code == "NO_KEY", "a row without a key must be refused")
+assert(not created and err.code == "NULL_KEY", "a row without a key must be refused")
 print("Not created without a key: " .. err.code)
 
 assert(service.router:execute("UPDATE demo_users SET is_active = false WHERE user_id = $1", { 1009 },
@@ -129,7 +129,7 @@ print("After the shutdown: " .. err.code)
 -- expect: Found user: 1003, Chidi <chidi@example%.com>, on shard%d
 -- expect: User 4711 does not exist
 -- expect: Not created twice: SQL, SQLSTATE 23505 on shard%d, retryable: false
--- expect: Not created without a key: NO_KEY
+-- expect: Not created without a key: NULL_KEY
 -- expect: Total active users: 8 of 9
 -- expect: Healthy shards: (%d)/%1, error rate: 0%.00%%
 -- expect: After the shutdown: CLOSED

@@ -81,6 +81,7 @@
 ---@field connection_timeout? number [5]
 ---@field enable_auto_failover? boolean [true]
 ---@field environment? string
+---@field extractor? any
 ---@field health_check_interval? number [30]
 ---@field health_check_timeout? number [2]
 ---@field hedge? number|table
@@ -114,6 +115,7 @@
 ---@field trusted_plugins? string[]
 
 ---@class lunashard.RouterOptions
+---@field extractor? any
 ---@field hedge? any
 ---@field max_parallel_shards? number
 ---@field max_result_bytes? number
@@ -435,8 +437,11 @@ function Manager:remove_shard(shard_id, opts) end
 ---@field timeout? number seconds
 
 ---@class lunashard.RouterExplainOptions
+---@field after? any
 ---@field all_shards? boolean
 ---@field decode_json? boolean
+---@field hedge? any
+---@field max_replica_lag? any
 ---@field max_result_bytes? integer
 ---@field pipeline? boolean
 ---@field read_only? boolean
@@ -453,13 +458,17 @@ function Manager:remove_shard(shard_id, opts) end
 local Router = {}
 
 --- Run one statement on the shard that owns a key. Yields.
+--- Without `routing_key` and `shard_id` the statement says whose it is (see `lunashard.extractor`): it goes to the shard of
+--- its key, or, with several keys or rows, to those shards, each with its part and in a transaction of its own; a
+--- read without a key goes to all shards and their answers are merged, a write without one is refused. What contradicts a
+--- key that the statement names is refused where tables are declared or an extractor was chosen.
 --- Autocommit. Raises for unknown options and wrong types. Tried again (up to `retries`, inside the
 --- one timeout) only when it is certain that it had no effect before.
 ---@param sql string # with `$1`, `$2`, ...
 ---@param params? table # values; NULL is `lunashard.null`
 ---@param opts? lunashard.RouterExecuteOptions # `routing_key` or `shard_id`: where to; `table`: whose key it is; `read_only`: prefer a replica, and promise that it changes nothing; `max_replica_lag`: how far behind the replica may be, seconds or `{ bytes = n }` [the manager's]; `after`: the result of a write, or its `lsn`, that the read must see; `timeout` seconds [query_timeout]; `retries`; `decode_json`; `hedge`: ask another endpoint too when a read takes longer than this percentile of late [the router's], false for never; `max_result_bytes`; `pipeline = false`: on a connection of its own; `all_shards = true`: the same as `scatter_gather` with it. With a reference table in `table`, reads go to any healthy shard and writes to all (each on its own: not atomic).
----@return lunashard.Result|nil # `rows`, `columns`, `column_types`, `row_count`, `command`, `shard_id`, `endpoint`, `duration` (seconds), `attempts`, `success`; where the shard has replicas and `read_only` was not said, `lsn`: the position of the write in the log (or a later one), asked of the primary when it is first looked at, which yields, and raises when the primary does not say. Results of one statement share the lists `columns` and `column_types`: copy them to change them
----@return lunashard.Error|nil # `NO_KEY`, `NULL_KEY`, `NO_SHARD`, `KEY_MISMATCH`, `INVALID`, `SQL`, `TIMEOUT`, `SHARD_DOWN`, `AUTH`, `UNKNOWN_OUTCOME`, `POOL_EXHAUSTED`, `RESULT_TOO_LARGE`, `CLOSED`
+---@return lunashard.Result|nil # `rows`, `columns`, `column_types`, `row_count`, `command`, `shard_id`, `endpoint`, `duration` (seconds), `attempts`, `success`; where the shard has replicas and `read_only` was not said, `lsn`: the position of the write in the log (or a later one), asked of the primary when it is first looked at, which yields, and raises when the primary does not say. Results of one statement share the lists `columns` and `column_types`: copy them to change them. From several shards: as from `scatter_gather`, and of what was split by its keys `split`, shard_id -> how many keys or rows were its
+---@return lunashard.Error|nil # `NO_KEY`, `NULL_KEY`, `NO_SHARD`, `KEY_MISMATCH`, `INVALID`, `SQL`, `TIMEOUT`, `SHARD_DOWN`, `AUTH`, `UNKNOWN_OUTCOME`, `POOL_EXHAUSTED`, `RESULT_TOO_LARGE`, `CLOSED`; from several shards `SHARDS_FAILED`, `NOT_MERGEABLE`
 function Router:execute(sql, params, opts) end
 
 --- What the router has done so far.
@@ -507,9 +516,9 @@ function Router:begin(opts) end
 --- the `duration` of a result is that of its company.
 ---@param sql string
 ---@param list table[] # sets of parameters
----@param opts lunashard.RouterExecuteManyOptions # `key`: the number of the parameter that is the routing key (a list of numbers for several columns); or `routing_keys`: a list with the key of each item; or `routing_key` or `shard_id` for all: one of these ways alone. `table`; `transaction = false`: every item on its own, several at a time (those of one key in order), and a failed one does not stop the others; `max_parallel_shards`, `timeout` for all, `decode_json`, `max_result_bytes`
+---@param opts? lunashard.RouterExecuteManyOptions # `key`: the number of the parameter that is the routing key (a list of numbers for several columns); or `routing_keys`: a list with the key of each item; or `routing_key` or `shard_id` for all: one of these ways alone, or none, and the statement says it with the parameters of each item (see `lunashard.extractor`). `table`; `transaction = false`: every item on its own, several at a time (those of one key in order), and a failed one does not stop the others; `max_parallel_shards`, `timeout` for all, `decode_json`, `max_result_bytes`
 ---@return table|nil # `results` (in the order of `list`), `row_count` (sum), `success`, `complete`, `failed` (empty), `duration`
----@return lunashard.Error|nil # nothing was sent: `NO_KEY`, `NULL_KEY`, `INVALID`, `NO_SHARD` (with `index`), `CLOSED`; or `SHARDS_FAILED` with `failed` (`shard_id`, `error`, `index`), `committed` (names), `results` and `item_errors` (by index)
+---@return lunashard.Error|nil # nothing was sent: `NO_KEY`, `NULL_KEY`, `KEY_MISMATCH`, `INVALID`, `NO_SHARD` (with `index`), `CLOSED`; or `SHARDS_FAILED` with `failed` (`shard_id`, `error`, `index`), `committed` (names), `results` and `item_errors` (by index)
 function Router:execute_many(sql, list, opts) end
 
 --- Load rows by COPY, each on the shard that owns its key. Yields.
@@ -540,16 +549,16 @@ function Router:copy_out(source, sink, opts) end
 --- what still runs is cancelled on the servers, and the connections are free as soon as they have answered.
 ---@param sql string
 ---@param params? table
----@param opts? lunashard.RouterStreamOptions # `routing_key` or `shard_id` (with `table`): one shard; without them all shards, or those in `shard_ids`, one after the other, or merged by `order_by = "created_at desc, id"`, which must be the statement's own ORDER BY; `limit` and `offset` of the rows as they come out (each shard is asked for `limit + offset` at the most); `fetch_size` [500] rows at a time, `timeout` for the whole stream [none], `read_only`, `after`, `max_replica_lag`, `decode_json`, `all_shards`
+---@param opts? lunashard.RouterStreamOptions # `routing_key` or `shard_id` (with `table`): one shard; without them those of the keys that the statement names (see `lunashard.extractor`), otherwise all shards, or those in `shard_ids`, one after the other, or merged by `order_by = "created_at desc, id"`, which must be the statement's own ORDER BY; `limit` and `offset` of the rows as they come out (each shard is asked for `limit + offset` at the most); `fetch_size` [500] rows at a time, `timeout` for the whole stream [none], `read_only`, `after`, `max_replica_lag`, `decode_json`, `all_shards`
 ---@return lunashard.Stream # for `for row, shard_id in router:stream(...) do`, with `close`
 function Router:stream(sql, params, opts) end
 
---- Say where `execute` or `scatter_gather` would send a statement.
----@param sql string
+--- Say where `execute` or `scatter_gather` would send a statement, or where a key lives.
+---@param sql? string # may be nil when there is a `routing_key`
 ---@param params? table
 ---@param opts? lunashard.RouterExplainOptions # as for `execute`
----@return table|nil # `kind` (`read`, `write`), `shards` (list of names), `shard_id` when it is one, `bucket`, `strategy`, `endpoints` (by shard_id), `reason`; `tostring` gives lines of text
----@return lunashard.Error|nil # as `execute` would return: `INVALID`, `NULL_KEY`, `NO_SHARD`, `KEY_MISMATCH`; `NO_KEY` for a write without a key
+---@return table|nil # `kind` (`read`, `write`, `key`), `shards` (list of names), `shard_id` when it is one, `any`, `bucket`, `strategy`, `source` and `found` (who found the key, and what), `split`, `statements`, `steps`, `endpoints`, `endpoint_kinds`, `reason`: see `lunashard.router.explained`; `tostring` gives lines of text, `:to_table()` one for JSON
+---@return lunashard.Error|nil # as `execute` would return: `INVALID`, `NULL_KEY`, `NO_SHARD`, `KEY_MISMATCH`, `NO_KEY`, `NOT_MERGEABLE`, `SQL` for what does not parse
 function Router:explain(sql, params, opts) end
 
 ---@class lunashard.TransactionExecuteOptions
@@ -571,7 +580,7 @@ local Transaction = {}
 --- Run one statement in the transaction. Yields.
 ---@param sql string
 ---@param params? table
----@param opts? lunashard.TransactionExecuteOptions # `routing_key` (and `table`): checked against the transaction's shard; `timeout`, `decode_json`, `max_result_bytes`
+---@param opts? lunashard.TransactionExecuteOptions # `routing_key` (and `table`): checked against the transaction's shard, as are keys that the statement names where tables are declared or an extractor was chosen; `timeout`, `decode_json`, `max_result_bytes`
 ---@return lunashard.Result|nil # result, as from `router:execute`; its `lsn` can be looked at once the transaction has ended
 ---@return lunashard.Error|nil # `SQL`, `TIMEOUT`, `KEY_MISMATCH`, `INVALID`, `SHARD_DOWN` (rolled back), `CLOSED`; after `SQL` only a rollback, to a savepoint or of everything, lets other statements run
 function Transaction:execute(sql, params, opts) end
@@ -1077,7 +1086,7 @@ function lunashard.reload(opts) end
 
 --- Create a router.
 --- Raises for an option that is unknown or wrong.
----@param given lunashard.RouterOptions # `shard_manager`; `query_timeout`, `retries`, `retry_budget`, `max_parallel_shards` and `max_result_bytes` default to the manager's. A manager alone will do, as in the guide.
+---@param given lunashard.RouterOptions # `shard_manager`; `query_timeout`, `retries`, `retry_budget`, `max_parallel_shards` and `max_result_bytes` default to the manager's; so does `extractor`, which finds the key of a statement that is given without one (see `lunashard.extractor`; false for none). A manager alone will do, as in the guide.
 ---@return lunashard.Router
 function lunashard.router(given) end
 

@@ -106,6 +106,7 @@ local MANAGER = {
   shards = { list_of = SHARD, what = "shards" },
   strategy = { type = "any" },
   tables = { map_of = TABLE },
+  extractor = { type = "any" },
   plugins = text({ path = true }),
   trusted_plugins = { list_of_strings = true },
   on_plugin = { type = "function" },
@@ -146,6 +147,7 @@ local MANAGER = {
 local ROUTER = {
   shard_manager = { type = "table", required = true },
   hedge = { type = "any" },
+  extractor = { type = "any" },
   query_timeout = seconds(nil),
   retries = count(nil, 0),
   retry_budget = number(nil, { min = 0 }),

@@ -133,6 +133,21 @@ function extractor.find(given)
     options.describe(given)), 2)
 end
 
+--- Check the option `extractor` of a cluster file or manager.
+-- @local
+-- @param given
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] string what is wrong
+function extractor.check(given)
+  local ok, problem = pcall(extractor.find, given)
+  if ok then
+    return true
+  end
+  problem = tostring(problem):gsub("^[^:]+%.lua:%d+: ", "")
+  return nil, problem:find("^extractor: ") and problem or "extractor: " .. problem
+end
+
 --- Does it use the plug-in of this name?
 -- @tparam Extractor one
 -- @string name

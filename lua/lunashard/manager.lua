@@ -6,6 +6,7 @@ local admission = require("lunashard.manager.admission")
 local binding = require("lunashard.manager.binding")
 local config = require("lunashard.config")
 local errors = require("lunashard.errors")
+local extractor = require("lunashard.extractor")
 local health = require("lunashard.manager.health")
 local loader = require("lunashard.loader")
 local options_of = require("lunashard.options")
@@ -57,6 +58,9 @@ local function use_plugins(self, members)
   end
   local strategies
   local ok, problem = policy.adopt(cfg)
+  if ok then
+    ok, problem = extractor.check(cfg.extractor)
+  end
   if ok then
     strategies, problem = loader.bind(self, cfg.strategy, members, self.tables)
   end

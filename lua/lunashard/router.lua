@@ -2,11 +2,14 @@
 -- @module lunashard.router
 
 local attempt = require("lunashard.router.attempt")
+local checking = require("lunashard.router.checking")
 local config = require("lunashard.config")
+local extractor = require("lunashard.extractor")
 local hedge = require("lunashard.router.hedge")
 local manager_module = require("lunashard.manager")
 local options = require("lunashard.options")
 local reads = require("lunashard.router.reads")
+local reference = require("lunashard.router.reference")
 local retry_budget = require("lunashard.router.retry_budget")
 local routing = require("lunashard.router.routing")
 local statistics = require("lunashard.router.statistics")
@@ -19,7 +22,7 @@ Router.__index = Router
 Router.__name = "lunashard.router"
 
 -- Local functions are constants to the compiler; these run for every statement.
-local now, run, check = task.now, attempt.run, options.check
+local now, run, check, check_named = task.now, attempt.run, options.check, checking.check
 local check_arguments, check_statement, resolve = routing.check_arguments, routing.check_statement, routing.resolve
 
 function Router:__tostring()
@@ -29,7 +32,8 @@ end
 --- Create a router.
 -- Raises for an option that is unknown or wrong.
 -- @tparam table given `shard_manager`; `query_timeout`, `retries`, `retry_budget`, `max_parallel_shards` and
---   `max_result_bytes` default to the manager's. A manager alone will do, as in the guide.
+--   `max_result_bytes` default to the manager's; so does `extractor`, which finds the key of a statement that is given
+--   without one (see `lunashard.extractor`; false for none). A manager alone will do, as in the guide.
 -- @treturn Router
 function router.new(given)
   if manager_module.is(given) then
@@ -49,6 +53,10 @@ function router.new(given)
     spare = {}, -- tables for run_plainly
     n_spare = 0,
   }, Router)
+  local ok, problem = extractor.check(cfg.extractor)
+  if not ok then
+    error("router: " .. problem, 2)
+  end
   self:inherit()
   self.manager.routers[self] = true
   return self
@@ -66,6 +74,13 @@ function Router:inherit()
   if own.hedge == nil then -- false is a choice
     self.hedge = inherited.hedge
   end
+  local wanted = own.extractor
+  if wanted == nil then
+    wanted = inherited.extractor
+  end
+  self.extractor = extractor.find(wanted)
+  -- Where nothing is declared, a key that the caller names is not questioned.
+  self.checks = self.extractor ~= nil and (wanted ~= nil or next(self.manager.tables) ~= nil)
   local share = own.retry_budget or inherited.retry_budget
   self.retry_budget = self.retry_budget or retry_budget.new(share)
   self.retry_budget.share = share
@@ -163,6 +178,10 @@ function Router:run_on(member, sql, params, opts, deadline)
 end
 
 --- Run one statement on the shard that owns a key. Yields.
+-- Without `routing_key` and `shard_id` the statement says whose it is (see `lunashard.extractor`): it goes to the shard of
+-- its key, or, with several keys or rows, to those shards, each with its part and in a transaction of its own; a
+-- read without a key goes to all shards and their answers are merged, a write without one is refused. What contradicts a
+-- key that the statement names is refused where tables are declared or an extractor was chosen.
 -- Autocommit. Raises for unknown options and wrong types. Tried again (up to `retries`, inside the
 -- one timeout) only when it is certain that it had no effect before.
 -- @string sql with `$1`, `$2`, ...
@@ -179,11 +198,13 @@ end
 --   (seconds), `attempts`, `success`; where the shard has replicas and `read_only` was not said, `lsn`: the position
 --   of the write in the log (or a later one), asked of the primary when it is first looked at, which yields, and
 --   raises when the primary does not say. Results of one
---   statement share the lists `columns` and `column_types`: copy them to change them
+--   statement share the lists `columns` and `column_types`: copy them to change them. From several shards: as from
+--   `scatter_gather`, and of what was split by its keys `split`, shard_id -> how many keys or rows were its
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `NO_KEY`, `NULL_KEY`, `NO_SHARD`, `KEY_MISMATCH`, `INVALID`, `SQL`, `TIMEOUT`,
 --   `SHARD_DOWN`,
---   `AUTH`, `UNKNOWN_OUTCOME`, `POOL_EXHAUSTED`, `RESULT_TOO_LARGE`, `CLOSED`
+--   `AUTH`, `UNKNOWN_OUTCOME`, `POOL_EXHAUSTED`, `RESULT_TOO_LARGE`, `CLOSED`; from several shards `SHARDS_FAILED`,
+--   `NOT_MERGEABLE`
 function Router:execute(sql, params, opts)
   check_arguments("execute", sql, params)
   opts = opts == nil and NO_OPTIONS or check(opts, EXECUTE, "execute")
@@ -201,14 +222,41 @@ function Router:execute(sql, params, opts)
     return self:execute_everywhere(sql, params, opts)
   elseif opts.table and routing.is_reference(manager, opts.table) then
     return self:execute_reference(sql, params, opts, kind)
+  elseif opts.routing_key == nil and opts.shard_id == nil then
+    return self:execute_extracted(sql, params, opts, kind)
   end
   local deadline = now() + (opts.timeout or self.query_timeout) -- here, for a directory may have to be asked
   local member
   member, err = resolve(manager, opts)
+  if member and self.checks then
+    local ok
+    ok, err = check_named(self, sql, params, opts.routing_key, member)
+    member = ok and member
+  end
   if not member then
     return nil, err
   end
   return self:run_on(member, sql, params, opts, deadline)
+end
+
+--- `execute` with the name of a reference table. Yields.
+-- @local
+-- @string sql
+-- @tparam ?table params
+-- @tparam table opts
+-- @string kind `read` or `write`
+-- @treturn[1] table result
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function Router:execute_reference(sql, params, opts, kind)
+  local deadline = self:deadline(opts)
+  if self.checks then
+    local ok, err = checking.check_reference(self, opts.table, sql, params)
+    if not ok then
+      return nil, err
+    end
+  end
+  return reference.run(self, opts.table, sql, params, opts, kind, deadline)
 end
 
 --- What the router has done so far.
@@ -218,7 +266,7 @@ function Router:get_statistics()
 end
 
 -- Each part adds its methods to the one class.
-for _, part in ipairs({ "scatter", "reference", "broadcast", "transaction", "execute_many", "copy_in", "copy_out",
+for _, part in ipairs({ "scatter", "extracting", "broadcast", "transaction", "execute_many", "copy_in", "copy_out",
   "stream", "explain" }) do
   for name, method in pairs(require("lunashard.router." .. part).methods) do
     Router[name] = method

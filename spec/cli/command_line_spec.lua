@@ -5,7 +5,7 @@ describe("the command line", function()
     local result = cli.run({ "--help" })
     assert.equal(0, result.code)
     assert.equal("", result.stderr)
-    for _, command in ipairs({ "run", "sandbox", "test" }) do
+    for _, command in ipairs({ "explain", "run", "sandbox", "test" }) do
       assert.matches("\n  " .. command .. " ", result.stdout)
     end
   end)
@@ -44,6 +44,7 @@ describe("the command line", function()
 
   it("gives every command and action a help that exits with 0", function()
     local lines = {
+      { "explain" },
       { "run" },
       { "sandbox" },
       { "test" },

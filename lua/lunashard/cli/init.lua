@@ -23,6 +23,7 @@ local COMMANDS = {
   { "check", "what is wrong with a plug-in's file, before it is used" },
   { "distribution", "how keys spread over shards, and which of them another version would move" },
   { "new", "write a plug-in to begin with, and a spec for it" },
+  { "explain", "where a statement or a key would go, and why; connects nowhere" },
   { "run", "run a Lua script, usually against a cluster" },
   { "sandbox", "throw-away local PostgreSQL servers to try things on" },
   { "test", "run busted specs inside the runtime" },

@@ -10,6 +10,7 @@ local changes = require("lunashard.manager.reload.changes")
 local config = require("lunashard.config")
 local endpoints = require("lunashard.manager.reload.endpoints")
 local errors = require("lunashard.errors")
+local extractor = require("lunashard.extractor")
 local monitor = require("lunashard.manager.monitor")
 local parallel = require("lunashard.parallel")
 local policy = require("lunashard.policy")
@@ -68,6 +69,9 @@ local function make_plan(manager, given, opts)
   local plan = { cfg = cfg, before = manager.members, bound_before = manager.strategies, kept = {}, added = {},
     removed = {}, members = {}, descriptions = {}, changes = changes.new() }
   local ok, err = policy.adopt(cfg)
+  if ok then
+    ok, err = extractor.check(cfg.extractor)
+  end
   if ok then
     ok, err = changes.check(manager, cfg)
   end

@@ -1,13 +1,16 @@
 --- One statement with many sets of parameters, grouped by shard.
 -- @module lunashard.router.execute_many
 
+local checking = require("lunashard.router.checking")
 local errors = require("lunashard.errors")
+local groups = require("lunashard.router.groups")
 local raise = require("lunashard.misuse").raise
 local options = require("lunashard.options")
 local parallel = require("lunashard.parallel")
 local placement = require("lunashard.core.placement")
 local routing = require("lunashard.router.routing")
 local scatter = require("lunashard.router.scatter")
+local target = require("lunashard.router.target")
 local task = require("lunashard.task")
 local transaction = require("lunashard.router.transaction")
 
@@ -101,54 +104,98 @@ function execute_many.route(manager, table_name, keys)
   return strategy:route_many(keys)
 end
 
--- Lists of item numbers, one list a shard, in the shards' order.
-local function group(manager, shard_ids, keys)
-  local by_shard, groups = {}, {}
-  for i, shard_id in ipairs(shard_ids) do
-    local list = by_shard[shard_id]
-    if not list then
-      list = {}
-      by_shard[shard_id] = list
-    end
-    list[#list + 1] = i
+-- All items on the shard that the options name.
+local function all_on(member, list)
+  local all = {}
+  for i = 1, #list do
+    all[i] = i
   end
-  for _, member in ipairs(manager.members) do
-    if by_shard[member.shard_id] then
-      groups[#groups + 1] = { member = member, indexes = by_shard[member.shard_id], keys = keys }
-    end
-  end
-  return groups
+  return { { member = member, indexes = all } }
 end
 
-local function route_items(router, list, opts, kind)
+-- The keys that the statement names with each item's parameters.
+local function extracted_keys(router, sql, list)
+  local keys, table_name = {}, nil
+  for i, params in ipairs(list) do
+    local plan, err = target.plan(router, sql, params)
+    if not plan then
+      return nil, err
+    end
+    local found, indexes, first_null
+    if plan.kind == "key" or plan.kind == "rows" then
+      found, indexes, first_null = target.keys(plan, params)
+    end
+    if first_null then
+      return nil, errors.new("NULL_KEY", { message = ("item %d: %s, which is NULL"):format(i, plan.reason), index = i })
+    elseif not found and indexes then
+      return nil, errors.wrap(indexes, { index = i })
+    elseif not found or #found ~= 1 then
+      return nil, errors.new(plan.code or "NO_KEY", {
+        message = ("execute_many takes one key for each item, which this statement does not name: %s; "
+          .. "pass key = number of the parameter"):format(plan.reason),
+        index = i,
+      })
+    end
+    keys[i], table_name = found[1], plan.table
+  end
+  return keys, table_name
+end
+
+local function given_keys(router, sql, list, opts)
+  if opts.routing_keys then
+    return opts.routing_keys, opts.table
+  elseif opts.key ~= nil then
+    local keys, err = keys_of(list, opts.key)
+    return keys, keys and opts.table or err
+  end
+  return extracted_keys(router, sql, list)
+end
+
+-- Object to items whose statement names another key.
+local function check_items(router, units, sql, list, key)
+  for _, unit in ipairs(units) do
+    for _, i in ipairs(unit.indexes) do
+      local ok, err = checking.check(router, sql, list[i], unit.keys and unit.keys[i] or key, unit.member)
+      if not ok then
+        return nil, errors.wrap(err, { index = i })
+      end
+    end
+  end
+  return units
+end
+
+local function route_items(router, sql, list, opts, kind)
   local manager = router.manager
-  if opts.key == nil and opts.routing_keys == nil then
+  local names_shard = opts.routing_key ~= nil or opts.shard_id ~= nil
+  local is_given = names_shard or opts.key ~= nil or opts.routing_keys ~= nil
+  local units
+  if names_shard or not is_given and not router.extractor then
     local member, err = routing.resolve(manager, opts)
     if member and kind == "write" and routing.is_reference(manager, opts.table) then
-      return nil, errors.new("INVALID", {
-        message = ("%s is a reference table: a write goes to every shard, not to one"):format(opts.table),
-      })
+      return nil, routing.reference_refusal(opts.table)
     elseif not member then
       return nil, err
     end
-    local all = {}
-    for i = 1, #list do
-      all[i] = i
+    units = all_on(member, list)
+  else
+    local keys, table_name = given_keys(router, sql, list, opts)
+    if not keys then
+      return nil, table_name
     end
-    return { { member = member, indexes = all } }
+    local route = is_given and execute_many.route or target.route_many
+    local shard_ids, err = route(manager, table_name, keys)
+    if not shard_ids then
+      return nil, err
+    end
+    units = groups.by_shard(manager, shard_ids)
+    for _, unit in ipairs(units) do
+      unit.keys = keys
+    end
   end
-  local keys, err = opts.routing_keys, nil
-  if not keys then
-    keys, err = keys_of(list, opts.key)
+  if is_given and router.checks then
+    return check_items(router, units, sql, list, opts.routing_key)
   end
-  local shard_ids
-  if keys then
-    shard_ids, err = execute_many.route(manager, opts.table, keys)
-  end
-  if not shard_ids then
-    return nil, err
-  end
-  return group(manager, shard_ids, keys)
+  return units
 end
 
 local function at_item(err, i)
@@ -238,9 +285,9 @@ local function run_singly(router, unit, sql, list, opts, deadline, results, item
   return true
 end
 
-local function summary(groups, outcome, results, item_errors)
+local function summary(units, outcome, results, item_errors)
   local failed, committed, count = {}, {}, 0
-  for g, unit in ipairs(groups) do
+  for g, unit in ipairs(units) do
     local shard_id = unit.member.shard_id
     if outcome.results[g] then
       committed[#committed + 1] = shard_id
@@ -254,8 +301,8 @@ local function summary(groups, outcome, results, item_errors)
   if #failed == 0 then
     return { success = true, complete = true, results = results, failed = failed, row_count = count }
   end
-  return nil, scatter.failure(failed, #groups, {
-    message = ("%d of %d shards failed; done on %s"):format(#failed, #groups,
+  return nil, scatter.failure(failed, #units, {
+    message = ("%d of %d shards failed; done on %s"):format(#failed, #units,
       #committed > 0 and table.concat(committed, ", ") or "none"),
     committed = committed,
     results = results,
@@ -269,16 +316,17 @@ end
 -- the `duration` of a result is that of its company.
 -- @string sql
 -- @tparam {table,...} list sets of parameters
--- @tparam table opts `key`: the number of the parameter that is the routing key (a list of numbers for several
+-- @tparam[opt] table opts `key`: the number of the parameter that is the routing key (a list of numbers for several
 --   columns); or `routing_keys`: a list with the key of each item; or `routing_key` or `shard_id` for all: one of
---   these ways alone. `table`;
+--   these ways alone, or none, and the statement says it with the parameters of each item (see `lunashard.extractor`).
+--   `table`;
 --   `transaction = false`: every item on its own, several at a time (those of one key in order), and a failed one
 --   does not stop the others; `max_parallel_shards`,
 --   `timeout` for all, `decode_json`, `max_result_bytes`
 -- @treturn[1] table `results` (in the order of `list`), `row_count` (sum), `success`, `complete`, `failed`
 --   (empty), `duration`
 -- @treturn[2] nil
--- @treturn[2] lunashard.error nothing was sent: `NO_KEY`, `NULL_KEY`, `INVALID`, `NO_SHARD` (with `index`),
+-- @treturn[2] lunashard.error nothing was sent: `NO_KEY`, `NULL_KEY`, `KEY_MISMATCH`, `INVALID`, `NO_SHARD` (with `index`),
 --   `CLOSED`; or
 --   `SHARDS_FAILED` with `failed` (`shard_id`, `error`, `index`), `committed` (names), `results` and
 --   `item_errors` (by index)
@@ -311,19 +359,19 @@ function execute_many.methods:execute_many(sql, list, opts)
   elseif #list == 0 then
     return { success = true, complete = true, results = {}, failed = {}, row_count = 0, duration = 0 }
   end
-  local groups
-  groups, err = route_items(self, list, opts, kind)
-  if not groups then
+  local units
+  units, err = route_items(self, sql, list, opts, kind)
+  if not units then
     return nil, err
   end
   local started, deadline = task.now(), self:deadline(opts)
   local results, item_errors = {}, {}
   local run = opts.transaction == false and run_singly or run_together
-  local outcome = parallel.each(groups, function(unit)
+  local outcome = parallel.each(units, function(unit)
     return run(self, unit, sql, list, opts, deadline, results, item_errors)
   end, { limit = opts.max_parallel_shards or self.max_parallel_shards })
   local answer
-  answer, err = summary(groups, outcome, results, item_errors)
+  answer, err = summary(units, outcome, results, item_errors)
   if answer then
     answer.duration = task.now() - started
   else

@@ -2,10 +2,10 @@
 -- @module lunashard.router.reference
 
 local attempt = require("lunashard.router.attempt")
-local errors = require("lunashard.errors")
+local routing = require("lunashard.router.routing")
 local scatter = require("lunashard.router.scatter")
 
-local reference = { methods = {} }
+local reference = {}
 
 -- Any shard has the answer: a healthy one in turn, then whichever still answers.
 local function candidates(router)
@@ -23,7 +23,23 @@ local function candidates(router)
   return healthy
 end
 
-local function read(router, sql, params, opts, deadline)
+--- Any member, a healthy one if there is one; another one each time.
+-- @tparam Router router
+-- @treturn table
+function reference.any(router)
+  return candidates(router)[1]
+end
+
+--- Run a statement of which any shard has the answer. Yields.
+-- @tparam Router router
+-- @string sql
+-- @tparam ?table params
+-- @tparam table opts those of `execute`
+-- @number deadline
+-- @treturn[1] table result
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function reference.run_anywhere(router, sql, params, opts, deadline)
   local result, err
   for _, member in ipairs(candidates(router)) do
     result, err = router:run_on(member, sql, params, opts, deadline)
@@ -34,7 +50,7 @@ local function read(router, sql, params, opts, deadline)
   return nil, err
 end
 
-local function write(router, sql, params, opts, deadline)
+local function write(router, table_name, sql, params, opts, deadline)
   local members = router.manager.members
   local results, failed = scatter.run(members, {}, function(member)
     return router:run_on(member, sql, params, opts, deadline)
@@ -48,36 +64,35 @@ local function write(router, sql, params, opts, deadline)
     answer.shard_results = report.shard_results
     return answer
   end
-  report.message = ("the reference table %s now differs between shards: %s"):format(opts.table, report.message)
+  report.message = ("the reference table %s now differs between shards: %s"):format(table_name, report.message)
   return nil, scatter.failure(failed, #members, report)
 end
 
 --- `execute` on a reference table. Yields.
--- @local
+-- @tparam Router router
+-- @string name of the table
 -- @string sql
 -- @tparam ?table params
 -- @tparam table opts those of `execute`
 -- @string kind `read` or `write`
+-- @number deadline
 -- @treturn[1] table result; of a write, that of the first shard with `shard_results` beside it
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error a write that failed somewhere is `SHARDS_FAILED`, naming where it was done
-function reference.methods:execute_reference(sql, params, opts, kind)
-  local deadline = self:deadline(opts)
+function reference.run(router, name, sql, params, opts, kind, deadline)
   if opts.shard_id then
     if kind == "write" then
-      return nil, errors.new("INVALID", {
-        message = ("%s is a reference table: a write goes to every shard, not to one"):format(opts.table),
-      })
+      return nil, routing.reference_refusal(name)
     end
-    local member, err = self.manager:member(opts.shard_id)
+    local member, err = router.manager:member(opts.shard_id)
     if not member then
       return nil, err
     end
-    return self:run_on(member, sql, params, opts, deadline)
+    return router:run_on(member, sql, params, opts, deadline)
   elseif kind == "read" then
-    return read(self, sql, params, opts, deadline)
+    return reference.run_anywhere(router, sql, params, opts, deadline)
   end
-  return write(self, sql, params, opts, deadline)
+  return write(router, name, sql, params, opts, deadline)
 end
 
 return reference

@@ -17,7 +17,44 @@ routing.OPTIONS = { routing_key = "any", shard_id = "string", table = "string" }
 local NO_KEY = "there is no routing_key (or it is nil): pass routing_key = value, or shard_id = name; "
   .. "scatter_gather asks all shards"
 
---- The shard that the options name.
+--- The error for a call that names no shard.
+-- @treturn lunashard.error `NO_KEY`
+function routing.no_key()
+  return errors.new("NO_KEY", { message = NO_KEY })
+end
+
+--- The shard that owns a key. Yields when a directory has to be asked.
+-- @tparam Manager manager
+-- @tparam ?string table_name whose key it is
+-- @param key
+-- @treturn[1] table member
+-- @treturn[1] number|string bucket
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `NULL_KEY`, `INVALID`, `NO_SHARD`
+function routing.owner(manager, table_name, key)
+  local strategy, err = manager.strategy
+  if table_name ~= nil or manager.strategies.mixed then
+    strategy, err = manager:strategy_for(table_name, key)
+    if not strategy then
+      return nil, err
+    end
+  end
+  local shard_id, bucket = strategy:route(key)
+  if not shard_id then
+    return nil, bucket
+  end
+  local member = manager.by_id[shard_id]
+  if not member then
+    return nil, errors.new("NO_SHARD", {
+      message = ("the strategy names the shard %s, which does not exist"):format(tostring(shard_id)),
+    })
+  end
+  return member, bucket
+end
+
+local owner = routing.owner
+
+--- The shard that the options name. Yields when a directory has to be asked.
 -- @tparam Manager manager
 -- @tparam table opts `routing_key`, `shard_id`, `table`
 -- @treturn[1] table member
@@ -28,32 +65,16 @@ function routing.resolve(manager, opts)
   local key, wanted = opts.routing_key, opts.shard_id
   if key == nil then
     if wanted == nil then
-      return nil, errors.new("NO_KEY", { message = NO_KEY })
+      return nil, routing.no_key()
     end
     return manager:member(wanted)
   end
-  local strategy, err = manager.strategy
-  if opts.table ~= nil or manager.strategies.mixed then
-    strategy, err = manager:strategy_for(opts.table, key)
-    if not strategy then
-      return nil, err
-    end
-  end
-  local shard_id, bucket = strategy:route(key)
-  if not shard_id then
-    return nil, bucket
-  elseif wanted ~= nil and wanted ~= shard_id then
-    local ok
-    ok, err = manager:member(wanted)
+  local member, bucket = owner(manager, opts.table, key)
+  if member and wanted ~= nil and wanted ~= member.shard_id then
+    local ok, err = manager:member(wanted)
     return nil, ok and errors.new("KEY_MISMATCH", {
-      message = ("routing_key belongs to %s, but shard_id says %s"):format(shard_id, wanted),
+      message = ("routing_key belongs to %s, but shard_id says %s"):format(member.shard_id, wanted),
     }) or err
-  end
-  local member = manager.by_id[shard_id]
-  if not member then
-    return nil, errors.new("NO_SHARD", {
-      message = ("the strategy names the shard %s, which does not exist"):format(tostring(shard_id)),
-    })
   end
   return member, bucket
 end
@@ -65,6 +86,15 @@ end
 function routing.is_reference(manager, table_name)
   local declared = table_name and manager.tables[table_name]
   return declared ~= nil and declared.reference == true
+end
+
+--- The error for a write to a reference table that would go to one shard only.
+-- @string table_name
+-- @treturn lunashard.error `INVALID`
+function routing.reference_refusal(table_name)
+  return errors.new("INVALID", {
+    message = ("%s is a reference table: a write goes to every shard, not to one"):format(table_name),
+  })
 end
 
 local REFUSED = {

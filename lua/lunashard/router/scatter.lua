@@ -2,6 +2,7 @@
 -- @module lunashard.router.scatter
 
 local aggregate = require("lunashard.aggregate")
+local checking = require("lunashard.router.checking")
 local errors = require("lunashard.errors")
 local raise = require("lunashard.misuse").raise
 local gather = require("lunashard.router.gather")
@@ -191,6 +192,18 @@ local function plan_merge(router, members, sql, params, opts, deadline, kind)
   return merged, members
 end
 
+-- The parts as the statement's merge asks for them.
+local function merged_part(part, router, members, opts, deadline)
+  return function(i)
+    local sql, params = part(i)
+    local merged, err = merge.prepare(router, members, sql, params, opts, deadline)
+    if not merged then
+      return nil, errors.is(err) and err or scatter.failure(err, #members)
+    end
+    return merged.sql, merged.params
+  end
+end
+
 --- Run a statement on all shards and combine their rows. Yields.
 -- Any failed shard fails the call and cancels the others, unless `on_failure = "partial"` or `min_shards` say
 -- otherwise. Writes are refused unless `all_shards = true`; they are not atomic over the shards.
@@ -228,6 +241,12 @@ function scatter.methods:scatter_gather(sql, params, opts)
         .. "or all_shards = true when that is meant",
     })
   end
+  if kind == "write" and self.checks then
+    ok, err = checking.check_everywhere(self, sql, params)
+    if not ok then
+      return nil, err
+    end
+  end
   local members
   members, err = scatter.members(self.manager, opts.shard_ids)
   if not members then
@@ -247,12 +266,15 @@ end
 -- @tparam ?table params
 -- @tparam table opts
 -- @string kind `read` or `write`
+-- @tparam[opt] table how `deadline`, when the call has begun before; `part(i)`: sql and params for the member of this
+--   number, when they differ
 -- @treturn[1] table
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
-function scatter.gather(router, members, sql, params, opts, kind)
+function scatter.gather(router, members, sql, params, opts, kind, how)
   local func, started = aggregate.present(opts.aggregation_func), task.now()
-  local deadline = router:deadline(opts)
+  local deadline, part = how and how.deadline or router:deadline(opts), how and how.part
+  local asked, given = members, opts
   router.statistics.scatter_queries = router.statistics.scatter_queries + 1
   local merged, err
   merged, members, err = plan_merge(router, members, sql, params, opts, deadline, kind)
@@ -260,6 +282,10 @@ function scatter.gather(router, members, sql, params, opts, kind)
     return nil, err
   elseif merged then
     sql, params, opts = merged.sql, merged.params, merged.opts
+  end
+  part = members == asked and part or nil
+  if part and merged then
+    part = merged_part(part, router, members, given, deadline)
   end
   if aggregate.is(func) and func.name == "concat" then
     func = nil
@@ -273,11 +299,18 @@ function scatter.gather(router, members, sql, params, opts, kind)
     limit = opts.max_parallel_shards or router.max_parallel_shards,
     -- A write that is under way is let finish, so that its outcome is known.
     cancel_on_error = not tolerant and kind == "read",
-  }, function(member)
-    if reducer then
-      return reducing.run(router, member, sql, params, opts, deadline, reducer)
+  }, function(member, i)
+    local own, values = sql, params
+    if part then
+      own, values = part(i)
+      if own == nil then
+        return nil, values
+      end
     end
-    return router:run_on(member, sql, params, opts, deadline)
+    if reducer then
+      return reducing.run(router, member, own, values, opts, deadline, reducer)
+    end
+    return router:run_on(member, own, values, opts, deadline)
   end)
   local combined
   combined, err = combine(results, failed, opts, func, kind, merged)

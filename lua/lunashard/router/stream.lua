@@ -5,6 +5,7 @@
 -- @module lunashard.router.stream
 
 local attempt = require("lunashard.router.attempt")
+local checking = require("lunashard.router.checking")
 local cursors = require("lunashard.router.cursors")
 local errors = require("lunashard.errors")
 local health = require("lunashard.manager.health")
@@ -13,9 +14,12 @@ local options = require("lunashard.options")
 local order = require("lunashard.order")
 local parallel = require("lunashard.parallel")
 local reads = require("lunashard.router.reads")
+local reference = require("lunashard.router.reference")
 local routing = require("lunashard.router.routing")
 local scatter = require("lunashard.router.scatter")
+local splitting = require("lunashard.router.splitting")
 local statement = require("lunashard.router.statement")
+local target = require("lunashard.router.target")
 local task = require("lunashard.task")
 
 local stream = { methods = {} }
@@ -178,8 +182,9 @@ local function bounded(pull, limit, offset)
 end
 
 -- Connections are taken by this task, which thereby owns them, one shard after the other; then
--- the statements start on all servers at once, for that is what takes long.
-local function open_on(self, router, members, sql, params, how)
+-- the statements start on all servers at once, for that is what takes long. `statement_of(i)` gives sql and params
+-- for the member of this number.
+local function open_on(self, router, members, statement_of, how)
   local endpoints, leases = {}, {}
   local function give_up(err)
     for _, lease in ipairs(leases) do
@@ -195,7 +200,8 @@ local function open_on(self, router, members, sql, params, how)
     end
     endpoints[i], leases[i] = endpoint, lease
   end
-  local opened = parallel.each(leases, function(lease)
+  local opened = parallel.each(leases, function(lease, i)
+    local sql, params = statement_of(i)
     return cursors.on_lease(lease, sql, params, how)
   end)
   for i, member in ipairs(members) do
@@ -224,10 +230,25 @@ local function open_on(self, router, members, sql, params, how)
   return true
 end
 
-local function choose_members(router, kind, opts)
-  if opts.routing_key ~= nil or opts.shard_id ~= nil then
-    local member, err = routing.resolve(router.manager, opts)
-    return member and { member }, err
+-- What says that the statement itself names no shard; then all of them are read.
+local SAYS_NOTHING = { NO_KEY = true, INVALID = true, SQL = true }
+
+-- The members that are read, and, where each gets a part of the statement, a function of its number.
+local function find_members(router, sql, params, kind, opts)
+  local found, err
+  if router.extractor and opts.shard_ids == nil and not opts.all_shards then
+    found, err = target.find(router, sql, params, kind)
+  end
+  if found and found.member then
+    return { found.member }
+  elseif found and found.anywhere then
+    return { reference.any(router) }
+  elseif found and kind == "read" then
+    return found.members, found.groups and function(i)
+      return splitting.part(found, i, sql, params)
+    end
+  elseif err and not SAYS_NOTHING[err.code] then
+    return nil, err
   elseif kind == "write" and not opts.all_shards then
     return nil, errors.new("INVALID", {
       message = "a statement that writes would run on every shard: pass routing_key, "
@@ -237,7 +258,20 @@ local function choose_members(router, kind, opts)
   return scatter.members(router.manager, opts.shard_ids)
 end
 
-local function begin(router, sql, opts)
+local function choose_members(router, sql, params, kind, opts)
+  if opts.routing_key == nil and opts.shard_id == nil then
+    return find_members(router, sql, params, kind, opts)
+  end
+  local member, err = routing.resolve(router.manager, opts)
+  if member and router.checks then
+    local ok
+    ok, err = checking.check(router, sql, params, opts.routing_key, member)
+    member = ok and member
+  end
+  return member and { member } or nil, err
+end
+
+local function begin(router, sql, params, opts)
   local ok, err = router.manager:check_open()
   local kind
   if ok then
@@ -250,9 +284,8 @@ local function begin(router, sql, opts)
       message = "option limit would end a statement that writes in the middle: say it in the statement",
     })
   end
-  local members
-  members, err = choose_members(router, kind, opts)
-  return members, err or kind
+  local members, part = choose_members(router, sql, params, kind, opts)
+  return members, part, kind
 end
 
 --- Read rows one by one, from one shard or from all. Yields while iterating.
@@ -262,9 +295,9 @@ end
 -- what still runs is cancelled on the servers, and the connections are free as soon as they have answered.
 -- @string sql
 -- @tparam[opt] table params
--- @tparam[opt] table opts `routing_key` or `shard_id` (with `table`): one shard; without them all shards, or those in
---   `shard_ids`, one after the other, or merged by `order_by = "created_at desc, id"`, which must be the
---   statement's own ORDER BY;
+-- @tparam[opt] table opts `routing_key` or `shard_id` (with `table`): one shard; without them those of the keys that the
+--   statement names (see `lunashard.extractor`), otherwise all shards, or those in `shard_ids`, one after the other, or
+--   merged by `order_by = "created_at desc, id"`, which must be the statement's own ORDER BY;
 --   `limit` and `offset` of the rows as they come out (each shard is asked for `limit + offset` at the most);
 --   `fetch_size` [500] rows at a time, `timeout` for the whole stream [none], `read_only`, `after`, `max_replica_lag`,
 --   `decode_json`, `all_shards`
@@ -277,13 +310,18 @@ function stream.methods:stream(sql, params, opts)
   stream.check_fetch_size("stream", opts.fetch_size)
   return stream.new(function(made)
     local started = task.now()
-    local members, kind = begin(self, sql, opts)
+    local members, part, kind = begin(self, sql, params, opts)
     if not members then
-      return nil, kind
+      return nil, part
     end
     local deadline = opts.timeout and started + opts.timeout
-    local text = opts.limit and statement.with_limit(sql, opts.limit + (opts.offset or 0)) or sql
-    local ok, err = open_on(made, self, members, text, params, {
+    local ok, err = open_on(made, self, members, function(i)
+      local own, values = sql, params
+      if part then
+        own, values = part(i)
+      end
+      return opts.limit and statement.with_limit(own, opts.limit + (opts.offset or 0)) or own, values
+    end, {
       started = started,
       writes = kind == "write",
       deadline = deadline,

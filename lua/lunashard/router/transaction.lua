@@ -5,6 +5,7 @@
 
 local attempt = require("lunashard.router.attempt")
 local beginning = require("lunashard.router.beginning")
+local checking = require("lunashard.router.checking")
 local errors = require("lunashard.errors")
 local failover = require("lunashard.manager.failover")
 local raise = require("lunashard.misuse").raise
@@ -210,17 +211,20 @@ local function check_usable(tx)
   return check_primary(tx)
 end
 
-local function check_key(tx, opts)
-  if opts.routing_key == nil then
-    return true
+local function check_key(tx, sql, params, opts)
+  local router = tx.router
+  if opts.routing_key ~= nil then
+    local member, err = routing.resolve(router.manager, opts)
+    if not member then
+      return nil, err
+    elseif member ~= tx.member then
+      return nil, errors.new("KEY_MISMATCH", {
+        message = ("routing_key belongs to %s, but the transaction is on %s"):format(member.shard_id, tx.shard_id),
+      })
+    end
   end
-  local member, err = routing.resolve(tx.router.manager, opts)
-  if not member then
-    return nil, err
-  elseif member ~= tx.member then
-    return nil, errors.new("KEY_MISMATCH", {
-      message = ("routing_key belongs to %s, but the transaction is on %s"):format(member.shard_id, tx.shard_id),
-    })
+  if router.checks then
+    return checking.check(router, sql, params, opts.routing_key, tx.member)
   end
   return true
 end
@@ -239,9 +243,8 @@ end
 --- Run one statement in the transaction. Yields.
 -- @string sql
 -- @tparam[opt] table params
--- @tparam[opt] table opts `routing_key` (and `table`): checked against the transaction's shard; `timeout`,
---   `decode_json`,
---   `max_result_bytes`
+-- @tparam[opt] table opts `routing_key` (and `table`): checked against the transaction's shard, as are keys that the
+--   statement names where tables are declared or an extractor was chosen; `timeout`, `decode_json`, `max_result_bytes`
 -- @treturn[1] table result, as from `router:execute`; its `lsn` can be looked at once the transaction has ended
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `SQL`, `TIMEOUT`, `KEY_MISMATCH`, `INVALID`, `SHARD_DOWN` (rolled back),
@@ -255,7 +258,7 @@ function Tx:execute(sql, params, opts)
     ok, err = check_statement(sql)
   end
   if ok then
-    ok, err = check_key(self, opts)
+    ok, err = check_key(self, sql, params, opts)
   end
   if not ok then
     return nil, err

@@ -3,6 +3,7 @@
 -- runs inside a savepoint: an early end goes back to it, and the transaction stays usable.
 -- @module lunashard.router.transaction_stream
 
+local checking = require("lunashard.router.checking")
 local cursors = require("lunashard.router.cursors")
 local routing = require("lunashard.router.routing")
 local stream = require("lunashard.router.stream")
@@ -65,6 +66,9 @@ function transaction_stream.new(tx, check_usable, sql, params, opts)
     local ok, err = check_usable(tx)
     if ok then
       ok, err = routing.check_statement(sql)
+    end
+    if ok and tx.router.checks then
+      ok, err = checking.check(tx.router, sql, params, nil, tx.member)
     end
     if not ok then
       return nil, err

@@ -43,7 +43,10 @@ local function segment(sql, tokens, first, last, from, to)
 end
 
 local function pieces(sql, tokens, ranges)
-  local made = { items = {} }
+  local made = { items = {}, has_params = false }
+  for _, token in ipairs(tokens) do
+    made.has_params = made.has_params or token.kind == "param"
+  end
   local first, last = ranges[1][1], ranges[#ranges][2]
   made.before = segment(sql, tokens, 1, first - 1, 1, tokens[first].first - 1)
   made.after = segment(sql, tokens, last + 1, #tokens, tokens[last].last + 1, #sql)
@@ -79,7 +82,7 @@ local function assemble(made, indexes, params)
   end
   append(out, state, made.after)
   state.params.n = state.n
-  return table.concat(out), state.n > 0 and state.params or params
+  return table.concat(out), made.has_params and state.params or params
 end
 
 local function cutter(sql, tokens, ranges)

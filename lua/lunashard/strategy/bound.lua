@@ -141,6 +141,19 @@ local function by_position(self, key)
   return list
 end
 
+--- A key of several columns by position, however it is given; any other key as it is.
+-- @local
+-- @param key
+-- @return[1] key
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `NULL_KEY` or `INVALID`
+function Bound:positional(key)
+  if self.is_column and key ~= nil then
+    return by_position(self, key)
+  end
+  return key
+end
+
 --- The bucket of a key: an integer or short text that never changes for the key.
 -- Yields when a directory has to be asked.
 -- @param key
@@ -302,7 +315,7 @@ end
 -- @treturn[2] lunashard.error `INVALID`
 function Bound:shards_for_range(low, high)
   local wanted
-  if self.shipped and self.plugin.shards_for_range then
+  if self:has_ranges() then
     local err
     wanted, err = self.plugin.shards_for_range(self.state, low, high)
     if wanted == nil then
@@ -316,6 +329,13 @@ function Bound:shards_for_range(low, high)
     end
   end
   return list
+end
+
+--- Does `shards_for_range` ever name fewer than all shards?
+-- @local
+-- @treturn boolean
+function Bound:has_ranges()
+  return self.shipped and self.plugin.shards_for_range ~= nil
 end
 
 --- What would move if the shards, or the strategy, were others.

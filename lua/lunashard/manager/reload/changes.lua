@@ -1,6 +1,7 @@
 --- What differs between the options of a manager and new ones, told without secrets; and what may not.
 -- @module lunashard.manager.reload.changes
 
+local extractor = require("lunashard.extractor")
 local options = require("lunashard.options")
 
 local changes = {}
@@ -16,7 +17,7 @@ local HIDDEN = { password = true, sslpassword = true }
 -- @param b anything
 -- @treturn boolean
 function changes.same(a, b)
-  if type(a) ~= "table" or type(b) ~= "table" then
+  if a == b or type(a) ~= "table" or type(b) ~= "table" then
     return a == b
   end
   for name, value in pairs(a) do
@@ -112,14 +113,14 @@ local function sorted(...)
   return names
 end
 
---- Note the options of the manager itself. A function cannot be told from the one before, so none is named.
+--- Note the options of the manager itself. A function, or an extractor, cannot be told from the one before, so none is named.
 -- @tparam table before
 -- @tparam table cfg
 function List:note_options(before, cfg)
   for _, name in ipairs(sorted(before, cfg)) do
     local from, to = before[name], cfg[name]
-    local functions = type(from) == "function" and type(to) == "function"
-    if not NOTED_APART[name] and not functions and not same(from, to) then
+    local untold = type(from) == "function" and type(to) == "function" or extractor.is(from) and extractor.is(to)
+    if not NOTED_APART[name] and not untold and not same(from, to) then
       self:add("option", nil, nil, changes.text(name, from, to))
     end
   end

@@ -1,0 +1,120 @@
+--- `lunashard explain`: where a statement or a key would go, and why. Connects nowhere.
+-- @module lunashard.cli.explain
+
+local cjson = require("cjson.safe")
+local cli = require("lunashard.cli")
+local cluster = require("lunashard.cluster")
+local errors = require("lunashard.errors")
+local values = require("lunashard.values")
+
+local command = {}
+
+local EXACT = 2 ^ 53
+
+-- A value as it is typed: digits are a number, null is NULL, {1,2} is a list, anything else, or in single quotes, a text.
+local function parse(text)
+  local quoted, list = text:match("^'(.*)'$"), text:match("^{(.*)}$")
+  if quoted then
+    return (quoted:gsub("''", "'"))
+  elseif list then
+    local items = {}
+    for item in list:gmatch("[^,]+") do
+      items[#items + 1] = parse(item:match("^%s*(.-)%s*$"))
+    end
+    return items
+  elseif text:lower() == "null" then
+    return values.null
+  end
+  local number = text:match("^[+-]?%d+$") and tonumber(text)
+  return number and math.abs(number) <= EXACT and number or text
+end
+
+--- Declare the arguments.
+-- @param parser
+function command.configure(parser)
+  parser:argument("sql", "the statement; - reads it from stdin. May be left out with --key"):args("?")
+  parser:option("-c --cluster", "cluster file [LUNASHARD_CLUSTER]")
+  parser:option("--param", "a parameter, $1 first: 42, text, 'text', null or {1,2}; may be given again"):count("*")
+    :target("params")
+  parser:option("--key", "routing key; again for each column of a composite one"):count("*"):target("keys")
+  parser:option("--table", "the table whose key it is")
+  parser:option("--shard", "the shard, instead of a key")
+  parser:flag("--all", "for every shard, as with all_shards = true")
+  parser:flag("--read-only", "as with read_only = true: replicas may answer"):target("read_only")
+  parser:flag("--json", "JSON on stdout, also on failure")
+end
+
+local function parse_all(texts)
+  local list = {}
+  for i, text in ipairs(texts) do
+    list[i] = parse(text)
+  end
+  return list
+end
+
+local function key_of(args)
+  local keys = parse_all(args.keys)
+  if #keys > 1 then
+    return keys
+  end
+  return keys[1]
+end
+
+-- A router whose manager connects nowhere.
+local function offline_router(path)
+  local given, err = cluster.load(path)
+  if not given then
+    return nil, err
+  end
+  local manager, message = require("lunashard.manager").build(given)
+  if not manager then
+    return nil, errors.new("INVALID", { message = ("cluster file %s: %s"):format(path, message) })
+  end
+  cli.say("cluster %s (%s), not connected", manager.name or "without a name", path)
+  return require("lunashard.router").new({ shard_manager = manager })
+end
+
+local function explain(args)
+  local path = args.cluster or os.getenv("LUNASHARD_CLUSTER")
+  if not path or path == "" then
+    cli.usage_error("give the cluster's file with -c or LUNASHARD_CLUSTER")
+  end
+  local sql = args.sql
+  if sql == "-" then
+    sql = io.read("*a")
+  elseif not sql and #args.keys == 0 then
+    cli.usage_error("give a statement, or a key with --key")
+  end
+  local router, err = offline_router(path)
+  if not router then
+    return nil, err
+  end
+  return router:explain(sql, parse_all(args.params), {
+    routing_key = key_of(args),
+    table = args.table,
+    shard_id = args.shard,
+    all_shards = args.all,
+    read_only = args.read_only,
+  })
+end
+
+--- Run it.
+-- @tparam table args
+-- @treturn number exit code
+function command.run(args)
+  local explained, err = explain(args)
+  if explained then
+    io.stdout:write(args.json and cjson.encode(explained:to_table()) or tostring(explained), "\n")
+    return cli.exit.ok
+  end
+  cli.say("explain: %s", tostring(err))
+  if err.hint then
+    io.stderr:write("  ", err.hint, "\n")
+  end
+  if args.json then
+    io.stdout:write(cjson.encode({ error = errors.to_table(err) }), "\n")
+  end
+  return errors.exit_code(err)
+end
+
+return command

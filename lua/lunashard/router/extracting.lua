@@ -1,0 +1,99 @@
+--- `execute` without `routing_key` and `shard_id`: the statement itself says whose it is.
+-- @module lunashard.router.extracting
+
+local errors = require("lunashard.errors")
+local extraction = require("lunashard.extraction")
+local reference = require("lunashard.router.reference")
+local scatter = require("lunashard.router.scatter")
+local splitting = require("lunashard.router.splitting")
+local statement = require("lunashard.sql.statement")
+local target = require("lunashard.router.target")
+local task = require("lunashard.task")
+
+-- Local functions are constants to the compiler; what is here runs for every statement without a key.
+local now, make_plan, owner, is_null = task.now, extraction.plan, target.owner, target.is_null
+
+local extracting = { methods = {} }
+
+--- Is this a query around a statement that writes, `WITH gone AS (DELETE ... RETURNING ...) SELECT ...`?
+-- What its shards answer is rows of that query, of which nobody knows what they would be for all rows together.
+-- @string sql
+-- @treturn boolean
+function extracting.is_query_of_write(sql)
+  local parsed = statement.parse(sql)
+  return parsed ~= nil and parsed.kind == "select"
+end
+
+--- What is said of such a query when its keys are on several shards.
+-- @treturn lunashard.error `NOT_MERGEABLE`
+function extracting.refusal()
+  return errors.new("NOT_MERGEABLE", {
+    message = "a query over what it writes cannot be put together from several shards: write with RETURNING alone, "
+      .. "or once for each key",
+  })
+end
+
+local function run_on_several(router, found, sql, params, opts, kind, deadline)
+  if kind == "read" then
+    local answer, err = scatter.gather(router, found.members, sql, params, opts, kind, {
+      deadline = deadline,
+      part = found.groups and function(i)
+        return splitting.part(found, i, sql, params)
+      end,
+    })
+    if answer then
+      answer.split = splitting.counts(found)
+    end
+    return answer, err
+  elseif extracting.is_query_of_write(sql) then
+    return nil, extracting.refusal()
+  end
+  return splitting.write(router, found, sql, params, opts, deadline)
+end
+
+-- Everything but a single key in a parameter.
+local function run_found(router, sql, params, opts, kind, deadline)
+  local found, err = target.find(router, sql, params, kind)
+  if not found then
+    return nil, err
+  elseif found.member then
+    return router:run_on(found.member, sql, params, opts, deadline)
+  elseif found.anywhere then
+    return reference.run_anywhere(router, sql, params, opts, deadline)
+  elseif found.everywhere then
+    return reference.run(router, found.everywhere, sql, params, opts, kind, deadline)
+  end
+  return run_on_several(router, found, sql, params, opts, kind, deadline)
+end
+
+--- Run a statement where its own keys say. Yields.
+-- @local
+-- @string sql
+-- @tparam ?table params
+-- @tparam table opts those of `execute`
+-- @string kind `read` or `write`
+-- @treturn[1] table result
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function extracting.methods:execute_extracted(sql, params, opts, kind)
+  local deadline = now() + (opts.timeout or self.query_timeout) -- here, for a directory may have to be asked
+  local extractor = self.extractor
+  if params and extractor then
+    local plan, err = make_plan(extractor, self.manager, sql)
+    if not plan then
+      return nil, err
+    end
+    local key = params[plan.param]
+    if plan.param and not is_null(key) then
+      local member
+      member, err = owner(self.manager, plan.table, key)
+      if not member then
+        return nil, err
+      end
+      return self:run_on(member, sql, params, opts, deadline)
+    end
+  end
+  return run_found(self, sql, params, opts, kind, deadline)
+end
+
+return extracting
