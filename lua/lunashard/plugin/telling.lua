@@ -127,7 +127,20 @@ function telling.values(bound)
   return search:run()
 end
 
--- What keys of a type a value speaks of: a bound itself and its neighbours, a text and what begins with it.
+-- A pattern as a text that it may match, without its anchors.
+local function plain(pattern)
+  return (pattern:gsub("^%^", ""):gsub("([^%%])%$$", "%1"):gsub("%%(%p)", "%1"))
+end
+
+local function day(text, days)
+  local year, month, of_month = text:match("^(%d%d%d%d)%-(%d%d)%-(%d%d)$")
+  if year and tonumber(year) > 1 then
+    return os.date("!%Y-%m-%d", os.time({ year = year, month = month, day = of_month, hour = 12 }) + days * 86400)
+  end
+end
+
+-- What keys of a type a value speaks of: a bound and its neighbours, a text and what begins or ends with it, a text's
+-- length or a letter's code, the first day of a year or month and the one before.
 local AROUND = {
   int8 = function(value)
     if type(value) == "number" and value % 1 == 0 then
@@ -136,19 +149,62 @@ local AROUND = {
     return { value }
   end,
   text = function(value)
-    if type(value) == "number" then
-      return value % 1 == 0 and { ("%.0f"):format(value) } or {}
+    if type(value) == "string" then
+      local text = plain(value)
+      return { value, value .. "1", text, text .. "1", "a" .. text }
+    elseif value % 1 ~= 0 or value < 0 then
+      return {}
     end
-    local plain = value:gsub("^%^", ""):gsub("%$$", "") -- of a pattern
-    return { value, value .. "1", plain ~= value and plain or nil, plain ~= value and plain .. "1" or nil }
+    local list = { ("%.0f"):format(value) }
+    if value >= 33 and value <= 126 then
+      list[#list + 1] = string.char(value)
+    end
+    for length = math.max(value - 1, 1), value <= LONGEST and value + 1 or 0 do
+      list[#list + 1] = ("x"):rep(length)
+    end
+    return list
   end,
   uuid = function(value)
+    local digits = tostring(value):gsub("-", "")
+    if #digits < 32 and digits:find("^%x+$") then
+      return { digits .. ("0"):rep(32 - #digits), digits .. ("f"):rep(32 - #digits) }
+    end
     return { value }
   end,
   date = function(value)
-    return { value }
+    local text = tostring(value)
+    local first = text:find("^%d%d%d%d$") and text .. "-01-01" or text:find("^%d%d%d%d%-%d%d$") and text .. "-01" or text
+    return { first, day(first, -1), day(first, 1) }
   end,
 }
+
+local MOST_FACTORS = 200
+local LEAST_SCALE = 100
+
+local function is_scale(value)
+  if type(value) ~= "number" or value < LEAST_SCALE or value >= 2 ^ 53 then
+    return false
+  end
+  local ten = math.floor(math.log10(value) + 0.5)
+  return math.frexp(value) == 0.5 or 10 ^ ten == value
+end
+
+-- `math.floor(key / 1000000)` makes a tenant of a key: where 42 and 1000000 are named, 42000000 is meant, too.
+local function scaled(values)
+  local list = {}
+  for _, scale in ipairs(values) do
+    if is_scale(scale) then
+      local factors = 0
+      for _, value in ipairs(values) do
+        if type(value) == "number" and value % 1 == 0 and math.abs(value * scale) < 2 ^ 53 and factors < MOST_FACTORS then
+          factors = factors + 1
+          list[#list + 1] = value * scale
+        end
+      end
+    end
+  end
+  return list
+end
 
 --- Keys that a strategy names, as far as they can be keys of its type.
 -- @tparam lunashard.strategy.bound bound
@@ -157,7 +213,11 @@ local AROUND = {
 function telling.keys(bound, key_type)
   local types, keys, seen = samples.types(key_type), {}, {}
   local typical = samples.keys(types, 1, 1)[1]
-  for _, value in ipairs(telling.values(bound)) do
+  local values = telling.values(bound)
+  for _, value in ipairs(scaled(values)) do
+    values[#values + 1] = value
+  end
+  for _, value in ipairs(values) do
     for column, name in ipairs(types) do
       for _, around in pairs(AROUND[name](value)) do
         local canonical = core.canonical(name, around)

@@ -1,4 +1,5 @@
 local budget = require("lunashard.plugin.budget")
+local core = require("lunashard.core.placement")
 local samples = require("lunashard.plugin.samples")
 local strategy = require("lunashard.strategy")
 local telling = require("lunashard.plugin.telling")
@@ -93,12 +94,42 @@ describe("the keys that a strategy names", function()
     end
   end)
 
+  it("are found by parts of a text: its end, its length, a letter", function()
+    define({
+      route = function(_, key)
+        return (key:find("%.de$") or #key > 77 or key:byte(1) == 94) and "s2" or "s1"
+      end,
+    })
+    local set = named("text")
+    for _, key in ipairs({ '"a.de"', '"^"', '"' .. ("x"):rep(57) .. '..."' }) do
+      assert.is_true(set[key], key)
+    end
+  end)
+
+  it("are found by parts of a number, a date and a UUID", function()
+    local tenants = { [4242] = "s2" }
+    define({ route = function(_, key) return tenants[math.floor(tonumber(key) / 1000000)] or "s1" end })
+    assert.is_true(named("int8")["4242000000"])
+    define({ route = function(_, key) return (key:sub(1, 4) < "1987" or key > "2031-03-01") and "s2" or "s1" end })
+    local set = named("date")
+    for _, key in ipairs({ "1986-12-31", "1987-01-01", "2031-02-28", "2031-03-01", "2031-03-02" }) do
+      assert.is_true(set['"' .. key .. '"'], key)
+    end
+    define({ route = function(_, key) return key:sub(1, 4) == "beef" and "s2" or "s1" end })
+    assert.is_true(named("uuid")['"beef0000-0000-0000-0000-000000000000"'])
+  end)
+
   it("are only those that can be keys of the type", function()
     define({ new = function()
       return { "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11", "2024-02-29", "2024-02-30", "text" }
     end })
-    assert.same({ ['"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"'] = true }, named("uuid"))
-    assert.same({ ['"2024-02-29"'] = true }, named("date"))
+    assert.is_true(named("uuid")['"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"'])
+    local dates = named("date")
+    assert.is_true(dates['"2024-02-29"'])
+    assert.is_nil(dates['"2024-02-30"'])
+    for key in pairs(dates) do
+      assert.is_truthy(core.canonical("date", key:sub(2, -2)), key)
+    end
   end)
 
   it("are found for each column of a composite key", function()
