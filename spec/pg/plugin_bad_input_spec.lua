@@ -174,4 +174,30 @@ describe("a plug-in's file with", function()
       assert.is_nil(status().problem)
     end)
   end
+
+  it("nothing in it any more, for it was deleted while it was loaded, leaves a version serving", function()
+    for round = 1, 2 do
+      -- Slow enough that others get their turn while it is tried.
+      folder:write(FILE, plugins.strategy({
+        head = "-- round " .. round,
+        bucket = "for _ = 1, 3000 do end return lunashard.hash(key, 64)",
+      }))
+      local reload = task.spawn(lunashard.reload)
+      while not manager.plugins.busy and reload:status() ~= "ended" do
+        task.sleep(0)
+      end
+      assert.is_true(manager.plugins.busy) -- it is being tried now
+      folder:remove(FILE)
+      assert(reload:join())
+      lunashard.reload()
+      assert.equal("missing", status().state)
+      for key = 1, 100 do
+        assert.equal(expected[key], manager:get_shard_for_write(key).shard_id)
+      end
+      assert.same({}, failures)
+    end
+    folder:write(FILE, GOOD)
+    assert(lunashard.reload())
+    assert.equal("active", status().state)
+  end)
 end)

@@ -16,7 +16,7 @@ local SHARED = { "lunashard", "lunashard.process", "lunashard.sandbox", "inspect
 testing.counts = { success = 0, failure = 0, error = 0, pending = 0 }
 
 local opened = {} -- clusters, in the order in which they were opened
-local sandboxes = {} -- number of shards -> what sandbox.start gave
+local sandboxes = {} -- number of shards -> `place`, and `cluster_file` once it has been started
 
 --- Load what all spec files share. busted forgets the modules that a spec file loaded, and several copies of
 -- `lunashard.errors` would not know each other's errors.
@@ -64,14 +64,14 @@ local function cluster_file(shards)
   if shards == 3 and given and given ~= "" then
     return given .. "/cluster.lua"
   end
-  local started = sandboxes[shards]
-  if not started then
-    local name = ("test-%d-%d"):format(require("lunashard.core.system").getpid(), shards)
-    started = assert(require("lunashard.sandbox").start({ name = name, shards = shards }))
-    sandboxes[shards] = started
-    started.place = { name = name }
+  local own = sandboxes[shards] or {}
+  if not own.cluster_file then
+    own.place = { name = ("test-%d-%d"):format(require("lunashard.core.system").getpid(), shards) }
+    sandboxes[shards] = own -- before it is started: a start that is broken off leaves something, too
+    local sandbox = require("lunashard.sandbox")
+    own.cluster_file = assert(sandbox.start({ name = own.place.name, shards = shards })).cluster_file
   end
-  return started.cluster_file
+  return own.cluster_file
 end
 
 --- A cluster of throw-away PostgreSQL servers. Yields.
@@ -124,19 +124,22 @@ function testing.close_since(n)
 end
 
 local function destroy(place)
-  assert(require("lunashard.sandbox").destroy(place))
+  return require("lunashard.sandbox").destroy(place)
 end
 
 --- Remove the servers that specs asked for. Yields.
 -- @local
 function testing.remove_sandboxes()
   testing.close_since(0)
-  for shards, started in pairs(sandboxes) do
+  for shards, own in pairs(sandboxes) do
     sandboxes[shards] = nil
-    if not pcall(destroy, started.place) then
+    local ok, done, err = pcall(destroy, own.place)
+    if not ok then
       -- Nothing can be waited for after an interrupt: another process sees to it.
       local program = require("lunashard.core.system").realpath("/proc/self/exe"):gsub("'", "'\\''")
-      os.execute(("'%s' sandbox destroy --name %s >/dev/null 2>&1 &"):format(program, started.place.name))
+      os.execute(("'%s' sandbox destroy --name %s >/dev/null 2>&1 &"):format(program, own.place.name))
+    elseif not done and own.cluster_file then
+      error(err, 0)
     end
   end
 end
