@@ -306,6 +306,29 @@ describe("the loader of plug-ins", function()
     refused(manager, "cannot")
   end)
 
+  it("asks no directory when only a plug-in beside it changes, and keeps what that has looked up", function()
+    local asked = 0
+    local folder = plugins.folder({ ["strategies/tier.lua"] = plugins.strategy() })
+    local manager = open(folder, { strategy = lunashard.strategy.first_of({
+      lunashard.strategy.directory({ lookup = function(key)
+        asked = asked + 1
+        return key == 5 and "s2" or nil
+      end }), "tier", key_type = "int8" }) })
+    assert.equal("s2", manager:get_shard_for_write(5).shard_id)
+    assert.equal(1, asked)
+    folder:write("strategies/tier.lua", plugins.strategy({ head = "-- another text" }))
+    assert(lunashard.reload())
+    assert.equal(2, plugin(manager, "tier").generation)
+    assert.equal("s2", manager:get_shard_for_write(5).shard_id)
+    assert.equal(1, asked)
+    folder:write("strategies/tier.lua", plugins.strategy({ place = "return shards[1].shard_id" }))
+    assert.equal("PLACEMENT_CHANGED", select(2, lunashard.reload()).code)
+    folder:write("strategies/tier.lua", plugins.strategy({ bucket = "if key == 5 then return nil, 'none' end "
+      .. "return lunashard.hash(key, 64)" }))
+    assert(lunashard.reload()) -- the directory has that key
+    assert.equal("s2", manager:get_shard_for_write(5).shard_id)
+  end)
+
   it("lets an aggregate that is held be used in its present version, also inside a chain", function()
     local text = [[return { api = 1, kind = "aggregate", name = "how_many", returns = "row",
       new = function(name) if name == "%s" then error("not this one") end return { name = name } end,

@@ -1,9 +1,14 @@
 --- The users' plug-ins among the bound strategies of a manager, members of others included.
 -- @module lunashard.loader.bounds
 
+local breath = require("lunashard.plugin.breath")
+local guard = require("lunashard.plugin.guard")
+local recent = require("lunashard.plugin.recent")
 local selftest = require("lunashard.plugin.selftest")
 
 local bounds = {}
+
+local PIECE = 16 -- keys between two looks at the clock
 
 local function each_bound(bound, visit)
   visit(bound)
@@ -38,6 +43,63 @@ function bounds.users(strategies, name)
     end)
   end
   return list
+end
+
+local function list_of(bound, wanted)
+  local list = {}
+  each_bound(bound, function(one)
+    list[#list + 1] = wanted(one) and one or nil
+  end)
+  return list
+end
+
+local function is_users(bound)
+  return not bound.shipped
+end
+
+--- Do two versions of a strategy that is made of others answer alike, as far as sampled keys tell? Yields.
+-- Only the users' plug-ins in them may differ, so only these are asked, and no directory is.
+-- @tparam lunashard.strategy.bound before
+-- @tparam lunashard.strategy.bound after
+-- @treturn boolean false when they differ somewhere, which need not be where keys get, or when it is a plug-in itself
+function bounds.is_alike(before, after)
+  local old, new = list_of(before, is_users), list_of(after, is_users)
+  if is_users(before) or #old ~= #new then
+    return false
+  end
+  local pause = breath.new()
+  for _, keys in ipairs({ recent.of(before), guard.keys(before, after) }) do
+    for from = 1, #keys, PIECE do
+      local same = recent.unnoticed(function()
+        for i = from, math.min(from + PIECE - 1, #keys) do
+          for n = 1, #old do
+            if old[n]:route(keys[i]) ~= new[n]:route(keys[i]) then
+              return false
+            end
+          end
+        end
+        return true
+      end)
+      if not same then
+        return false
+      end
+      pause()
+    end
+  end
+  return true
+end
+
+--- Let the shipped parts of a strategy go on with what those of another have learnt; both are made alike.
+-- @tparam lunashard.strategy.bound before
+-- @tparam lunashard.strategy.bound after
+function bounds.carry(before, after)
+  local function inherits(bound)
+    return bound.shipped and bound.plugin.inherit ~= nil
+  end
+  local old = list_of(before, inherits)
+  for i, bound in ipairs(list_of(after, inherits)) do
+    bound.plugin.inherit(bound.state, old[i].state)
+  end
 end
 
 --- Try them on sampled keys. Yields.

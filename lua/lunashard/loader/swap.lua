@@ -67,10 +67,14 @@ local function prepare_one(manager, entry, opts)
     end
   end
   for _, key_type in ipairs(bounds.key_types(before)) do
-    ok, err = guard.check(before.by_type[key_type], after.by_type[key_type], nil, {
-      allow_placement_change = opts.allow_placement_change or manager.options.allow_placement_change,
-      what = ("%s %s"):format(opts.what or "loading", entry.shown or entry.name),
-    })
+    local old, new = before.by_type[key_type], after.by_type[key_type]
+    ok, err = bounds.is_alike(old, new), nil
+    if not ok then
+      ok, err = guard.check(old, new, nil, {
+        allow_placement_change = opts.allow_placement_change or manager.options.allow_placement_change,
+        what = ("%s %s"):format(opts.what or "loading", entry.shown or entry.name),
+      })
+    end
     if not ok then
       return nil, err
     end
@@ -127,6 +131,9 @@ function swap.commit(entry, plans)
   registry.install(entry)
   for _, plan in ipairs(plans) do
     if plan.after then
+      for key_type, before in pairs(plan.before.by_type) do
+        bounds.carry(before, plan.after.by_type[key_type])
+      end
       topology.bind(plan.manager, plan.after)
     end
   end

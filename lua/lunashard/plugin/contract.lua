@@ -34,6 +34,7 @@ contract.templates = {
       options = { type = "list", doc = "the names of its options; without it any are taken" },
       has_members = { type = "boolean", doc = "its options list other strategies", built_in = true },
       attach = fn("attach(state, execute)", BUILT_IN),
+      inherit = fn("inherit(state, old_state)", BUILT_IN),
       invalidate = fn("invalidate(state, key)", BUILT_IN),
       shards_for_range = fn("shards_for_range(state, low, high) -> set of shard_ids", BUILT_IN),
     },

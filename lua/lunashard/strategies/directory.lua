@@ -167,6 +167,13 @@ local function ask(state, key)
   return true, shard_id
 end
 
+--- Go on with what another one has looked up; it is made for the same options and shards.
+-- @tparam table state
+-- @tparam table old its state
+function directory.inherit(state, old)
+  state.cache, state.flights = old.cache, old.flights
+end
+
 -- Run the lookup for everyone who waits. Whatever happens, also a cancel of this task, they are woken.
 local function fly(state, index, key)
   local flight = { landed = task.event() }
