@@ -329,6 +329,50 @@ describe("the loader of plug-ins", function()
     assert.equal("s2", manager:get_shard_for_write(5).shard_id)
   end)
 
+  it("knows of the extractors that are in use, those of routers and in lists included", function()
+    local text = [[return { api = 1, kind = "extractor", name = "mine", new = function(n) if n ~= %d then error("no " .. n) end
+      return n end, extract = function(_, params, n) return params and params[n], "no parameter" end }]]
+    local folder = plugins.folder({ ["strategies/tier.lua"] = plugins.strategy(),
+      ["extractors/mine.lua"] = text:format(2) })
+    local manager = open(folder)
+    local router = lunashard.router({ shard_manager = manager,
+      extractor = lunashard.extractor.first_of({ "by_comment", lunashard.extractor.mine(2) }) })
+    folder:write("extractors/mine.lua", text:format(3))
+    local _, err = lunashard.reload()
+    assert.equal("PLUGIN_FAILED", err.code)
+    assert.matches("plugins/extractors/mine.lua:1: no 2", err.message)
+    folder:remove("extractors/mine.lua")
+    assert.equal("kept", lunashard.reload()[1].action)
+    router.extractor = nil
+    assert.equal("removed", lunashard.reload()[1].action)
+    folder:write("extractors/mine.lua", text:format(2))
+    assert(lunashard.reload())
+    manager.options.extractor = { "mine", 2 }
+    folder:remove("extractors/mine.lua")
+    assert.equal("kept", lunashard.reload()[1].action)
+  end)
+
+  it("finds keys with the present version of an extractor, also for statements that were seen before", function()
+    local text = [[return { api = 1, kind = "extractor", name = "mine",
+      extract = function(_, params) return params and params[%d], "no parameter" end }]]
+    local folder = plugins.folder({ ["strategies/tier.lua"] = plugins.strategy(),
+      ["extractors/mine.lua"] = text:format(1) })
+    local manager = open(folder, { extractor = "mine" })
+    local router = lunashard.router(manager)
+    local function shard_of(params)
+      return assert(router:explain("SELECT lower($2) FROM users WHERE name = $1", params)).shards[1]
+    end
+    local one = manager:get_shard_for_write(1).shard_id
+    local other = 2
+    while manager:get_shard_for_write(other).shard_id == one do
+      other = other + 1
+    end
+    assert.equal(one, shard_of({ 1, other }))
+    folder:write("extractors/mine.lua", text:format(2))
+    assert(lunashard.reload())
+    assert.equal(manager:get_shard_for_write(other).shard_id, shard_of({ 1, other }))
+  end)
+
   it("lets an aggregate that is held be used in its present version, also inside a chain", function()
     local text = [[return { api = 1, kind = "aggregate", name = "how_many", returns = "row",
       new = function(name) if name == "%s" then error("not this one") end return { name = name } end,

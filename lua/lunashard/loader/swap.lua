@@ -7,6 +7,7 @@
 local binding = require("lunashard.manager.binding")
 local bounds = require("lunashard.loader.bounds")
 local errors = require("lunashard.errors")
+local extractor = require("lunashard.extractor")
 local guard = require("lunashard.plugin.guard")
 local policy = require("lunashard.policy")
 local registry = require("lunashard.plugin.registry")
@@ -15,6 +16,46 @@ local topology = require("lunashard.manager.topology")
 local swap = {}
 
 local ROUNDS = 5 -- while the shards of a manager change under the tests
+
+local function each_extractor(one, name, visit)
+  if one.name == name then
+    visit(one)
+  end
+  for _, member in ipairs(one.name == "first_of" and one.options or {}) do
+    each_extractor(member, name, visit)
+  end
+end
+
+-- The extractors of this name that a manager and its routers find keys with.
+local function extractors_of(manager, name)
+  local list = {}
+  local function add(one)
+    list[#list + 1] = one
+  end
+  local ok, default = pcall(extractor.find, manager.options.extractor)
+  if ok and default then
+    each_extractor(default, name, add)
+  end
+  for router in pairs(manager.routers) do
+    if router.extractor then
+      each_extractor(router.extractor, name, add)
+    end
+  end
+  return list
+end
+
+-- Does a version of an extractor take the arguments that those in use were made with?
+local function try_extractor(manager, entry)
+  for _, one in ipairs(entry.contract.new and extractors_of(manager, entry.name) or {}) do
+    local ok, err = pcall(entry.contract.new, unpack(one.arguments, 1, one.arguments.n))
+    if not ok then
+      return nil, tostring(errors.is(err) and err.message or err)
+    end
+  end
+  return true
+end
+
+local TRY = { extractor = try_extractor, policy = policy.try }
 
 --- Does a manager use this plug-in?
 -- @tparam Manager manager
@@ -25,6 +66,8 @@ function swap.is_used(manager, entry)
     return false
   elseif entry.kind == "policy" then
     return policy.is_used(manager, entry.name)
+  elseif entry.kind == "extractor" then
+    return #extractors_of(manager, entry.name) > 0
   end
   return entry.kind == "strategy" and #bounds.users(manager.strategies, entry.name) > 0
 end
@@ -46,8 +89,8 @@ end
 
 -- A version bound to a manager's shards and tried.
 local function prepare_one(manager, entry, opts)
-  if entry.kind == "policy" then
-    local fits, problem = policy.try(manager, entry)
+  if TRY[entry.kind] then
+    local fits, problem = TRY[entry.kind](manager, entry)
     if not fits then
       return nil, errors.new("PLUGIN_FAILED", { message = problem })
     end
