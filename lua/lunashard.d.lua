@@ -164,6 +164,9 @@
 ---@class lunashard.ScatterResult
 ---@field rows table<string, any>[]
 ---@field row_count integer
+---@field columns? string[]
+---@field column_types? string[]
+---@field command? string
 ---@field shard_results table<string, table> by shard_id
 ---@field complete boolean false when shards are missing, which takes on_failure or min_shards
 ---@field failed lunashard.Failure[]
@@ -176,9 +179,13 @@
 ---@field host string
 ---@field port integer
 ---@field database string
+---@field user? string
 ---@field region? string
 ---@field weight? number
 ---@field tags? table
+---@field sslmode? string
+---@field pool_size? integer
+---@field metadata? table
 ---@field replicas? table[]
 
 --- What a file in plugins/strategies returns: bucket and place, or route.
@@ -191,7 +198,7 @@
 ---@field bucket? fun(state: any, key: any): integer|string|nil, string? pure, and never changes for a key
 ---@field place? fun(state: any, bucket: integer|string, shards: lunashard.Shard[]): string?, string? a shard_id; pure
 ---@field route? fun(state: any, key: any): string?, string? a shard_id; pure
----@field upgrade? fun(old_state: any): any takes over what the version before had
+---@field upgrade? fun(old_state: any, new_state: any): any takes over what the version before had
 
 --- What a file in plugins/aggregates returns: init, step, merge and finish, or aggregate.
 ---@class lunashard.AggregatePlugin
@@ -205,13 +212,15 @@
 ---@field merge? fun(a: any, b: any): any
 ---@field finish? fun(acc: any): table a row or a list of rows
 ---@field aggregate? fun(options: any, results: table[]): table
+---@field types? fun(acc: any): table<string, string> column name -> SQL type
 
 --- What a file in plugins/extractors returns.
 ---@class lunashard.ExtractorPlugin
 ---@field api 1
 ---@field kind "extractor"
 ---@field name string
----@field extract fun(statement: lunashard.Statement, params?: table): any, string? a key, or nil and why there is none
+---@field new? fun(...: any): any its options
+---@field extract fun(statement: lunashard.Statement, params?: table, options?: any): any, string? a key, or nil and why not
 
 --- What an extractor is asked about.
 ---@class lunashard.Statement
@@ -225,8 +234,9 @@
 ---@field api 1
 ---@field kind "policy"
 ---@field name string
----@field choose_primary? fun(candidates: table[], shard: lunashard.Shard): string|table|false|nil
----@field on_health? fun(event: lunashard.Event)
+---@field new? fun(options: table): table
+---@field choose_primary? fun(candidates: table[], shard: lunashard.Shard, options: table): string|table|false|nil
+---@field on_health? fun(event: lunashard.Event, options: table)
 ---@field plan? fun(state: table, options: table): table[]
 
 --- What happened to a shard or a plug-in.
