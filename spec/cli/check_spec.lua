@@ -115,11 +115,13 @@ describe("lunashard check", function()
 
   it("tries it as a cluster file uses it", function()
     local path = strategy({
-      new = "return assert(options.of, 'of is missing')",
+      new = "local all = ('x'):rep(80 * 2^20) return assert(options.of, 'of is missing')",
       bucket = "return #key % 64",
       place = "return state[bucket % 2 + 1]",
     })
+    assert.matches("memory", findings(path, "--key-type", "text", "--options", "of = { 'shard1', 'shard2' }"), 1, true)
     local file = cli.write(dir, "cluster.lua", [[return {
+      plugin_memory = 200 * 2^20,
       shards = { { shard_id = "north", host = "h", database = "d" }, { shard_id = "south", host = "h", database = "d" } },
       strategy = { "tier", shard_key = "tenant", of = { "north", "south" } },
       tables = { tenants = { shard_key = "tenant", type = "text" } },

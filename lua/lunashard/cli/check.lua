@@ -53,6 +53,7 @@ local function as_in_cluster(how, path)
     return nil, err.message
   end
   how.cluster_strategy, how.shards = given.strategy, given.shards or how.shards
+  how.time, how.memory = given.plugin_time, given.plugin_memory
   for _, declared in pairs(given.tables or {}) do
     how.cluster_type = how.cluster_type or declared.type
   end
@@ -116,7 +117,7 @@ local function examine(path, how)
     return report
   end
   local entry
-  entry, problem = single.load(path)
+  entry, problem = single.load(path, { time = how.time, memory = how.memory })
   if not entry then
     add_located(report, problem)
     return report

@@ -46,11 +46,14 @@ end
 
 --- Load a file: what the loader does with it, up to its contract.
 -- @string path
+-- @tparam[opt] table limits `time`, `memory`, `trusted`, as of `lunashard.plugin.budget`
 -- @treturn[1] table entry, as of @{lunashard.plugin.registry}
 -- @treturn[2] nil
 -- @treturn[2] string what is wrong: one line with file and line
-function single.load(path)
-  local loaded, message = compile.run(path, { root = root_of(path), kind = folder.kind_of(path) })
+function single.load(path, limits)
+  limits = limits or {}
+  local loaded, message = compile.run(path, { root = root_of(path), kind = folder.kind_of(path), time = limits.time,
+    memory = limits.memory, trusted = limits.trusted })
   if not loaded then
     return nil, message
   end
@@ -61,8 +64,8 @@ function single.load(path)
   elseif registry.is_shipped(value.kind, value.name) then
     return nil, ("%s: %s"):format(loaded.shown, registry.taken(value.kind, value.name))
   end
-  local limited = budget.wrap(value)
-  return registry.entry(limited, { source = path, shown = loaded.shown })
+  local limited = budget.wrap(value, limits)
+  return registry.entry(limited, { source = path, shown = loaded.shown, trusted = limits.trusted })
 end
 
 local function try_strategy(entry, how)
