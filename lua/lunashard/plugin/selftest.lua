@@ -11,6 +11,7 @@ local extractor_test = require("lunashard.plugin.selftest.extractor")
 local recent = require("lunashard.plugin.recent")
 local registry = require("lunashard.plugin.registry")
 local samples = require("lunashard.plugin.samples")
+local strategy = require("lunashard.strategy")
 local telling = require("lunashard.plugin.telling")
 
 local selftest = {}
@@ -141,7 +142,6 @@ end
 
 -- The same version of the plug-in, from the beginning: with a state that nothing was handed down to.
 local function made_anew(bound)
-  local strategy = require("lunashard.strategy") -- not above: it requires what uses this
   local entry = bound.entry
   local old_states = entry.old_states
   entry.old_states = nil
