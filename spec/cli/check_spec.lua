@@ -121,7 +121,7 @@ describe("lunashard check", function()
     })
     assert.matches("memory", findings(path, "--key-type", "text", "--options", "of = { 'shard1', 'shard2' }"), 1, true)
     local file = cli.write(dir, "cluster.lua", [[return {
-      plugin_memory = 200 * 2^20,
+      plugin_memory = 500 * 2^20,
       shards = { { shard_id = "north", host = "h", database = "d" }, { shard_id = "south", host = "h", database = "d" } },
       strategy = { "tier", shard_key = "tenant", of = { "north", "south" } },
       tables = { tenants = { shard_key = "tenant", type = "text" } },
