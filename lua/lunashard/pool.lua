@@ -91,6 +91,7 @@ function pool.settings(options)
   for name, value in pairs(KEEPALIVES) do
     conninfo[name] = value
   end
+  conninfo.gssencmode = "disable" -- unless it is asked for: libpq alone can speak to such a connection
   for _, name in ipairs(PASSED) do
     local value = options[name]
     if value ~= nil then
@@ -109,7 +110,7 @@ function pool.settings(options)
     max_result_bytes = option("max_result_bytes"),
     statement_cache = option("statement_cache"),
     slow_statement = option("slow_statement"),
-    pipeline = option("pipeline"),
+    pipeline = option("pipeline") and conninfo.gssencmode == "disable",
     read_batches = option("read_batches"),
     conninfo = conninfo,
   }

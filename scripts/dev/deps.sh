@@ -4,7 +4,7 @@
 # do without a peer that cannot be had: that is said, and is no failure.
 set -eu
 
-packages="build-essential pkg-config luajit libluajit-5.1-dev libpq-dev libev-dev libc-ares-dev libpg-query-dev
+packages="build-essential pkg-config luajit libluajit-5.1-dev libpq-dev libssl-dev libev-dev libc-ares-dev libpg-query-dev
 lua-cjson lua-argparse lua-inspect lua-busted postgresql openssl"
 optional=
 case ${1:-} in

@@ -3,29 +3,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_BODY (1u << 30) /* of the server's own messages */
-
-static uint32_t get32(const char *p)
-{
-    const unsigned char *b = (const unsigned char *)p;
-    return (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3];
-}
-
-static unsigned get16(const char *p)
-{
-    const unsigned char *b = (const unsigned char *)p;
-    return (unsigned)b[0] << 8 | b[1];
-}
-
-static void put32(char *p, uint32_t v)
-{
-    for (int i = 0; i < 4; i++)
-        p[i] = (char)(v >> (24 - 8 * i));
-}
+#include "message.h"
 
 static void add32(luna_buf *buf, uint32_t v)
 {
-    put32(luna_buf_reserve(buf, 4), v);
+    luna_put32(luna_buf_reserve(buf, 4), v);
     buf->len += 4;
 }
 
@@ -50,8 +32,8 @@ static bool is_ours(char type)
 
 static bool frames_begin(luna_frames *frames)
 {
-    uint32_t len = get32(frames->head + 1);
-    frames->broken = len < 4 || len > MAX_BODY;
+    uint32_t len = luna_get32(frames->head + 1);
+    frames->broken = len < 4 || len > LUNA_MESSAGE_MAX;
     frames->body = frames->broken ? 0 : len - 4;
     return !frames->broken;
 }
@@ -126,21 +108,21 @@ void luna_rows_column(luna_rows *rows, const char *name, uint32_t type)
     rows->described = true;
 }
 
-/* RowDescription: for each column its name, 6 bytes, type, 8 bytes. */
+/* RowDescription. */
 static bool describe(luna_rows *rows, const char *p, const char *end)
 {
     forget_columns(rows);
     rows->described = true;
     if (end - p < 2)
         return false;
-    unsigned n = get16(p);
+    unsigned n = luna_get16(p);
     p += 2;
     for (unsigned c = 0; c < n; c++) {
-        const char *name_end = memchr(p, '\0', (size_t)(end - p));
-        if (name_end == NULL || end - name_end < 19)
+        uint32_t type;
+        const char *name = p;
+        if ((p = luna_message_column(p, end, &type)) == NULL)
             return false;
-        luna_rows_column(rows, p, get32(name_end + 7));
-        p = name_end + 19;
+        luna_rows_column(rows, name, type);
     }
     return true;
 }
@@ -151,7 +133,7 @@ static void note_messages(luna_rows *rows, size_t end)
     const char *data = rows->bytes.data;
     while (end - rows->whole >= 5) {
         const char *p = data + rows->whole;
-        size_t len = get32(p + 1) + (size_t)1;
+        size_t len = luna_get32(p + 1) + (size_t)1;
         if (len > end - rows->whole)
             break;
         if (p[0] == 'D')
@@ -188,7 +170,7 @@ void luna_rows_field(luna_rows *rows, const char *text, int len)
 
 void luna_rows_end(luna_rows *rows)
 {
-    put32(rows->bytes.data + rows->whole + 1, (uint32_t)(rows->bytes.len - rows->whole - 1));
+    luna_put32(rows->bytes.data + rows->whole + 1, (uint32_t)(rows->bytes.len - rows->whole - 1));
     luna_buf_reserve(&rows->bytes, 1);
     rows->whole = rows->bytes.len;
     rows->ready++;
@@ -198,13 +180,13 @@ void luna_rows_end(luna_rows *rows)
 
 static bool take_fields(const luna_rows *rows, const char *p, const char *end, luna_field *fields)
 {
-    if (end - p < 2 || (int)get16(p) != rows->n_columns)
+    if (end - p < 2 || (int)luna_get16(p) != rows->n_columns)
         return false;
     p += 2;
     for (int c = 0; c < rows->n_columns; c++) {
         if (end - p < 4)
             return false;
-        int32_t len = (int32_t)get32(p);
+        int32_t len = (int32_t)luna_get32(p);
         p += 4;
         fields[c] = (luna_field){ .text = p, .len = len };
         if (len < 0)
@@ -220,7 +202,7 @@ bool luna_rows_next(luna_rows *rows, luna_field *fields)
 {
     while (rows->ready > 0 && !rows->malformed) {
         const char *p = rows->bytes.data + rows->at;
-        size_t len = get32(p + 1) + (size_t)1;
+        size_t len = luna_get32(p + 1) + (size_t)1;
         rows->at += len;
         if (p[0] != 'D')
             continue;

@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "buf.h"
+#include "columns.h"
 
 /* Where a stream of messages stands.  Zero-initialised: before a message. */
 typedef struct luna_frames {
@@ -31,11 +32,6 @@ typedef struct luna_field {
     const char *text; /* not ended by NUL, but a byte may be read after it */
     int32_t len;      /* -1: NULL */
 } luna_field;
-
-typedef struct luna_column {
-    char *name;
-    uint32_t type; /* OID */
-} luna_column;
 
 /* Zero-initialised is empty.  Owns everything until luna_rows_deinit. */
 typedef struct luna_rows {

@@ -89,11 +89,10 @@ static void note_command(luna_conn *conn, const char *tag)
     }
 }
 
-bool luna_is_stale_plan(const PGresult *res, const char *sqlstate)
+bool luna_is_stale_plan(const char *sqlstate, const char *where)
 {
     if (strcmp(sqlstate, "26000") == 0)
         return true;
-    const char *where = PQresultErrorField(res, PG_DIAG_SOURCE_FUNCTION);
     return strcmp(sqlstate, "0A000") == 0 && where != NULL &&
            strcmp(where, "RevalidateCachedQuery") == 0;
 }
@@ -109,12 +108,13 @@ static void take_error(luna_conn *conn, PGresult *res)
 {
     luna_request *request = conn->request;
     const char *sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
+    const char *where = PQresultErrorField(res, PG_DIAG_SOURCE_FUNCTION);
     if (sqlstate == NULL)
         sqlstate = "";
     if (conn->executing != NULL && conn->to_prepare) {
         luna_statements_remove(&conn->statements, conn->executing);
         conn->executing = NULL;
-    } else if (conn->executing != NULL && luna_is_stale_plan(res, sqlstate)) {
+    } else if (conn->executing != NULL && luna_is_stale_plan(sqlstate, where)) {
         if (sqlstate[0] == '2')
             luna_statements_clear(&conn->statements);
         else
@@ -232,7 +232,7 @@ static bool take_result(luna_conn *conn, PGresult *res)
             return false;
         }
         PQexitPipelineMode(conn->pg);
-        luna_request_deinit(request);
+        luna_request_clear(request);
         request->w.err = (luna_err){ 0 };
         request->resent = true;
         conn->state = LUNA_CONN_IDLE;

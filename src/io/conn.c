@@ -126,7 +126,7 @@ void luna_conn_close(luna_conn *conn, const luna_err *why)
     luna_err err = *why;
     bool midway = conn->state == LUNA_CONN_BUSY || conn->state == LUNA_CONN_STREAMING ||
                   conn->state == LUNA_CONN_SHARED;
-    if (midway && conn->cancel == NULL && conn->cfg->canceler != NULL &&
+    if (midway && conn->cancel == NULL && conn->cfg->canceler != NULL && !conn->channel.lost &&
         PQstatus(conn->pg) == CONNECTION_OK)
         luna_conn_cancel(conn);
 
@@ -149,6 +149,7 @@ void luna_conn_close(luna_conn *conn, const luna_err *why)
         luna_waiter_finish(&next->w, why->code, why);
     }
     luna_lane_fail(conn, &err);
+    luna_channel_close(&conn->channel);
     void (*closed)(luna_conn *, const luna_err *) = conn->owner->closed;
     closed(conn, &err);
     conn_free_if_unused(conn);
@@ -157,7 +158,10 @@ void luna_conn_close(luna_conn *conn, const luna_err *why)
 void luna_conn_lost(luna_conn *conn, const char *what)
 {
     luna_err err;
-    err_from_pq(&err, LUNA_EDOWN, what, conn);
+    if (conn->lane.kind != LUNA_LANE_NONE)
+        luna_lane_why_lost(conn, what, &err);
+    else
+        err_from_pq(&err, LUNA_EDOWN, what, conn);
     luna_conn_close(conn, &err);
 }
 
@@ -197,11 +201,15 @@ static void on_io(struct ev_loop *ev, ev_io *w, int revents);
 
 /* A commit whose wait for synchronous replication was cut short is reported as done, with a
  * warning; its function's name is all that tells this warning from others. */
+void luna_conn_note(luna_conn *conn, const char *where)
+{
+    conn->unreplicated |= where != NULL && strcmp(where, "SyncRepWaitForLSN") == 0;
+}
+
 static void on_notice(void *arg, const PGresult *res)
 {
     luna_conn *conn = arg;
-    const char *where = PQresultErrorField(res, PG_DIAG_SOURCE_FUNCTION);
-    conn->unreplicated |= where != NULL && strcmp(where, "SyncRepWaitForLSN") == 0;
+    luna_conn_note(conn, PQresultErrorField(res, PG_DIAG_SOURCE_FUNCTION));
 }
 
 static void connect_poll(luna_conn *conn)
@@ -335,7 +343,8 @@ luna_conn *luna_conn_open(const luna_conn_config *cfg, const luna_conn_owner *ow
 
 bool luna_conn_flush(luna_conn *conn)
 {
-    int r = PQflush(conn->pg);
+    int r =
+        conn->state == LUNA_CONN_SHARED ? !luna_channel_flush(&conn->channel) : PQflush(conn->pg);
     if (r < 0)
         return false;
     int events = r == 1 ? EV_WRITE : 0;
@@ -348,6 +357,10 @@ bool luna_conn_flush(luna_conn *conn)
 /* Data for an idle connection: a notification, a parameter change, or the end. */
 static void read_idle(luna_conn *conn)
 {
+    if (conn->lane.kind != LUNA_LANE_NONE) {
+        luna_lane_read(conn);
+        return;
+    }
     if (!PQconsumeInput(conn->pg)) {
         luna_conn_lost(conn, "the server closed an idle connection");
         return;

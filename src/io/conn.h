@@ -12,6 +12,7 @@
 #define LUNA_IO_CONN_H
 
 #include "cancel.h"
+#include "channel.h"
 #include "lane.h"
 #include "loop.h"
 #include "request.h"
@@ -60,7 +61,8 @@ struct luna_conn {
     luna_request *request; /* the one that runs; NULL when nobody waits for it any more */
     luna_request *next;    /* of the lease; waits for an abandoned exchange to drain */
     luna_statement *executing;
-    luna_wire wire; /* reads the rows of a stream */
+    luna_wire wire;       /* reads the rows of a stream */
+    luna_channel channel; /* of a lane */
     luna_lane lane;
     enum {
         LUNA_CONN_RESOLVING,
@@ -129,8 +131,11 @@ void luna_conn_idle_again(luna_conn *conn);
 
 /* answer.c: what conn.c hands on when the socket is readable. */
 void luna_exchange_read(luna_conn *conn);
-/* The server dropped or changed a prepared statement behind our back. */
-bool luna_is_stale_plan(const PGresult *res, const char *sqlstate);
+/* An error of this SQLSTATE, raised by this function of the server: it dropped or changed a
+ * prepared statement behind our back. */
+bool luna_is_stale_plan(const char *sqlstate, const char *where);
+/* A notice raised by this function of the server, or NULL. */
+void luna_conn_note(luna_conn *conn, const char *where);
 /* exchange.c: DEALLOCATE in the pipeline. */
 LUNA_MUSTCHECK bool luna_send_deallocate(luna_conn *conn, const luna_statement *statement);
 /* What was committed without its standbys is lost when one of them becomes the primary. */

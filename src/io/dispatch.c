@@ -136,8 +136,8 @@ static luna_conn *choose_lane(luna_pool *pool, luna_lane_kind kind, double now)
     return idle != NULL ? idle : least;
 }
 
-/* Put as much of the queue on a lane as it takes.  false when the connection is lost. */
-static bool fill_lane(luna_pool *pool, luna_conn *conn, luna_lane_kind kind, double now)
+/* Put as much of the queue on a lane as it takes. */
+static void fill_lane(luna_pool *pool, luna_conn *conn, luna_lane_kind kind, double now)
 {
     luna_list *queue = &pool->shareable[kind];
     unsigned batch = 0;
@@ -145,8 +145,7 @@ static bool fill_lane(luna_pool *pool, luna_conn *conn, luna_lane_kind kind, dou
         luna_pool_move(pool, conn, &pool->busy);
     if (conn->lane.kind != kind) {
         pool->n_lanes++;
-        if (!luna_lane_open(conn, kind, now))
-            return false;
+        luna_lane_open(conn, kind, now);
     }
     while (!luna_list_empty(queue)) {
         luna_waiter *waiter = head_of(queue);
@@ -154,27 +153,23 @@ static bool fill_lane(luna_pool *pool, luna_conn *conn, luna_lane_kind kind, dou
         bool solo = is_solo(waiter, kind);
         if (!has_room(conn, solo))
             break;
-        if (solo && batch > 0 && !luna_lane_sync(conn))
-            return false;
+        if (solo && batch > 0)
+            luna_lane_sync(conn);
         luna_list_del(&waiter->op.link);
         pool->n_waiters--;
-        if (!luna_lane_add(conn, request, now)) {
-            if (waiter->op.state == LUNA_OP_PENDING) { /* not sent: first in line again */
-                luna_list_unshift(queue, &waiter->op.link);
-                pool->n_waiters++;
-            }
-            return false;
-        }
+        luna_lane_add(conn, request, now);
         pool->stats.wait_time += now - waiter->queued;
         pool->stats.queries++;
         pool->stats.shared++;
         pool->stats.batched += !solo;
         pool->stats.batches += !solo && batch == 0;
         batch = solo ? 0 : batch + 1;
-        if (solo && !luna_lane_sync(conn))
-            return false;
+        if (solo)
+            luna_lane_sync(conn);
     }
-    return batch == 0 || luna_lane_sync(conn);
+    if (batch > 0)
+        luna_lane_sync(conn);
+    (void)luna_conn_flush(conn); /* what gets nowhere is noticed by reading */
 }
 
 static void serve_lanes(luna_pool *pool, luna_lane_kind kind, double now)
@@ -182,8 +177,7 @@ static void serve_lanes(luna_pool *pool, luna_lane_kind kind, double now)
     luna_conn *conn;
     while (!luna_list_empty(&pool->shareable[kind]) &&
            (conn = choose_lane(pool, kind, now)) != NULL)
-        if (!fill_lane(pool, conn, kind, now))
-            luna_conn_lost(conn, "connection lost while sending");
+        fill_lane(pool, conn, kind, now);
 }
 
 /* ---- making way ---------------------------------------------------------------------- */

@@ -192,7 +192,10 @@ void luna_conn_reset(luna_conn *conn)
              deallocate ? "DEALLOCATE ALL; " : "", reset_sql);
     if (deallocate)
         luna_statements_clear(&conn->statements);
-    luna_lane_leave(conn);
+    if (!luna_lane_leave(conn)) {
+        luna_conn_lost(conn, "out of step with the server");
+        return;
+    }
     conn->state_changed = conn->plans_changed = conn->resend = false;
     conn->resetting = true;
     conn->pipelined = false;

@@ -45,33 +45,32 @@ static luna_step *step_push(luna_lane *lane, int kind, luna_statement *statement
 
 /* ---- sending ------------------------------------------------------------------ */
 
-static bool lane_begin(luna_conn *conn, double now)
+static void lane_begin(luna_conn *conn, double now)
 {
     if (conn->state == LUNA_CONN_SHARED)
-        return true;
-    if (!PQenterPipelineMode(conn->pg))
-        return false;
+        return;
     conn->state = LUNA_CONN_SHARED;
     conn->in_transaction = conn->fatal = false;
-    conn->bursts = 0;
     conn->lane.began = now;
     conn->lane.received = 0;
-    return true;
 }
 
-bool luna_lane_open(luna_conn *conn, luna_lane_kind kind, double now)
+void luna_lane_open(luna_conn *conn, luna_lane_kind kind, double now)
 {
     luna_lane *lane = &conn->lane;
+    luna_buf *out = &conn->channel.out;
     if (lane->kind == kind)
-        return true;
+        return;
     lane->kind = kind;
     lane->closing = lane->cancelled = false;
     lane->service = 0;
-    if (!lane_begin(conn, now) ||
-        !PQsendQueryParams(conn->pg, setup_sql[kind], 0, NULL, NULL, NULL, NULL, 0))
-        return false;
+    lane_begin(conn, now);
+    luna_channel_open(&conn->channel, PQsocket(conn->pg),
+                      PQsslInUse(conn->pg) ? PQsslStruct(conn->pg, "OpenSSL") : NULL);
+    luna_message_parse(out, "", setup_sql[kind]);
+    luna_message_execute(out, "", 0, NULL, NULL, NULL, false);
     step_push(lane, LUNA_STEP_SETUP, NULL);
-    return luna_lane_sync(conn);
+    luna_lane_sync(conn);
 }
 
 bool luna_lane_is_slow(const luna_conn *conn, double now)
@@ -87,78 +86,65 @@ bool luna_lane_is_open(const luna_conn *conn, double now)
            (lane->groups == 0 || !luna_lane_is_slow(conn, now));
 }
 
-/* The prepared statement for `text`, sent for preparation when it is new; `*st` is NULL when there
- * is no room for it among those in flight. */
-static bool lane_prepare(luna_conn *conn, luna_text *text, luna_statement **st)
+/* The prepared statement for `text`, sent for preparation when it is new; NULL when there is no
+ * room for it among those in flight. */
+static luna_statement *lane_prepare(luna_conn *conn, luna_text *text)
 {
     luna_statements *cache = &conn->statements;
-    *st = luna_statements_find(cache, text);
-    if (*st == NULL && luna_statements_are_full(cache)) {
+    luna_buf *out = &conn->channel.out;
+    luna_statement *st = luna_statements_find(cache, text);
+    if (st == NULL && luna_statements_are_full(cache)) {
         luna_statement *old = luna_statements_oldest(cache);
         if (old == NULL)
-            return true;
-        if (!luna_send_deallocate(conn, old))
-            return false;
+            return NULL;
+        luna_message_close(out, old->name);
         step_push(&conn->lane, LUNA_STEP_DEALLOCATE, NULL);
         luna_statements_remove(cache, old);
     }
-    if (*st == NULL)
-        *st = luna_statements_add(cache, text);
-    if ((*st)->sent)
-        return true;
-    (*st)->sent = true;
-    if (!PQsendPrepare(conn->pg, (*st)->name, text->sql, 0, NULL))
-        return false;
-    step_push(&conn->lane, LUNA_STEP_PREPARE, *st);
-    return true;
+    if (st == NULL)
+        st = luna_statements_add(cache, text);
+    if (!st->sent) {
+        st->sent = true;
+        luna_message_parse(out, st->name, text->sql);
+        step_push(&conn->lane, LUNA_STEP_PREPARE, st);
+    }
+    return st;
 }
 
-bool luna_lane_add(luna_conn *conn, luna_request *request, double now)
+void luna_lane_add(luna_conn *conn, luna_request *request, double now)
 {
     luna_lane *lane = &conn->lane;
-    luna_statement *st;
-    bool sent = lane_begin(conn, now) && lane_prepare(conn, request->text, &st);
-    if (sent && st != NULL)
-        sent = PQsendQueryPrepared(conn->pg, st->name, request->n_params, request->values,
-                                   request->lengths, request->formats, 0);
-    else if (sent)
-        sent = PQsendQueryParams(conn->pg, request->sql, request->n_params, NULL, request->values,
-                                 request->lengths, request->formats, 0);
-    if (!sent) {
-        if (PQstatus(conn->pg) == CONNECTION_OK) { /* libpq refuses it: the request is at fault */
-            luna_err_set(&request->w.err, LUNA_EINVAL, "%s", PQerrorMessage(conn->pg));
-            luna_waiter_finish(&request->w, LUNA_EINVAL, NULL);
-        }
-        return false;
-    }
+    luna_buf *out = &conn->channel.out;
+    lane_begin(conn, now);
+    luna_statement *st = lane_prepare(conn, request->text);
+    if (st == NULL)
+        luna_message_parse(out, "", request->sql);
+    luna_message_execute(out, st != NULL ? st->name : "", request->n_params, request->values,
+                         request->lengths, request->formats, st == NULL || !st->described);
     request->step = lane->end;
     request->w.conn = conn;
     step_push(lane, LUNA_STEP_RUN, st)->request = request;
     lane->depth++;
-    return true;
 }
 
 static void on_slow(luna_timer *timer);
 
-bool luna_lane_sync(luna_conn *conn)
+void luna_lane_sync(luna_conn *conn)
 {
     luna_lane *lane = &conn->lane;
-    if (!PQpipelineSync(conn->pg))
-        return false;
+    luna_message_sync(&conn->channel.out);
     step_push(lane, LUNA_STEP_SYNC, NULL);
     if (++lane->groups == 2 && lane->kind == LUNA_LANE_READS && conn->cfg->slow_statement > 0 &&
         !ev_is_active(&lane->slow.ev))
         luna_timer_start(conn->cfg->loop, &lane->slow, lane->began + conn->cfg->slow_statement,
                          on_slow);
-    return luna_conn_flush(conn);
 }
 
 /* ---- handing back --------------------------------------------------------------- */
 
 void luna_lane_run_again(luna_conn *conn, luna_request *request)
 {
-    PQclear(request->result);
-    request->result = NULL;
+    luna_request_clear(request);
     request->w.err = (luna_err){ 0 };
     request->w.conn = NULL;
     request->reruns++;
@@ -228,8 +214,7 @@ void luna_lane_expire(luna_conn *conn, luna_request *request, luna_status status
     if (reads || status == LUNA_ECANCELED) {
         luna_lane_abandon(lane, request);
         request->w.conn = NULL;
-        PQclear(request->result);
-        request->result = NULL;
+        luna_request_clear(request);
         luna_waiter_finish(&request->w, status, NULL);
     } else { /* a write: the server's answer says whether it was done */
         request->expired = true;
@@ -246,12 +231,15 @@ void luna_lane_abandon(luna_lane *lane, const luna_request *request)
     luna_lane_step(lane, request->step)->request = NULL;
 }
 
-void luna_lane_leave(luna_conn *conn)
+bool luna_lane_leave(luna_conn *conn)
 {
     luna_lane *lane = &conn->lane;
+    bool clear = luna_channel_is_clear(&conn->channel);
     lane->kind = LUNA_LANE_NONE;
     lane->closing = lane->cancelled = false;
     luna_timer_stop(conn->cfg->loop, &lane->slow);
+    luna_channel_close(&conn->channel);
+    return clear;
 }
 
 void luna_lane_fail(luna_conn *conn, const luna_err *why)
@@ -259,7 +247,7 @@ void luna_lane_fail(luna_conn *conn, const luna_err *why)
     luna_lane *lane = &conn->lane;
     luna_err err = *why;
     if (err.sqlstate[0] == '\0')
-        memcpy(err.sqlstate, lane->last_words, sizeof(err.sqlstate));
+        luna_lane_set_sqlstate(&err, &lane->last_words);
     luna_err neighbour;
     luna_err_set(&neighbour, LUNA_EDOWN, "another statement's result was too large");
     luna_timer_stop(conn->cfg->loop, &lane->slow);
@@ -276,6 +264,7 @@ void luna_lane_fail(luna_conn *conn, const luna_err *why)
         else
             luna_conn_fail_request(conn, request, &neighbour, true);
     }
+    luna_buf_deinit(&lane->last_words);
     free(lane->steps);
     lane->steps = NULL;
     lane->first = lane->next = lane->end = lane->size = lane->depth = lane->groups = 0;

@@ -1,10 +1,10 @@
 /* lane.h - a connection that statements of many tasks share.  Layer: io.
  *
- * libpq's pipeline mode: statements are sent without waiting for the answers of
- * those before.  They go in groups, each ended by a Sync: a write is a group of
- * its own, so that an error or an abort is its own too; the reads of one loop
- * turn form one group, a batch, for then our side and the server's make one
- * system call each for all of them.
+ * Statements are sent without waiting for the answers of those before.  They go in
+ * groups, each ended by a Sync: a write is a group of its own, so that an error or
+ * an abort is its own too; the reads of one loop turn form one group, a batch, for
+ * then the server makes one system call for all of them.  We make one for all groups
+ * of a turn.
  *
  * A group counts when its Sync is answered.  When one of a batch fails, the
  * server has rolled all of it back and skipped the rest: the others are handed
@@ -14,7 +14,11 @@
  * row lock holds up those behind it, one of which the holder of the lock may be
  * waiting for.  One that fails so is run again on a connection of its own.  The
  * session of a batch lane is read-only too, the second line behind the look at
- * the statement's functions. */
+ * the statement's functions.
+ *
+ * libpq opens the connection and stands by: while it is a lane the protocol is
+ * spoken here (channel.h).  libpq would describe the columns of every answer, make
+ * an object of each, and a system call for every Sync. */
 #ifndef LUNA_IO_LANE_H
 #define LUNA_IO_LANE_H
 
@@ -50,7 +54,7 @@ typedef struct luna_lane {
     double began;           /* when the oldest group began to run, about */
     double service;         /* seconds a statement, a moving average */
     size_t received;        /* bytes since the last answer, roughly */
-    char last_words[6];     /* SQLSTATE with which the server ended the session */
+    luna_buf last_words;    /* the ErrorResponse with which the server ended the session */
     bool closing;           /* drains, and is then no lane any more */
     bool cancelled;         /* we have asked the server to cancel what it runs */
     unsigned cancelled_group; /* its first step */
@@ -63,17 +67,16 @@ static inline luna_step *luna_lane_step(const luna_lane *lane, unsigned i)
     return &lane->steps[i & (lane->size - 1)];
 }
 
-/* Make a lane of an idle connection.  false: it is lost, to be closed by the caller. */
-LUNA_MUSTCHECK bool luna_lane_open(luna_conn *conn, luna_lane_kind kind, double now);
+/* Make a lane of an idle connection. */
+void luna_lane_open(luna_conn *conn, luna_lane_kind kind, double now);
 
 /* Does it take statements?  Not while it closes, and not behind a slow one. */
 bool luna_lane_is_open(const luna_conn *conn, double now);
 
-/* Send a QUERY request as part of the present group; luna_lane_sync ends the group.
- * false: the connection is lost or the request cannot be sent; this request was not sent
- * (and has ended when it is at fault), and the caller closes the connection. */
-LUNA_MUSTCHECK bool luna_lane_add(luna_conn *conn, luna_request *request, double now);
-LUNA_MUSTCHECK bool luna_lane_sync(luna_conn *conn);
+/* Add a QUERY request to the present group; luna_lane_sync ends the group, luna_conn_flush sends
+ * what there is. */
+void luna_lane_add(luna_conn *conn, luna_request *request, double now);
+void luna_lane_sync(luna_conn *conn);
 
 /* Does the server work on this request, or its group, now?  Otherwise others are before it. */
 bool luna_lane_runs(const luna_lane *lane, const luna_request *request);
@@ -88,6 +91,10 @@ void luna_lane_run_again(luna_conn *conn, luna_request *request);
 /* lane_answer.c: the socket is readable. */
 void luna_lane_read(luna_conn *conn);
 
+/* `what` the connection was lost at, and what the server said last. */
+void luna_lane_why_lost(const luna_conn *conn, const char *what, luna_err *err);
+void luna_lane_set_sqlstate(luna_err *err, const luna_buf *error);
+
 /* Ask the server to cancel the group that runs; the lane drains. */
 void luna_lane_cancel(luna_conn *conn);
 
@@ -97,8 +104,9 @@ void luna_lane_expire(luna_conn *conn, luna_request *request, luna_status status
 /* The cancel request has returned. */
 void luna_lane_cancel_done(luna_conn *conn);
 
-/* It is no lane any more: nothing is under way on it. */
-void luna_lane_leave(luna_conn *conn);
+/* It is no lane any more: nothing is under way on it.  false: something is half received, and
+ * libpq could not go on with it. */
+LUNA_MUSTCHECK bool luna_lane_leave(luna_conn *conn);
 
 /* The request's storage goes away. */
 void luna_lane_abandon(luna_lane *lane, const luna_request *request);

@@ -1,6 +1,6 @@
 /* lane_answer.c - what the server answers on a lane, group by group.  Layer: io. */
+#include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 
 #include "conn.h"
 
@@ -14,8 +14,21 @@
 #define LARGE_RESULT (256u << 10)
 /* Bytes in one read may belong to several results. */
 #define READ_SLACK (8u << 20)
+/* Of the socket in one go. */
+#define READS 8
 
 static const char out_of_step[] = "out of step with the server";
+
+static const char *field_of(const luna_message *message, int letter)
+{
+    return luna_message_field(message->body, message->len, letter);
+}
+
+static const char *sqlstate_of(const luna_message *message)
+{
+    const char *sqlstate = field_of(message, PG_DIAG_SQLSTATE);
+    return sqlstate != NULL ? sqlstate : "";
+}
 
 /* ---- the end of a group ------------------------------------------------------------ */
 
@@ -47,7 +60,7 @@ static bool failed_by_lane(const luna_conn *conn, luna_request *request, unsigne
     const char *sqlstate = request->w.err.sqlstate;
     if (request->w.err.code != LUNA_ESQL)
         return false;
-    if (luna_is_stale_plan(request->result, sqlstate))
+    if (luna_is_stale_plan(sqlstate, luna_request_error_field(request, PG_DIAG_SOURCE_FUNCTION)))
         return true; /* tables may change again meanwhile; RERUNS_SHARED is the end of it */
     if (strcmp(sqlstate, "25006") == 0 && conn->lane.kind == LUNA_LANE_READS) {
         request->text->sharing = LUNA_SHARING_ALONE; /* it writes, whatever it looks like */
@@ -82,10 +95,6 @@ static void deliver(luna_conn *conn, const luna_step *step, unsigned runs, bool 
 
 static void lane_set_idle(luna_conn *conn)
 {
-    if (!PQexitPipelineMode(conn->pg)) {
-        luna_conn_lost(conn, out_of_step);
-        return;
-    }
     conn->state = LUNA_CONN_IDLE;
     luna_timer_stop(conn->cfg->loop, &conn->lane.slow);
     conn->state_changed |= conn->lane.closing;
@@ -142,7 +151,6 @@ static bool group_end(luna_conn *conn)
     lane->depth -= runs;
     lane->groups--;
     lane->began = now;
-    conn->bursts = 0;
     if (conn->cancel == NULL) /* otherwise its return may still be long in coming */
         luna_timer_stop(conn->cfg->loop, &conn->timer);
     if (lane->first == lane->end) {
@@ -154,16 +162,41 @@ static bool group_end(luna_conn *conn)
     return true;
 }
 
-/* ---- answers ------------------------------------------------------------------------ */
+/* ---- errors ------------------------------------------------------------------------- */
 
-static void set_error(luna_request *request, PGresult *res, const char *sqlstate)
+void luna_lane_set_sqlstate(luna_err *err, const luna_buf *error)
 {
-    PQclear(request->result);
-    request->result = res;
-    if (request->expired && strcmp(sqlstate, "57014") == 0)
+    const char *sqlstate = luna_message_field(error->data, error->len, PG_DIAG_SQLSTATE);
+    snprintf(err->sqlstate, sizeof(err->sqlstate), "%s", sqlstate != NULL ? sqlstate : "");
+}
+
+void luna_lane_why_lost(const luna_conn *conn, const char *what, luna_err *err)
+{
+    const luna_channel *channel = &conn->channel;
+    const luna_buf *words = &conn->lane.last_words;
+    const char *said = luna_message_field(words->data, words->len, PG_DIAG_MESSAGE_PRIMARY);
+    const char *severity = luna_message_field(words->data, words->len, PG_DIAG_SEVERITY);
+    if (said != NULL && severity != NULL)
+        luna_err_set(err, LUNA_EDOWN, "%s: %s: %s", what, severity, said);
+    else if (channel->lost)
+        luna_err_set(err, LUNA_EDOWN, "%s: %s", what,
+                     channel->reason != 0 ? strerror(channel->reason)
+                                          : "the server closed the connection unexpectedly");
+    else
+        luna_err_set(err, LUNA_EDOWN, "%s", what);
+}
+
+static void set_error(luna_request *request, const luna_message *message)
+{
+    const char *sqlstate = sqlstate_of(message);
+    luna_reply_fail(&request->reply, message);
+    if (request->expired &&
+        (strcmp(sqlstate, "57014") == 0 ||
+         luna_is_stale_plan(sqlstate, field_of(message, PG_DIAG_SOURCE_FUNCTION))))
         return; /* w.err says TIMEOUT, and now it is certain that nothing was done */
-    luna_err_set(&request->w.err, LUNA_ESQL, "%s", PQresultErrorMessage(res));
-    memcpy(request->w.err.sqlstate, sqlstate, strlen(sqlstate) < 6 ? strlen(sqlstate) + 1 : 0);
+    const char *said = field_of(message, PG_DIAG_MESSAGE_PRIMARY);
+    luna_err_set(&request->w.err, LUNA_ESQL, "%s", said != NULL ? said : "");
+    luna_lane_set_sqlstate(&request->w.err, &request->reply.bytes);
 }
 
 /* Which execution does an error at this step belong to?  NULL: to none, or to all of a batch. */
@@ -182,110 +215,203 @@ static luna_step *culprit_of(luna_lane *lane, luna_step *step)
     return only == step ? NULL : only;
 }
 
-/* Takes `res`.  false: the session is over, the step is not answered. */
-static bool take_error(luna_conn *conn, luna_step *step, PGresult *res)
+/* After an error the server skips what is before the Sync. */
+static void skip_to_sync(luna_conn *conn)
 {
-    const char *severity = PQresultErrorField(res, PG_DIAG_SEVERITY_NONLOCALIZED);
-    const char *sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
-    if (sqlstate == NULL)
-        sqlstate = "";
-    if (severity == NULL || strcmp(severity, "ERROR") != 0) {
-        memcpy(conn->lane.last_words, sqlstate, strlen(sqlstate) < 6 ? strlen(sqlstate) + 1 : 0);
-        PQclear(res);
-        return false;
+    luna_lane *lane = &conn->lane;
+    luna_step *step;
+    while ((step = luna_lane_step(lane, ++lane->next))->kind != LUNA_STEP_SYNC) {
+        if (step->kind == LUNA_STEP_PREPARE)
+            luna_statements_remove(&conn->statements, step->statement);
+        conn->plans_changed |= step->kind == LUNA_STEP_DEALLOCATE; /* the server has it still */
+        if (step->state == LUNA_STEP_SENT)
+            step->state = LUNA_STEP_SKIPPED;
     }
+}
+
+static bool take_error(luna_conn *conn, const luna_message *message)
+{
+    luna_lane *lane = &conn->lane;
+    const char *severity = field_of(message, PG_DIAG_SEVERITY_NONLOCALIZED);
+    const char *sqlstate = sqlstate_of(message);
+    if (severity == NULL || strcmp(severity, "ERROR") != 0) { /* the session is over */
+        luna_buf_clear(&lane->last_words);
+        luna_buf_add(&lane->last_words, message->body, message->len);
+        return true;
+    }
+    if (lane->next == lane->end)
+        return false;
+    luna_step *step = luna_lane_step(lane, lane->next);
     step->state = LUNA_STEP_FAILED;
-    luna_step *culprit = culprit_of(&conn->lane, step);
+    luna_step *culprit = culprit_of(lane, step);
     if (step->kind == LUNA_STEP_PREPARE) {
         luna_statements_remove(&conn->statements, step->statement);
-    } else if (step->statement != NULL && luna_is_stale_plan(res, sqlstate)) {
+    } else if (step->statement != NULL &&
+               luna_is_stale_plan(sqlstate, field_of(message, PG_DIAG_SOURCE_FUNCTION))) {
         if (sqlstate[0] == '2') /* it is gone, and others may be as well */
             luna_statements_clear(&conn->statements);
         else
             luna_statements_remove(&conn->statements, step->statement);
         conn->plans_changed = true; /* the server may have it still, under its old name */
     }
-    if (culprit == NULL || culprit->request == NULL) {
-        PQclear(res);
-    } else {
+    if (culprit != NULL && culprit->request != NULL) {
         culprit->state = LUNA_STEP_FAILED;
-        set_error(culprit->request, res, sqlstate);
+        set_error(culprit->request, message);
     }
-    return step->kind != LUNA_STEP_SYNC;
+    if (step->kind != LUNA_STEP_SYNC)
+        skip_to_sync(conn);
+    return true;
 }
 
-/* Takes `res`. */
-static void take_rows(luna_step *step, PGresult *res)
+/* ---- answers ------------------------------------------------------------------------ */
+
+/* What the rows of a step consist of: its statement's, or when it was not prepared its own. */
+static luna_columns **columns_of(const luna_step *step)
+{
+    if (step->statement != NULL)
+        return &step->statement->columns;
+    return step->request != NULL ? &step->request->reply.columns : NULL;
+}
+
+/* RowDescription.  Those of one text are nearly always alike, on all its connections. */
+static bool take_columns(luna_step *step, const luna_message *message)
+{
+    luna_columns **at = columns_of(step);
+    if (at == NULL) /* nobody waits for it */
+        return true;
+    luna_columns *columns = luna_columns_read(message->body, message->len);
+    luna_text *text = step->statement != NULL ? step->statement->text : step->request->text;
+    if (columns == NULL)
+        return false;
+    if (text->columns != NULL && luna_columns_equal(text->columns, columns)) {
+        luna_columns_unref(columns);
+        columns = luna_columns_ref(text->columns);
+    } else {
+        luna_columns_unref(text->columns);
+        text->columns = luna_columns_ref(columns);
+    }
+    luna_columns_unref(*at);
+    *at = columns;
+    return true;
+}
+
+static bool take_row(luna_step *step, const luna_message *message)
+{
+    luna_request *request = step->request;
+    if (request == NULL)
+        return true;
+    luna_columns *const *columns = columns_of(step);
+    if (*columns == NULL || !luna_message_is_row(message->body, message->len, (*columns)->n))
+        return false;
+    /* beyond the limit there is nothing to be kept, but its size */
+    if (request->max_bytes > 0 && request->reply.bytes.len > request->max_bytes)
+        return true;
+    luna_reply_add_row(&request->reply, message);
+    return true;
+}
+
+/* CommandComplete or EmptyQueryResponse. */
+static bool take_end(luna_step *step, const luna_message *message)
 {
     luna_request *request = step->request;
     step->state = LUNA_STEP_DONE;
-    if (request == NULL) {
-        PQclear(res);
-        return;
-    }
-    size_t size = PQresultMemorySize(res);
+    if (request == NULL)
+        return true;
+    luna_reply *reply = &request->reply;
+    size_t size = reply->bytes.len;
     if (size > LARGE_RESULT)
         request->text->alone_for = PENALTY_SLOW;
     if (request->max_bytes > 0 && size > request->max_bytes) {
+        luna_reply_clear(reply);
         luna_too_large(request, &request->w.err);
-        PQclear(res);
-        return;
+        return true;
     }
-    PQclear(request->result);
-    request->result = res;
+    luna_reply_complete(reply, message);
+    if (step->statement != NULL && step->statement->columns != NULL)
+        reply->columns = luna_columns_ref(step->statement->columns);
+    return true;
+}
+
+/* What belongs to one statement, or to the lane's setup. */
+static bool take_of_run(luna_lane *lane, luna_step *step, const luna_message *message)
+{
+    bool is_run = step->kind == LUNA_STEP_RUN, good = true;
+    switch (message->type) {
+    case '1': /* ParseComplete, of one that was not prepared */ break;
+    case '2': /* BindComplete */ return true;
+    case 'n': /* NoData */
+    case 'T':
+        if (message->type == 'T')
+            good = take_columns(step, message);
+        if (step->statement != NULL)
+            step->statement->described = good;
+        return good;
+    case 'D': return !is_run || take_row(step, message);
+    case 'C':
+    case 'I':
+        lane->next++;
+        if (is_run)
+            return take_end(step, message);
+        step->state = LUNA_STEP_DONE;
+        return true;
+    default: return false;
+    }
+    return step->statement == NULL;
+}
+
+/* false: no server says such a thing. */
+static bool take_answer(luna_conn *conn, const luna_message *message)
+{
+    luna_lane *lane = &conn->lane;
+    if (lane->next == lane->end)
+        return false;
+    luna_step *step = luna_lane_step(lane, lane->next);
+    char confirmed = 0;
+    switch (step->kind) {
+    case LUNA_STEP_SETUP:
+    case LUNA_STEP_RUN: return take_of_run(lane, step, message);
+    case LUNA_STEP_PREPARE: confirmed = '1'; break;
+    case LUNA_STEP_DEALLOCATE: confirmed = '3'; break;
+    case LUNA_STEP_SYNC: confirmed = 'Z'; break;
+    }
+    step->state = LUNA_STEP_DONE;
+    lane->next++;
+    return message->type == confirmed;
 }
 
 /* false when reading must stop. */
-static bool take_answer(luna_conn *conn, PGresult *res)
+static bool take_message(luna_conn *conn, const luna_message *message)
 {
     luna_lane *lane = &conn->lane;
-    luna_step *step = luna_lane_step(lane, lane->next);
-    lane->received = 0;
-    switch (PQresultStatus(res)) {
-    case PGRES_PIPELINE_SYNC:
-        PQclear(res);
-        lane->next++;
-        return group_end(conn);
-    case PGRES_PIPELINE_ABORTED:
-        PQclear(res);
-        if (step->kind == LUNA_STEP_PREPARE)
-            luna_statements_remove(&conn->statements, step->statement);
-        conn->plans_changed |= step->kind == LUNA_STEP_DEALLOCATE; /* the server has it still */
-        if (step->state == LUNA_STEP_SENT)
-            step->state = LUNA_STEP_SKIPPED;
-        break;
-    case PGRES_BAD_RESPONSE:
-    case PGRES_FATAL_ERROR:
-        if (!take_error(conn, step, res))
-            return true;
-        break;
-    case PGRES_COPY_IN:
-    case PGRES_COPY_OUT:
-    case PGRES_COPY_BOTH:
-        PQclear(res);
-        luna_conn_lost(conn, "COPY on a shared connection");
-        return false;
-    default:
-        if (step->kind == LUNA_STEP_RUN) {
-            take_rows(step, res);
-        } else {
-            step->state = LUNA_STEP_DONE;
-            PQclear(res);
-        }
-        break;
+    bool good;
+    switch (message->type) {
+    case 'S': /* a parameter was changed */
+    case 'A': /* NOTIFY */ return true;
+    case 'N': luna_conn_note(conn, field_of(message, PG_DIAG_SOURCE_FUNCTION)); return true;
+    case 'E': good = take_error(conn, message); break;
+    case 'G':
+    case 'H':
+    case 'W': luna_conn_lost(conn, "COPY on a shared connection"); return false;
+    default: good = take_answer(conn, message); break;
     }
-    lane->next++;
-    return true;
+    if (message->type != 'D')
+        lane->received = 0;
+    if (good && message->type == 'Z') {
+        good = message->len == 1 && message->body[0] == 'I';
+        if (good)
+            return group_end(conn);
+    }
+    if (!good)
+        luna_conn_lost(conn, out_of_step);
+    return good;
 }
 
 /* A result that outgrows its limit ends the connection before it has filled the memory. */
 static bool is_too_large(luna_conn *conn)
 {
     luna_lane *lane = &conn->lane;
-    int n = 0;
-    if (conn->bursts++ == 0 || ioctl(PQsocket(conn->pg), FIONREAD, &n) != 0)
+    if (lane->received < READ_SLACK || lane->next == lane->end)
         return false;
-    lane->received += (size_t)n;
     luna_request *request = luna_lane_step(lane, lane->next)->request;
     size_t limit = request != NULL ? request->max_bytes : LARGE_RESULT;
     if (limit == 0 || lane->received < limit + READ_SLACK)
@@ -304,22 +430,30 @@ static bool is_too_large(luna_conn *conn)
 
 void luna_lane_read(luna_conn *conn)
 {
-    if (is_too_large(conn))
-        return;
-    /* when the connection is lost, what the server said last is still to be read */
-    (void)PQconsumeInput(conn->pg);
-    bool between = false; /* one NULL stands between the answers of two statements */
-    while (!PQisBusy(conn->pg)) {
-        PGresult *res = PQgetResult(conn->pg);
-        if (res != NULL) {
-            if (!take_answer(conn, res))
+    luna_channel *channel = &conn->channel;
+    luna_message message;
+    luna_message_state state;
+    size_t n;
+    int reads = 0;
+    do {
+        n = luna_channel_receive(channel);
+        conn->lane.received += n;
+        while ((state = luna_channel_next(channel, &message)) == LUNA_MESSAGE_WHOLE)
+            if (!take_message(conn, &message))
                 return;
-        } else if (between || PQstatus(conn->pg) == CONNECTION_BAD) {
-            luna_conn_lost(conn, between ? out_of_step : "connection lost");
+        if (state == LUNA_MESSAGE_BROKEN) {
+            luna_conn_lost(conn, out_of_step);
             return;
         }
-        between = res == NULL;
-    }
-    if (!luna_conn_flush(conn))
-        luna_conn_lost(conn, "connection lost");
+        if (is_too_large(conn))
+            return;
+    } while (n > 0 && channel->more && ++reads < READS);
+    if (reads == READS) /* others have something to say as well */
+        ev_feed_event(conn->cfg->loop->ev, &conn->io, EV_READ);
+    if (channel->lost)
+        luna_conn_lost(conn, conn->state == LUNA_CONN_SHARED
+                                 ? "connection lost"
+                                 : "the server closed an idle connection");
+    else if (channel->out.len > 0) /* TLS may have waited for something to read */
+        (void)luna_conn_flush(conn);
 }

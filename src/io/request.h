@@ -12,6 +12,7 @@
 
 #include "loop.h"
 #include "many.h"
+#include "reply.h"
 #include "rows.h"
 #include "text.h"
 #include "timer.h"
@@ -67,13 +68,21 @@ typedef struct luna_request {
     unsigned step;      /* where it is on its lane */
     double answered;    /* luna_loop_clock, when the answer was complete */
     PGresult *result;   /* the result, or the server's error; the caller clears it */
+    luna_reply reply;   /* the same of a lane */
     luna_rows *rows;    /* STREAM, FETCH: where rows go; the caller's */
     luna_buf *received; /* COPY_READ: the same */
     bool more;          /* STREAM, FETCH, COPY_READ: those were not the last */
 } luna_request;
 
-/* Free what the request received; its inputs belong to the caller. */
+/* Forget what the request received, but for the storage of `reply`; its inputs belong to the
+ * caller. */
+void luna_request_clear(luna_request *request);
+
+/* Free everything. */
 void luna_request_deinit(luna_request *request);
+
+/* A field of the server's error (PG_DIAG_...); NULL when there is none, or no such error. */
+const char *luna_request_error_field(const luna_request *request, int field);
 
 /* End a pending waiter: fills `err` unless it is NULL or the waiter's own, posts the op. */
 void luna_waiter_finish(luna_waiter *waiter, luna_status status, const luna_err *err);

@@ -75,6 +75,7 @@ static void statement_free_if_unused(luna_statement *st)
     if (!st->forgotten || st->users > 0)
         return;
     luna_text_unref(st->text);
+    luna_columns_unref(st->columns);
     free(st);
 }
 

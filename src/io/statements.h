@@ -14,11 +14,13 @@ typedef struct luna_statement {
     luna_list recent; /* most recently used last */
     struct luna_statement *chain;
     luna_text *text;
-    char name[16];  /* on the server */
-    bool sent;      /* the server has been asked to prepare it */
-    bool prepared;  /* and has confirmed it */
-    bool forgotten; /* out of the table; freed when `users` is 0 */
-    unsigned users; /* executions in flight */
+    char name[16];         /* on the server */
+    bool sent;             /* the server has been asked to prepare it */
+    bool prepared;         /* and has confirmed it */
+    bool forgotten;        /* out of the table; freed when `users` is 0 */
+    unsigned users;        /* executions in flight */
+    bool described;        /* what it gives is known; the server refuses to give anything else */
+    luna_columns *columns; /* NULL: no rows */
 } luna_statement;
 
 typedef struct luna_statements {

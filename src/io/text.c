@@ -50,6 +50,7 @@ void luna_text_unref(luna_text *text)
 {
     if (text == NULL || --text->refs > 0)
         return;
+    luna_columns_unref(text->columns);
     free(text->sql);
     free(text);
 }

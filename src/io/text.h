@@ -9,6 +9,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "columns.h"
+
 typedef enum luna_sharing {
     LUNA_SHARING_ALONE, /* a connection of its own while it runs */
     LUNA_SHARING_SYNC,  /* shares a connection, with a Sync of its own */
@@ -21,8 +23,9 @@ typedef struct luna_text {
     luna_sharing sharing;
     unsigned
         alone_for; /* so many executions more on a connection of its own: it was slow or large */
-    unsigned solo_for;  /* so many more with a Sync of its own: it failed in a batch */
-    bool changes_state; /* it names something that outlives the transaction */
+    unsigned solo_for;     /* so many more with a Sync of its own: it failed in a batch */
+    bool changes_state;    /* it names something that outlives the transaction */
+    luna_columns *columns; /* on lanes, as last described: its statements there share them */
 } luna_text;
 
 /* A copy of `sql` with one reference.  Never NULL. */

@@ -92,7 +92,7 @@ static int request_answers(lua_State *L)
         luna_request_push_failure(L, &handle->request);
         lua_remove(L, -2);
     }
-    luna_request_deinit(&handle->request);
+    luna_request_clear(&handle->request);
     luna_many_deinit(&handle->many);
     return pushed;
 }

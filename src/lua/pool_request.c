@@ -90,8 +90,10 @@ static void reuse(luna_request_handle *handle)
             luna_buf_clear(bufs[i]);
     }
     luna_text_unref(handle->request.text);
-    luna_request_deinit(&handle->request);
+    luna_request_clear(&handle->request);
+    luna_reply reply = handle->request.reply; /* its storage */
     memset(&handle->request, 0, sizeof(handle->request));
+    handle->request.reply = reply;
 }
 
 luna_request_handle *luna_request_fill(lua_State *L, luna_err *err)
@@ -151,8 +153,8 @@ int luna_request_park_on_lease(lua_State *L, luna_request *request, luna_lease *
 int luna_request_push_failure(lua_State *L, luna_request *request)
 {
     lua_pushnil(L);
-    if (request->result != NULL && request->w.err.code == LUNA_ESQL)
-        luna_push_sql_error(L, &request->w.err, request->result);
+    if (request->w.err.code == LUNA_ESQL)
+        luna_push_sql_error(L, request);
     else
         luna_push_err_object(L, &request->w.err);
     return 2;
@@ -176,15 +178,20 @@ static int request_answer(lua_State *L)
     luna_shape_text(L, 2);
     if (request->w.op.state != LUNA_OP_IDLE)
         return luaL_error(L, "the request is under way");
-    if (request->w.err.code != LUNA_OK || request->result == NULL) {
+    const luna_reply *reply = &request->reply;
+    bool on_lane = reply->kind == LUNA_REPLY_ROWS;
+    if (request->w.err.code != LUNA_OK || (request->result == NULL && !on_lane)) {
         luna_request_push_failure(L, request);
-        luna_request_deinit(request);
+        luna_request_clear(request);
         return 2;
     }
     lua_settop(L, 2);
-    luna_shape_push(L, 2, request->result);
+    if (on_lane)
+        luna_shape_push_reply(L, 2, reply);
+    else
+        luna_shape_push(L, 2, request->result);
     lua_pushnumber(L, request->answered - request->w.queued);
-    luna_request_deinit(request);
+    luna_request_clear(request);
     return 6;
 }
 
@@ -215,7 +222,7 @@ static int request_take(lua_State *L)
     }
     bool is_last = request->kind == LUNA_REQUEST_COPY_READ && !request->more;
     if (!is_last || request->w.err.code != LUNA_OK)
-        luna_request_deinit(request);
+        luna_request_clear(request);
     if (request->kind == LUNA_REQUEST_COPY_WRITE || request->kind == LUNA_REQUEST_COPY_READ)
         /* large, and not counted by the collector */
         luna_buf_deinit(&handle->bytes);

@@ -8,6 +8,7 @@
 #include <libpq-fe.h>
 #include <lua.h>
 
+#include "reply.h"
 #include "text.h"
 
 /* Push a new text userdata for `sql`; the position is raised for NUL bytes. */
@@ -21,6 +22,7 @@ luna_text *luna_shape_opt_text(lua_State *L, int idx);
  * command of `res`, an answer of the text at `idx`.  The lists of names are the same for all its
  * answers. */
 void luna_shape_push(lua_State *L, int idx, PGresult *res);
+void luna_shape_push_reply(lua_State *L, int idx, const luna_reply *reply);
 
 void luna_shape_register(lua_State *L);
 #endif

@@ -13,7 +13,8 @@
 #include "pgtext.h"
 
 #define MAX_PARAMS 65535
-#define MAX_DEPTH 6 /* PostgreSQL's own limit of array dimensions */
+#define MAX_BYTES (LUNA_MESSAGE_MAX - (1u << 20)) /* leaves room for lengths and formats */
+#define MAX_DEPTH 6                               /* PostgreSQL's own limit of array dimensions */
 
 /* ---- Lua to SQL ------------------------------------------------------------------ */
 
@@ -205,6 +206,10 @@ luna_status luna_params_encode(lua_State *L, int idx, luna_params *params, luna_
         params->values[i] =
             params->lengths[i] < 0 ? NULL : params->bytes.data + (size_t)params->values[i];
     params->n = n;
+    if (params->bytes.len > MAX_BYTES)
+        return luna_err_set(err, LUNA_EINVAL,
+                            "the parameters have %zu bytes; the protocol can carry 1 GiB at most",
+                            params->bytes.len);
     return LUNA_OK;
 }
 
@@ -377,7 +382,7 @@ void luna_push_command(lua_State *L, const char *tag)
     lua_pushlstring(L, tag, len);
 }
 
-void luna_push_sql_error(lua_State *L, const luna_err *err, const PGresult *res)
+void luna_push_sql_error(lua_State *L, const luna_request *request)
 {
     static const struct {
         int field;
@@ -389,15 +394,16 @@ void luna_push_sql_error(lua_State *L, const luna_err *err, const PGresult *res)
         { PG_DIAG_COLUMN_NAME, "column_name" }, { PG_DIAG_CONSTRAINT_NAME, "constraint_name" },
         { PG_DIAG_DATATYPE_NAME, "type_name" },
     };
+    const luna_err *err = &request->w.err;
     luna_push_err_object(L, err);
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
-        const char *value = PQresultErrorField(res, fields[i].field);
+        const char *value = luna_request_error_field(request, fields[i].field);
         if (value != NULL) {
             lua_pushstring(L, value);
             lua_setfield(L, -2, fields[i].name);
         }
     }
-    const char *position = PQresultErrorField(res, PG_DIAG_STATEMENT_POSITION);
+    const char *position = luna_request_error_field(request, PG_DIAG_STATEMENT_POSITION);
     if (position != NULL) {
         lua_pushnumber(L, strtod(position, NULL));
         lua_setfield(L, -2, "position");

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 
 #include "buf.h"
+#include "request.h"
 
 #define LUNA_BYTEA_TYPE "lunashard.bytea"
 
@@ -56,5 +57,5 @@ void luna_push_command(lua_State *L, const char *tag);
 
 /* Push the error object for a server error: what luna_push_err_object gives,
  * with `detail`, `hint`, `position` and the names the server gave. */
-void luna_push_sql_error(lua_State *L, const luna_err *err, const PGresult *res);
+void luna_push_sql_error(lua_State *L, const luna_request *request);
 #endif

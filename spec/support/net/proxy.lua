@@ -22,6 +22,7 @@ end
 function Proxy:pass()
   self.process:tell("rule", "both", "pass")
   self.process:tell("truncate", "both", "none")
+  self.process:tell("break_up", "none")
   self.process:tell("listen")
 end
 
@@ -43,6 +44,11 @@ end
 --- End each connection after so many more bytes, until `pass`.
 function Proxy:truncate(direction, bytes)
   self.process:tell("truncate", direction, bytes)
+end
+
+--- Pass on at most so many bytes at a time, at random, until `pass`.
+function Proxy:break_up(bytes)
+  self.process:tell("break_up", bytes)
 end
 
 --- Tell the "client" or the "server" on all connections that there is the end of the stream, and the other side nothing.

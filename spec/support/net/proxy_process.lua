@@ -13,6 +13,7 @@ local QUEUE = 1048576 -- bytes on their way, beyond which the sender is not read
 -- One for each direction. `pass`, `delay` (seconds), `hold` (nothing moves, nothing is lost) or `drop` (read and
 -- thrown away, and so is what follows on that connection).
 local rules = { up = { kind = "pass" }, down = { kind = "pass" } }
+local piece -- bytes that are passed on at a time, at most
 local limits = {} -- bytes after which a new connection is cut in that direction
 local pairs_open, counts = {}, { accepted = 0, up = 0, down = 0 }
 
@@ -75,7 +76,7 @@ local function write(flow)
     if chunk.due > now() or rules[flow.name].kind == "hold" then
       return true
     end
-    local n = inet.send(flow.sink, chunk.bytes)
+    local n = inet.send(flow.sink, piece and chunk.bytes:sub(1, math.random(piece)) or chunk.bytes)
     if not n then
       return false
     end
@@ -205,6 +206,10 @@ function commands.cut(how)
     end
   end
   return #all
+end
+
+function commands.break_up(bytes)
+  piece = tonumber(bytes)
 end
 
 function commands.refuse()
