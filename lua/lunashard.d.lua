@@ -848,6 +848,14 @@ local aggregate = {}
 ---@return lunashard.Error|nil # `INVALID` with what the contract misses
 function aggregate.register(plugin) end
 
+--- The rows of what an aggregate, or any aggregation function, returned.
+--- An empty table alone does not say whether it is a row of NULLs or no row at all: an
+--- aggregate knows, a plain function means no row.
+---@param agg any # the aggregate or function
+---@param value table # what it returned
+---@return table[]
+function aggregate.rows(agg, value) end
+
 --- Is it an aggregate of ours, and so also a reducer?
 ---@param value any # anything
 ---@return boolean
@@ -1013,6 +1021,12 @@ function strategy.register(contract) end
 ---@param options? table
 ---@return table # to be given to a manager or to `bind`
 function strategy.new(name, options) end
+
+--- Take whatever describes a strategy: what `new` made, a bound strategy, a name, or
+--- `{ "hash", shard_key = ... }`. Raises when it does not.
+---@param given any
+---@return table # what `new` makes without `shards`
+function strategy.spec(given) end
 
 --- Bind a strategy to shards.
 --- Raises, with one line that names what is wrong, for anything the strategy cannot place with.

@@ -136,7 +136,6 @@ end
 --- The rows of what an aggregate, or any aggregation function, returned.
 -- An empty table alone does not say whether it is a row of NULLs or no row at all: an
 -- aggregate knows, a plain function means no row.
--- @local
 -- @param agg the aggregate or function
 -- @tparam table value what it returned
 -- @treturn {table,...}

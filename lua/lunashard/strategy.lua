@@ -122,7 +122,6 @@ end
 
 --- Take whatever describes a strategy: what @{new} made, a bound strategy, a name, or
 -- `{ "hash", shard_key = ... }`. Raises when it does not.
--- @local
 -- @param given
 -- @treturn table what @{new} makes without `shards`
 function strategy.spec(given)

@@ -38,7 +38,7 @@ local function create(fn)
   return co
 end
 
---- As in Lua.
+-- As in Lua.
 basics.coroutine.create, basics.coroutine.status, basics.coroutine.yield = create, coroutine.status, coroutine.yield
 
 --- As in Lua, but the program's own coroutines, which are its tasks, are not handed out.
