@@ -2,8 +2,8 @@
 
 #include <string.h>
 
-#define KEPT ((size_t)4 << 10) /* bytes for the next answer, at most: there may be many requests   \
-                                */
+/* Bytes kept for the next answer, at most: there may be many requests. */
+#define KEPT ((size_t)4 << 10)
 
 void luna_reply_clear(luna_reply *reply)
 {
