@@ -314,13 +314,18 @@ function Loader:watch()
   if self.watching then
     return
   end
-  self.watching = watch.folder(self.root, function()
+  local function follow()
+    if not self.watching then
+      return
+    end
     local _, problem = self:look({})
     if problem and problem ~= self.last_problem then
       events.emit({ kind = "plugin", action = "refused", path = self.root, message = "plugins: " .. problem })
     end
     self.last_problem = problem
-  end)
+  end
+  self.watching = watch.folder(self.root, follow)
+  task.daemon(follow) -- for what has changed before
 end
 
 --- Leave the folder alone, until `lunashard.reload()`.

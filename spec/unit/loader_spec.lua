@@ -507,6 +507,14 @@ describe("the loader of plug-ins", function()
       error("waited in vain until " .. what)
     end
 
+    it("loads what was saved before it began", function()
+      local folder = plugins.folder({ ["strategies/tier.lua"] = plugins.strategy() })
+      local manager = open(folder)
+      folder:write("strategies/tier.lua", plugins.strategy({ head = "-- before" }))
+      manager.plugins:watch()
+      wait_until("generation 2", function() return plugin(manager, "tier").generation == 2 end)
+    end)
+
     it("loads what editors save, in whatever way they do", function()
       local folder = plugins.folder({ ["strategies/tier.lua"] = plugins.strategy() })
       local manager = open(folder)

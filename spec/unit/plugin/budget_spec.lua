@@ -257,6 +257,16 @@ describe("The memory of a call", function()
     assert.equal(8 * MIB, #("x"):rep(8 * MIB))
   end)
 
+  it("is not that of the collector, which may work meanwhile", function()
+    local limited = wrap("local collect = collectgarbage return function() collect() collect() return 'done' end",
+      { memory = 1, time = 5 })
+    assert.equal("done", limited.route())
+    local before = collectgarbage("setpause", 123) -- each collection sets it anew, by what is alive
+    collectgarbage()
+    collectgarbage()
+    assert.equal(os.getenv("LUNASHARD_GCSTRESS") ~= nil, collectgarbage("setpause", before) == 123)
+  end)
+
   it("lets the collector go on as before", function()
     for _ = 1, 20 do
       failure("return function() local t for i = 1, 1e9 do t = { t } end end", { memory = MIB, time = 5 })
