@@ -140,7 +140,7 @@ local function look(self, opts)
       end
     end
   end
-  for _, slot in ipairs(sorted_slots(self)) do
+  for _, slot in ipairs(self.closed and {} or sorted_slots(self)) do
     if not present[slot.path] then
       remove_slot(self, slot)
     end
@@ -184,9 +184,11 @@ end
 -- @treturn[2] string why the folder cannot be read
 function Loader:look(opts)
   return self:alone(function()
-    self.told = {}
+    local told = {}
+    self.told = told
     local ok, problem = look(self, opts)
-    return ok and self.told, problem
+    self.told = nil
+    return ok and told, problem
   end)
 end
 
@@ -265,7 +267,6 @@ function loader.open(root, opts)
       managers = setmetatable({}, WEAK),
       slots = {}, -- by path
       generations = {}, -- the last of each plug-in, also of those that are gone
-      told = {},
       busy = false,
       idle = task.event(),
     }, Loader)

@@ -24,7 +24,9 @@ local function go_back(self, slot, entry, err)
     tripped = { generation = entry.generation, message = failed },
   })
   local plans, why = swap.prepare(restored, self.managers, { is_known = true, what = "going back to an earlier version of" })
-  if not plans then
+  if self.closed then
+    return
+  elseif not plans then
     entry.state, slot.problem = "failing", failed
     return self:tell(slot, "failing", ("%s; it cannot be gone back from: %s"):format(failed, why.message), { error = why })
   end
@@ -37,6 +39,7 @@ end
 local function trip(self, entry, err)
   self:alone(function()
     local slot = self.slots[entry.source]
+    entry.is_tripping = false
     if slot and slot.entry == entry and entry.state == "active" then
       go_back(self, slot, entry, err)
     end

@@ -32,7 +32,9 @@ function slots.tell(self, slot, action, message, fields)
   for name, value in pairs(fields or {}) do
     event[name] = value
   end
-  self.told[#self.told + 1] = event
+  if self.told then
+    self.told[#self.told + 1] = event
+  end
   events.emit(event)
   for manager in pairs(self.managers) do
     events.hand(manager.options.on_plugin, event)
