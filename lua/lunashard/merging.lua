@@ -167,6 +167,7 @@ local function make(manager, sql, ask, kept)
   end
   for _ = 1, MOST_QUESTIONS do
     local ctx = new_context(manager, kept)
+    ctx.is_offline = not ask
     local plan, reason = analyse(ctx, found, text)
     if not is_missing(ctx) or not ask then
       if not plan then

@@ -23,7 +23,10 @@ end
 local KEYS = {
   "country", "city", "kind", "code", "amount", "small", "flag", "day", "mood", "tag", "js", "arr", "price", "ratio",
   "span", "big", "note", "date_trunc('month', at)", "amount % 3", "lower(country)", "coalesce(kind, 'none')",
-  "day::text", "CASE WHEN flag THEN 'yes' ELSE kind END", "amount > 0", "weight", "country COLLATE \"C\"",
+  "day::text", "extract(month FROM at)", "substring(country from 1 for 1)", "(at AT TIME ZONE 'UTC')::date",
+
+  "position('a' in country)", "trim(both 'k' from kind)", "\"country\"", "events.kind",
+  "CASE WHEN flag THEN 'yes' ELSE kind END", "amount > 0", "weight", "country COLLATE \"C\"",
 }
 
 local ARGUMENTS = { "amount", "small", "big", "price", "ratio", "amount * small", "coalesce(price, 0)", "abs(amount)" }
@@ -67,6 +70,12 @@ local function expression()
     function() return ("%s + %s"):format(number_call(), number_call()) end,
     function() return ("coalesce(%s, 0) * 2"):format(number_call()) end,
     function() return "max(amount) - min(amount)" end,
+    function() return "extract(month FROM max(at)) + substring('123' from 2 for 1)::int" end,
+    function() return "/* FROM x */ count(*)::text || $q$ FROM 'y' $q$ -- , z\n" end,
+    function() return "count(*) IS DISTINCT FROM 3" end,
+    function() return "greatest(count(*), sum(amount), 3)" end,
+    function() return "ARRAY[count(*), max(amount)]" end,
+    function() return "(CASE WHEN bool_or(flag) THEN sum(amount) ELSE -1 END) IN (-1, 2, 3)" end,
     function() return "sum(price) / nullif(count(*), 0)" end,
     function() return ("round((%s)::numeric, 2)"):format(number_call()) end,
     function() return "CASE WHEN count(*) > 5 THEN 'many' ELSE 'few' END" end,
@@ -155,13 +164,14 @@ local function plain()
   local params, columns = {}, some(COLUMNS, 4)
   local order = {}
   for i, column in ipairs(some(COLUMNS, 3)) do
-    order[i] = pick({ column, column, "lower(" .. column .. "::text)", "coalesce(" .. column .. "::text, 'n')" })
+    order[i] = pick({ column, column, column .. "::text COLLATE \"C\"", "events_name." .. column,
+      "lower(" .. column .. "::text)", "coalesce(" .. column .. "::text, 'n')" })
       .. pick(DIRECTIONS)
   end
   order[#order + 1] = "id" .. pick({ "", " DESC" })
   local list = chance(4) and "*" or table.concat(columns, ", ") .. pick({ "", ", amount + 1 AS next", ", id" })
   return {
-    sql = ("SELECT %s FROM events%s%s ORDER BY %s%s"):format(list, pick({ "", " AS e" }), pick(WHERES),
+    sql = ("SELECT %s FROM events%s%s ORDER BY %s%s"):format(list, " AS events_name", pick(WHERES),
       table.concat(order, ", "), window(params)),
     params = params, in_order = true,
   }
@@ -265,11 +275,110 @@ local function with()
   })()
 end
 
+-- text, column of the key, columns of numbers
+local RELATIONS = {
+  { "events", "user_id", "id" }, { "events", "user_id", "small" }, { "orders", "user_id", "order_id" },
+  { "orders", "user_id", "order_id" }, { "countries", "size", "size" }, { "lively", "user_id", "size" },
+  { "(SELECT user_id, id FROM events WHERE flag)", "user_id", "id" },
+  { "(SELECT user_id AS u, max(amount) AS m FROM events GROUP BY user_id)", "u", "m" },
+  { "(SELECT DISTINCT user_id, small FROM events)", "user_id", "small" },
+  { "(SELECT e.user_id, o.user_id AS other, o.order_id FROM events e LEFT JOIN orders o USING (user_id))", "other",
+    "order_id" },
+  { "(SELECT user_id, id FROM events UNION ALL SELECT user_id, order_id FROM orders)", "user_id", "id" },
+  { "(SELECT o.user_id, count(e.id) AS n FROM orders o LEFT JOIN events e ON e.user_id = o.user_id GROUP BY 1)",
+    "user_id", "n" },
+}
+
+local function condition(left, right)
+  local a, b = pick(left), pick(right)
+  local by_key = ("%s.%s = %s.%s"):format(a.alias, a.key, b.alias, b.key)
+  local by_number = ("%s.%s = %s.%s"):format(a.alias, a.number, b.alias, b.number)
+  return pick({
+    by_key, by_key, by_key, by_key, by_key .. " AND " .. by_number, by_number,
+    ("%s AND %s.%s > 3"):format(by_key, b.alias, b.number), ("(%s OR %s)"):format(by_key, by_number),
+    ("NOT %s"):format(by_key), by_key .. " AND " .. ("%s.%s > 0"):format(a.alias, a.number),
+  })
+end
+
+-- A tree of joins, some of which are local and some not.
+local function tangle(left_over, taken)
+  if left_over == 1 then
+    local chosen = pick(RELATIONS)
+    local one = { alias = "t" .. #taken + 1, key = chosen[2], number = chosen[3] }
+    taken[#taken + 1] = one
+    return chosen[1] .. " " .. one.alias, { one }
+  end
+  local n = math.random(left_over - 1)
+  local left, left_list = tangle(n, taken)
+  local right, right_list = tangle(left_over - n, taken)
+  local all = {}
+  for _, list in ipairs({ left_list, right_list }) do
+    for _, one in ipairs(list) do
+      all[#all + 1] = one
+    end
+  end
+  local how = pick({ "JOIN", "JOIN", "LEFT JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN" })
+  local on = condition(left_list, right_list)
+  if chance(4) and how ~= "FULL JOIN" then
+    on = on .. " AND " .. condition(all, all)
+  end
+  return ("(%s %s %s ON %s)"):format(left, how, right, on), all
+end
+
+local function some_where(all)
+  local a = pick(all)
+  local sub = pick({ "events", "orders", "countries" })
+  local columns = { events = { "user_id", "id" }, orders = { "user_id", "order_id" }, countries = { "size", "size" } }
+  local key, number = columns[sub][1], columns[sub][2]
+  return pick({
+    "", "", "", (" WHERE %s"):format(condition(all, all)), (" WHERE %s.%s IS NOT NULL"):format(a.alias, a.key),
+    (" WHERE EXISTS (SELECT 1 FROM %s s WHERE s.%s = %s.%s)"):format(sub, key, a.alias, a.key),
+    (" WHERE NOT EXISTS (SELECT 1 FROM %s s WHERE s.%s = %s.%s AND s.%s > 9)"):format(sub, key, a.alias, a.key, number),
+    (" WHERE %s.%s IN (SELECT %s FROM %s)"):format(a.alias, a.key, key, sub),
+    (" WHERE %s.%s NOT IN (SELECT %s FROM %s)"):format(a.alias, a.key, key, sub),
+    (" WHERE %s.%s = (SELECT max(s.%s) FROM %s s WHERE s.%s = %s.%s)"):format(a.alias, a.number, number, sub, key, a.alias,
+      a.key),
+    (" WHERE EXISTS (SELECT 1 FROM %s s LEFT JOIN orders x ON x.user_id = s.%s AND x.user_id = %s.%s WHERE s.%s > 20)")
+      :format(sub, key, a.alias, a.key, number),
+  })
+end
+
+local function tangled()
+  local from, all = tangle(math.random(3), {})
+  local a, b = pick(all), pick(all)
+  local where = some_where(all)
+  local sql = pick({
+    ("SELECT count(*) AS n, sum(%s.%s) AS s, count(%s.%s) AS m"):format(a.alias, a.number, b.alias, b.key),
+    ("SELECT %s.%s AS a, count(*) AS n, string_agg(%s.%s::text, ',' ORDER BY %s.%s) AS m"):format(a.alias, a.key, b.alias,
+      b.number, b.alias, b.number),
+    ("SELECT DISTINCT %s.%s AS a, %s.%s AS b"):format(a.alias, a.key, b.alias, b.number),
+    ("SELECT %s.%s AS a, max(%s.%s) AS m"):format(b.alias, b.key, a.alias, a.number),
+    ("SELECT %s.%s AS a, row_number() OVER (PARTITION BY %s.%s) AS r"):format(a.alias, a.key, a.alias, a.key),
+    ("SELECT sum(r) AS s, count(*) AS n FROM (SELECT %s.%s AS r"):format(a.alias, a.number),
+    ("SELECT count(*) AS n FROM (SELECT DISTINCT %s.%s AS r"):format(a.alias, a.key),
+    ("SELECT sum(r) AS n FROM (SELECT count(*) AS r, %s.%s AS v"):format(b.alias, b.key),
+  })
+  local inside = sql:find("FROM (", 1, true)
+  local group = ""
+  if sql:find("string_agg", 1, true) or sql:find("max(", 1, true) then
+    group = " GROUP BY 1"
+  elseif sql:find(" AS v$") then
+    group = " GROUP BY v"
+  end
+  return {
+    sql = ("%s FROM %s%s%s%s"):format(sql, from, where, group, inside and ") q" or ""), params = {}, may_refuse = true,
+  }
+end
+
 local KINDS = { grouped, grouped, grouped, ungrouped, ungrouped, plain, plain, unordered, distinct, distinct_on, joined,
   joined, of_key, united, with }
 
---- One more.
--- @treturn table `sql`, `params`, `in_order`: is the order of the rows told by the statement?
+--- One with joins and subqueries, many of which have no exact answer.
+-- @treturn table as for @{next}
+statements.tangled = tangled
+
+--- One more that has an exact answer.
+-- @treturn table `sql`, `params`, `in_order`: is the order of the rows told by the statement? `may_refuse`
 function statements.next()
   return pick(KINDS)()
 end

@@ -105,6 +105,29 @@ function expression.contents(tree, user_aggregates)
   return found
 end
 
+-- Of another value on each shard, or at each call: nothing can be found equal by these.
+local UNSTEADY = set([[
+  now random clock_timestamp statement_timestamp transaction_timestamp timeofday gen_random_uuid
+]])
+local SYSTEM_COLUMNS = set("tableoid ctid xmin xmax cmin cmax")
+
+--- What in an expression may differ between shards for equal rows.
+-- @param tree
+-- @treturn ?string its name
+function expression.unsteady(tree)
+  local found
+  expression.walk({ tree }, function(kind, node)
+    local name = kind == "FuncCall" and expression.last_name(node.funcname)
+      or kind == "ColumnRef" and expression.last_name(node.fields)
+    if name and (kind == "FuncCall" and UNSTEADY or SYSTEM_COLUMNS)[name] then
+      found = name
+    elseif kind == "SQLValueFunction" then
+      found = "the current time or user"
+    end
+  end)
+  return found
+end
+
 -- The digits of an integer constant, which the tree does not have for those that are not above 0.
 local function integer_text(constant, sql, tokens)
   local value = constant.ival.ival

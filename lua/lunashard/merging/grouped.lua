@@ -34,13 +34,6 @@ for name in ("stddev stddev_pop stddev_samp variance var_pop var_samp"):gmatch("
   ADVICE[name] = "select count(x), sum(x) and sum(x * x), and compute it from these"
 end
 
--- Of another value on each shard, or at each call: no group can be told by these.
-local UNSTEADY = {}
-for name in ("now random clock_timestamp statement_timestamp transaction_timestamp timeofday gen_random_uuid nextval")
-  :gmatch("%S+") do
-  UNSTEADY[name] = true
-end
-
 local Maker = {}
 Maker.__index = Maker
 
@@ -139,7 +132,7 @@ function Maker:edits_of(node, range)
         replace(clauses.name(found, inner.location, #inner.fields), part(key))
       end
       return true
-    elseif kind == "FuncCall" then
+    elseif kind == "FuncCall" and inner.funcformat ~= "COERCE_SQL_SYNTAX" then -- no EXTRACT(x FROM y) and the like
       local where = clauses.call(found, inner)
       local key = not inner.over and self:key({ FuncCall = inner })
       if not where then
@@ -167,15 +160,6 @@ function Maker:rewrite(node, range)
   return clauses.text(self.found, range, self:edits_of(node, range))
 end
 
-local function check_steady(self, node)
-  expression.walk({ node }, function(kind, inner)
-    local name = kind == "FuncCall" and expression.last_name(inner.funcname)
-    if name and UNSTEADY[name] or kind == "SQLValueFunction" then
-      self:fail("GROUP BY %s: its value may differ between shards", name or "the current time or user")
-    end
-  end)
-end
-
 function Maker:read_keys(level, ctx)
   local stmt, found = self.stmt, self.found
   if found.group_quantifier or #found.group ~= #(stmt.groupClause or {}) then
@@ -189,7 +173,10 @@ function Maker:read_keys(level, ctx)
     if not value then
       return self:fail("%s", target)
     end
-    check_steady(self, value)
+    local unsteady = expression.unsteady(value)
+    if unsteady then
+      return self:fail("GROUP BY %s: its value may differ between shards", unsteady)
+    end
     local range = found.group[i]
     if target then
       range = clauses.without_alias(found, found.targets[target], stmt.targetList[target].ResTarget)

@@ -277,7 +277,7 @@ end
 --- What an item of GROUP BY means: an expression, for a column comes before an alias, and an alias before nothing.
 -- @tparam table stmt
 -- @tparam table node
--- @tparam table ctx `integer_of(constant)`
+-- @tparam table ctx `integer_of(constant)`, `is_offline` (the catalog is not asked), `missing`
 -- @treturn[1] table the expression
 -- @treturn[1] ?int the number of the target that it is
 -- @treturn[2] nil
@@ -303,6 +303,9 @@ function Level:group_item(stmt, node, ctx)
         return value, i
       end
       local is_column = is_input_column(self, name)
+      if is_column == nil and ctx.is_offline and next(ctx.missing.relations) then
+        is_column = false -- most likely; the plan says that it was assumed
+      end
       if is_column == false then
         return value, i
       elseif is_column == nil then

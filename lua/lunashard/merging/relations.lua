@@ -327,7 +327,7 @@ function relations.check_condition(ctx, level, node, join)
       end
     end
     return true
-  elseif expr and expr.kind == "AEXPR_OP" and expression.last_name(expr.name) == "=" and expr.lexpr
+  elseif expr and expr.kind == "AEXPR_OP" and #expr.name == 1 and expression.last_name(expr.name) == "=" and expr.lexpr
     and expr.lexpr.ColumnRef and expr.rexpr.ColumnRef then
     level:link(expr.lexpr.ColumnRef, expr.rexpr.ColumnRef, join)
     return true

@@ -131,6 +131,12 @@ end
 -- @treturn[2] nil
 -- @treturn[2] string why not
 function rows.plan(found, stmt, how)
+  if how.distinct then
+    local unsteady = expression.unsteady({ stmt.targetList or {}, stmt.larg or {}, stmt.rarg or {} })
+    if unsteady then
+      return nil, ("DISTINCT or UNION of %s: its value may differ between shards"):format(unsteady)
+    end
+  end
   local maker = setmetatable({
     found = found, stmt = stmt, parsed = how.parsed, is_union = how.is_union, hidden = {}, hidden_as = {}, texts = {},
     may_hide = not how.is_union and (not how.distinct or how.distinct_on) and found.targets[1] ~= nil,
