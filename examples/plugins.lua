@@ -1,4 +1,4 @@
--- Plug-ins of one's own: a folder of Lua files that route and aggregate, changed while they are at work.
+-- Plug-ins of one's own: a folder of Lua files that route, find keys and aggregate, changed while they are at work.
 local lunashard = require("lunashard")
 
 -- A copy of examples/plugins, since we are going to edit it.
@@ -26,6 +26,7 @@ local options = dofile(cluster.path)
 options.plugins = folder
 options.strategy = { "big_tenants", shard_key = "tenant_id" }
 options.tables = { plugin_orders = { shard_key = "tenant_id", type = "int8" } }
+options.extractor = { "first_of", "by_column", "order_reference" }
 local own_manager = lunashard.manager(options)
 assert(own_manager:initialize())
 local own_router = lunashard.router({ shard_manager = own_manager })
@@ -35,10 +36,13 @@ print("Tenant 43 lives on " .. own_manager:get_shard_for_write(43).shard_id)
 
 assert(own_router:execute_on_all_shards([[
   DROP TABLE IF EXISTS plugin_orders;
-  CREATE TABLE plugin_orders (order_id int8 PRIMARY KEY, tenant_id int8 NOT NULL, amount int4 NOT NULL)]]))
-for tenant_id = 1, 50 do
-  assert(own_router:execute("INSERT INTO plugin_orders VALUES ($1, $1, $2)", { tenant_id, 100 }, { routing_key = tenant_id }))
+  CREATE TABLE plugin_orders (reference text PRIMARY KEY, tenant_id int8 NOT NULL, amount int4 NOT NULL)]]))
+for tenant_id = 1, 50 do -- by_column finds the key
+  assert(own_router:execute("INSERT INTO plugin_orders (reference, tenant_id, amount) VALUES ($1, $2, $3)",
+    { ("T%d-1001"):format(tenant_id), tenant_id, 100 }))
 end
+local order = assert(own_router:execute("SELECT amount FROM plugin_orders WHERE reference = $1", { "T42-1001" }))
+print(("Order T42-1001 of %d is on %s alone"):format(order.rows[1].amount, order.shard_id))
 local function revenue()
   local total = assert(own_router:scatter_gather("SELECT tenant_id, amount FROM plugin_orders", nil,
     { aggregation_func = lunashard.aggregate.revenue() }))
@@ -72,10 +76,12 @@ own_manager:shutdown()
 os.execute(("rm -r '%s'"):format(folder))
 
 -- expect: ^Tenant 42 lives on shard3\nTenant 43 lives on shard[12]\n
+-- expect: Order T42%-1001 of 100 is on shard3 alone\n
 -- expect: Revenue: big tenants 200, others 4800\n
 -- expect: moves nothing:\n[^\n]*strategy big_tenants reloaded %(generation 2%)\n
 -- expect: A typo:\n[^\n]*rwo[^\n]*\nreload returns: PLUGIN_FAILED\nRevenue: big tenants 200, others 4800\n
 -- expect: third big tenant[^\n]*\n.-43 from shard[12] to shard3.-reload returns: PLACEMENT_CHANGED\n
 -- expect: Tenant 43 still lives on shard[12]\n
 -- expect: aggregate revenue, generation %d, active\n
+-- expect: extractor order_reference, generation 1, active\n
 -- expect: strategy big_tenants, generation 2, active\n
