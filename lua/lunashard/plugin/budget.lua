@@ -47,7 +47,7 @@ local function bytes_text(n)
   if n >= 1048576 then
     return ("%g MiB"):format(n / 1048576)
   end
-  return ("%g KiB"):format(n / 1024)
+  return n >= 1024 and ("%g KiB"):format(n / 1024) or ("%d bytes"):format(n)
 end
 
 local function message_of(reason, value, limits, where)
