@@ -43,6 +43,8 @@ local function run_on_several(router, found, sql, params, opts, kind, deadline)
     })
     if answer then
       answer.split = splitting.counts(found)
+    elseif err.code == "NOT_MERGEABLE" then
+      err.message = err.message .. " (an option of scatter_gather), or name the shard"
     end
     return answer, err
   elseif extracting.is_query_of_write(sql) then
