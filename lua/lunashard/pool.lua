@@ -122,7 +122,8 @@ end
 --   `max_size` [20] `min_size` [0] `max_waiters` [10000]
 --   `connection_timeout` [5] `idle_timeout` [300] `max_lifetime` [3600] (seconds, 0 is for ever)
 --   `statement_cache` [256] prepared statements a connection, `max_result_bytes` [256 MiB]; `pipeline` [true]
---   lets statements of different tasks share connections, `read_batches` [true] lets reads share their Sync,
+--   lets statements of different tasks share connections (never with a `gssencmode` other than `disable`, which is
+--   libpq's alone), `read_batches` [true] lets reads share their Sync,
 --   `slow_statement` [0.05 s]: what takes longer gets a connection of its own
 -- @treturn Pool
 function pool.new(options)

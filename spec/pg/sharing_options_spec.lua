@@ -44,6 +44,15 @@ describe("sharing of connections", function()
     assert.equal(0, one:stats().lanes)
   end)
 
+  it("is switched off where an encryption is asked for that libpq alone can speak", function()
+    local one = pools.open({ max_size = 3, gssencmode = "prefer" })
+    assert.equal(0, (sharing.shared_by(one, function()
+      work(function(...)
+        return one:execute(...)
+      end, 8)
+    end)))
+  end)
+
   it("is switched off for a call", function()
     local one = pools.open({ max_size = 3 })
     for _, sql in ipairs({ sharing.READ, sharing.INSERT, sharing.COUNT }) do
