@@ -13,8 +13,8 @@ local columns = {}
 local HARMLESS = {}
 for name in ([[now version current_database current_schema pg_backend_pid pg_is_in_recovery clock_timestamp
   statement_timestamp transaction_timestamp pg_postmaster_start_time inet_server_addr inet_server_port gen_random_uuid
-  random generate_series unnest length lower upper abs coalesce concat md5 to_char date_trunc pg_sleep
-  current_setting]]):gmatch("%S+") do
+  random generate_series unnest count sum min max avg array_agg string_agg json_agg jsonb_agg length lower upper abs round
+  concat md5 to_char date_trunc current_setting row_number rank]]):gmatch("%S+") do
   HARMLESS[name] = true
 end
 

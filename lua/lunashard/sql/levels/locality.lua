@@ -288,7 +288,7 @@ local function nested_check(level, spread)
     return broken("a sub-select groups rows of %s by other columns than the shard key", spread.name)
   elseif not node.groupClause and (node.havingClause or may_aggregate(level)) then
     return broken("an aggregate in a sub-select is of rows of %s on all shards", spread.name)
-  elseif node.distinctClause and not holds_key(output_terms(level), spread) then
+  elseif node.distinctClause and (next(node.distinctClause[1]) or not holds_key(output_terms(level), spread)) then
     return broken("DISTINCT in a sub-select is of rows of %s on all shards", spread.name)
   end
   return spread
@@ -426,6 +426,8 @@ function locality.of(built)
   local spread = level_spread(built.top, { top = true })
   if spread.broken then
     return false, spread.broken
+  elseif spread.rep and #built.instances > 0 then
+    return false, "every shard would give the same rows"
   end
   for _, cte in ipairs(built.ctes) do
     if cte.uses == 0 or cte.level.target then
