@@ -424,6 +424,12 @@ describe("a statement without a routing key", function()
       assert.is_truthy(#err.message > 0)
     end)
 
+    it("of an undeclared table, by the option table, is refused with the nearest name", function()
+      local err = failure("INVALID", router:execute("SELECT 1 FROM w_extracted.x_users WHERE user_id = 1", nil,
+        { table = "x_user" }))
+      assert.is_truthy(err.message:find('"x_users"', 1, true), err.message)
+    end)
+
     it("names no table: is refused, for any shard might be meant", function()
       local err = failure("NO_KEY", router:execute("SELECT 1"))
       for _, word in ipairs({ "routing_key", "shard_id", "scatter_gather" }) do

@@ -1,6 +1,9 @@
 local answers = require("lunashard.pool.answers")
 local attempt = require("lunashard.router.attempt")
+local checking = require("lunashard.router.checking")
 local cluster = require("spec.support.cluster")
+local extraction = require("lunashard.extraction")
+local routing = require("lunashard.router.routing")
 local util = require("jit.util")
 
 -- The compiler refuses to end a function over whose locals another was closed, and to make that other one. A
@@ -52,6 +55,10 @@ describe("the way of a statement", function()
     local pool = manager.members[1].primary.pool
     for _, step in ipairs({
       { "router:execute", router.execute },
+      { "router:execute_extracted", router.execute_extracted },
+      { "checking.check", checking.check },
+      { "extraction.plan", extraction.plan },
+      { "routing.owner", routing.owner },
       { "router:run_on", router.run_on },
       { "run_plainly", locals_of(router.run_on).run_plainly },
       { "attempt.run", attempt.run },

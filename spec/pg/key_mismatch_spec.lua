@@ -133,7 +133,9 @@ describe("execute_many and stream without a key", function()
   local router, manager
 
   setup(function()
-    router, manager = cluster.connect({ tables = { many_users = { shard_key = "user_id", type = "int8" } } })
+    router, manager = cluster.connect({
+      tables = { many_users = { shard_key = "user_id", type = "int8" }, many_lands = { reference = true } },
+    })
     assert(router:execute_on_all_shards("DROP TABLE IF EXISTS many_users; CREATE TABLE many_users (user_id int8, name text)"))
   end)
 
@@ -175,6 +177,7 @@ describe("execute_many and stream without a key", function()
     local err = failure("NULL_KEY", router:execute_many("INSERT INTO many_users (user_id) VALUES ($1)", { { 1 }, {} }))
     assert.equal(2, err.index)
     failure("NO_KEY", router:execute_many("DELETE FROM many_users WHERE name = $1", { { "x" } }))
+    failure("INVALID", router:execute_many("INSERT INTO many_lands VALUES ($1)", { { "at" } }))
     failure("NO_KEY", router:execute_many("DELETE FROM many_users WHERE user_id IN ($1, $2)", { { 1, 2 } }))
   end)
 end)

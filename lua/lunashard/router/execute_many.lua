@@ -125,7 +125,9 @@ local function extracted_keys(router, sql, list)
     if plan.kind == "key" or plan.kind == "rows" then
       found, indexes, first_null = target.keys(plan, params)
     end
-    if first_null then
+    if plan.kind == "reference" and plan.write then
+      return nil, routing.reference_refusal(plan.table)
+    elseif first_null then
       return nil, errors.new("NULL_KEY", { message = ("item %d: %s, which is NULL"):format(i, plan.reason), index = i })
     elseif not found and indexes then
       return nil, errors.wrap(indexes, { index = i })

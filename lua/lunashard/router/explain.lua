@@ -59,7 +59,7 @@ local function add_statements(made, manager, members, sql, params, part, merged)
       if err then
         return nil, err
       end
-      own, made.steps = plan.sql, made.steps or plan.steps
+      own, made.steps, made.assumed = plan.sql, made.steps or plan.steps, plan.assumed
     end
     made.statements[member.shard_id] = { sql = own, params = values }
   end

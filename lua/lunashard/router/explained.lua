@@ -14,6 +14,7 @@
 --    endpoint_kinds  shard_id -> `primary` or `replica, else primary`
 --    statements      shard_id -> `{ sql, params }`, what it is sent
 --    steps           list of words: what becomes of the shards' answers
+--    assumed         true: no catalog was asked, so functions were taken for no aggregates, and relations for tables
 --    reason          why it goes there
 -- @classmod lunashard.router.explained
 
@@ -119,12 +120,15 @@ function Explained:__tostring()
   for i, step in ipairs(self.steps or {}) do
     lines[#lines + 1] = ("then %d: %s"):format(i, step)
   end
+  if self.assumed then
+    lines[#lines + 1] = "on trust: functions are no aggregates and relations no views, for no catalog was asked"
+  end
   lines[#lines + 1] = "because: " .. self.reason
   return table.concat(lines, "\n")
 end
 
 local PLAIN = { "kind", "word", "source", "found", "table", "strategy", "shard_id", "any", "split", "split_in",
-  "endpoints", "endpoint_kinds", "reason" }
+  "endpoints", "endpoint_kinds", "assumed", "reason" }
 
 --- A plain tree for JSON. Of parameters only keys are in it, as text.
 -- @treturn table

@@ -80,7 +80,9 @@ end
 function extracting.methods:execute_extracted(sql, params, opts, kind)
   local deadline = now() + (opts.timeout or self.query_timeout) -- here, for a directory may have to be asked
   local extractor = self.extractor
-  if params and extractor then
+  if opts.table ~= nil and self.manager.tables[opts.table] == nil then
+    return self.manager:strategy_for(opts.table) -- INVALID, with the nearest name
+  elseif params and extractor then
     local plan, err = make_plan(extractor, self.manager, sql)
     if not plan then
       return nil, err
