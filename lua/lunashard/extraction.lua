@@ -37,12 +37,13 @@ local function new_cache(manager)
   return { strategies = manager.strategies, tables = manager.tables, young = {}, old = {}, n_young = 0, bytes = 0 }
 end
 
--- A plan holds as long as the declared tables and the strategy's key are the same.
+-- A plan holds as long as the declared tables and the strategy's key are the same. Kept by manager, not by what plans
+-- depend on: a cache that refers to its key would stay for ever.
 local function cache_of(extractor, manager)
-  local cache = extractor.caches[manager.strategies]
-  if not cache or cache.tables ~= manager.tables then
+  local cache = extractor.caches[manager]
+  if not cache or cache.strategies ~= manager.strategies or cache.tables ~= manager.tables then
     cache = new_cache(manager)
-    extractor.caches[manager.strategies] = cache
+    extractor.caches[manager] = cache
   end
   extractor.cache = cache
   return cache

@@ -102,10 +102,12 @@ describe("a strategy that is loaded anew all the time", function()
     end
     local began, n, reloaded, refused = task.now(), 1, 0, 0
     local lua_before, resident_before
+    local bound = setmetatable({}, { __mode = "k" }) -- what was bound to the shards, as long as somebody holds it
     while task.now() - began < SECONDS or n < 20 do
       n = n + 1
       save(folder, n)
       local events, err = lunashard.reload()
+      bound[manager.strategies] = true
       reloaded, refused = reloaded + (events and #events or 0), refused + (err and 1 or 0)
       if not lua_before and n >= 10 and task.now() - began > SECONDS / 4 then
         lua_before, resident_before = memory()
@@ -117,6 +119,11 @@ describe("a strategy that is loaded anew all the time", function()
       assert(one:join(10))
     end
     local seconds, lua_after, resident_after = task.now() - began, memory()
+    local held = 0
+    for _ in pairs(bound) do
+      held = held + 1
+    end
+    assert.is_true(held <= 3, held .. " versions of the strategy are held")
     assert.is_nil(state.failure)
     assert.equal(0, state.failed)
     assert.equal(0, state.misrouted)
