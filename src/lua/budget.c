@@ -53,13 +53,16 @@ static void on_hook(lua_State *L, lua_Debug *ar)
     lua_error(L);
 }
 
-/* Called in a signal as well, as lua_sethook may be. */
+/* Called in a signal as well, as lua_sethook may be.  It may have interrupted Lua while that
+ * changed its hooks, and be overwritten: so it is called at each tick until the end of the call,
+ * and takes the hook away first, for Lua does nothing when it believes that nothing has changed. */
 static void stop(luna_budget *b, luna_budget_stop why)
 {
     lua_State *L = luna_rt.main;
     if (b->stopped == LUNA_BUDGET_KEPT)
         b->stopped = (sig_atomic_t)why;
     b->is_hooked = 1;
+    lua_sethook(L, NULL, 0, 0);
     lua_sethook(L, on_hook, LUA_MASKCOUNT, 1);
 }
 
@@ -71,7 +74,6 @@ static void unhook(luna_budget *b)
     lua_sethook(luna_rt.main, b->hook, b->hook_mask, b->hook_count);
 }
 
-/* It sets the hook again and again: one that came while Lua itself changed its hooks is lost. */
 static void on_tick(int signo)
 {
     (void)signo;
