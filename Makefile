@@ -71,7 +71,7 @@ deps-dev: # and what checks the code
 
 install: all ## copy the program to $(DESTDIR)$(PREFIX)/bin, what editors read to share/lunashard
 	install -D -m 755 $(BIN) "$(DESTDIR)$(PREFIX)/bin/lunashard"
-	install -D -m 644 lua/lunashard.d.lua "$(DESTDIR)$(PREFIX)/share/lunashard/lunashard.d.lua"
+	install -D -m 644 -t "$(DESTDIR)$(PREFIX)/share/lunashard" lua/*.d.lua
 
 clean: ## remove all that was built
 	rm -rf build
@@ -162,7 +162,7 @@ format: ## lay out the C files
 format-check: deps-dev # fails when `make format` would change something
 	@clang-format --dry-run -Werror $(C_FILES)
 
-annotations: all ## lua/lunashard.d.lua anew, by which editors complete the API
+annotations: all ## lua/*.d.lua anew, by which editors complete the API
 	@$(BIN) run scripts/dev/annotations.lua
 
 docs: all deps-dev ## the reference manual, in build/docs

@@ -1,13 +1,11 @@
---- Makes lua/lunashard.d.lua, by which the Lua language server completes and checks scripts and plug-ins:
--- `lunashard run scripts/dev/annotations.lua [--check]`. From the LDoc comments come functions with their parameters,
--- from the code the names of options, from annotations/classes.lua what neither says.
--- With --check nothing is written: it fails when the file is not what would be written.
+--- Makes lua/lunashard.d.lua, by which the Lua language server completes and checks scripts and plug-ins, and
+-- lua/lunashard.testing.d.lua for their specs: `lunashard run scripts/dev/annotations.lua [--check]`. From the LDoc
+-- comments come functions with their parameters, from the code the names of options, from annotations/classes.lua what
+-- neither says. With --check nothing is written: it fails when a file is not what would be written.
 
 local classes = require("annotations.classes")
 local ldoc = require("annotations.ldoc")
 local system = require("lunashard.core.system")
-
-local OUTPUT = "lua/lunashard.d.lua"
 
 -- Types of LDoc comments that are called otherwise here.
 local TYPES = {
@@ -399,9 +397,13 @@ local function put_lunashard(exports)
   end
 end
 
-local function make()
-  put("---@meta lunashard")
+local function put_head(name)
+  put("---@meta %s", name)
   put("-- For editors: the API as the Lua language server reads it. Made by `make annotations`; do not edit it.\n")
+end
+
+local function main()
+  put_head("lunashard")
   put_codes()
   templates()
   for _, class in ipairs(classes) do
@@ -423,7 +425,12 @@ local function make()
   put("---@type lunashard.Manager\nmanager = nil")
   put("---@type lunashard.Router\nrouter = nil\n")
   put("return lunashard")
-  return table.concat(lines, "\n") .. "\n"
+end
+
+local function testing()
+  put_head("lunashard.testing")
+  put_module("testing")
+  put("return testing")
 end
 
 local function read(path)
@@ -435,10 +442,16 @@ local function read(path)
   return text
 end
 
-local made = make()
-if arg[1] ~= "--check" then
-  assert(system.write_file(OUTPUT, made, 420))
-elseif read(OUTPUT) ~= made then
-  io.stderr:write(OUTPUT, " is not what the code and its comments say: run `make annotations`\n")
-  return false
+local is_current = true
+for _, output in ipairs({ { "lua/lunashard.d.lua", main }, { "lua/lunashard.testing.d.lua", testing } }) do
+  lines = {}
+  output[2]()
+  local path, made = output[1], table.concat(lines, "\n") .. "\n"
+  if arg[1] ~= "--check" then
+    assert(system.write_file(path, made, 420))
+  elseif read(path) ~= made then
+    io.stderr:write(path, " is not what the code and its comments say: run `make annotations`\n")
+    is_current = false
+  end
 end
+return is_current

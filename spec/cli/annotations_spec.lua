@@ -3,6 +3,7 @@ local ldoc = require("scripts.dev.annotations.ldoc")
 local lunashard = require("lunashard")
 local process = require("lunashard.process")
 local system = require("lunashard.core.system")
+local testing = require("lunashard.testing")
 local transaction = require("lunashard.router.transaction")
 
 local FILE = "lua/lunashard.d.lua"
@@ -17,7 +18,8 @@ end
 -- "Manager:reload" -> "options, opts", as the annotations say.
 local function declared()
   local found = {}
-  for holder, separator, name, arguments in read(FILE):gmatch("\nfunction ([%w_]+)([.:])([%w_]+)%((.-)%) end\n") do
+  local text = read(FILE) .. read("lua/lunashard.testing.d.lua")
+  for holder, separator, name, arguments in text:gmatch("\nfunction ([%w_]+)([.:])([%w_]+)%((.-)%) end\n") do
     found[holder .. separator .. name] = arguments
   end
   return found
@@ -145,12 +147,16 @@ describe("the annotations for the language server", function()
       local module, member = name:match("^(%l+)%.(.*)$")
       if module and module ~= "lunashard" then
         count = count + 1
-        local fn = rawget(lunashard[module], member)
+        local fn = rawget(module == "testing" and testing or lunashard[module], member)
         assert.equal("function", type(fn), name)
         assert.equal(parameters(fn), arguments, name)
       end
     end
     assert.is_true(count > 10)
+    for name, fn in pairs(testing) do
+      local is_public = type(fn) == "function" and not internal_functions()[name]
+      assert(not is_public or annotated["testing." .. name], name)
+    end
   end)
 
   it("name every shipped plug-in", function()
@@ -172,7 +178,9 @@ describe("the annotations for the language server", function()
   end)
 
   it("are valid Lua, and are not in the program", function()
-    assert(loadfile(FILE))
-    assert.is_false((pcall(require, "lunashard.d")))
+    for _, path in ipairs({ FILE, "lua/lunashard.testing.d.lua" }) do
+      assert(loadfile(path))
+      assert.is_false((pcall(require, (path:match("^lua/(.*)%.lua$")))))
+    end
   end)
 end)
