@@ -210,7 +210,7 @@ function merging.plan(manager, sql, _, ask)
   if not plan then
     return nil, err
   end
-  plan.numbered = plan.sql
+  plan.numbered, plan.final_texts = plan.sql, {}
   if not plan.trivial and plan.kind ~= "once" then
     plan.sql, plan.param_order = final.renumber(plan.sql)
   end

@@ -117,36 +117,50 @@ function final.pick(order, given)
   return params
 end
 
--- `p`, all rows that the shards gave, and the parameters that hold them. Columns are c1, c2, ... and o, a number.
-local function parts_of(shard_sql, results, columns, names, params)
-  local own, cast, arrays, aliases, first = {}, {}, {}, {}, params.n
+-- `p`, all rows that the shards gave: columns c1, c2, ... and o, a number. Its parameters begin behind `first`.
+local function parts_text(shard_sql, columns, names, first)
+  local own, cast, arrays, aliases = {}, {}, {}, {}
   for i, column in ipairs(columns) do
     own[i] = "s." .. statement.quote_ident(column.name)
     cast[i] = ("u.c%d::%s"):format(i, names[i])
     arrays[i] = ("$%d::text[]"):format(first + i)
     aliases[i] = "c" .. i
-    local list, n = {}, 0
-    for _, result in ipairs(results) do
-      for _, row in ipairs(result.rows) do
-        n = n + 1
-        list[n] = text_of(row[column.name], column.sql_type)
-      end
-    end
-    params[first + i] = list
   end
-  params.n = first + #columns
   local list = table.concat(aliases, ", ")
   return ("WITH p (%s, o) AS (SELECT %s, NULL::int8 FROM (%s\n) AS s WHERE false UNION ALL "
     .. "SELECT %s, u.o FROM unnest(%s) WITH ORDINALITY AS u (%s, o))"):format(list, table.concat(own, ", "), shard_sql,
     table.concat(cast, ", "), table.concat(arrays, ", "), list)
 end
 
-local function copy_params(params, n)
-  local copy = { n = n }
-  for i = 1, n do
-    copy[i] = params and params[i]
+local function values_of(results, column)
+  local list, n = {}, 0
+  for _, result in ipairs(results) do
+    for _, row in ipairs(result.rows) do
+      n = n + 1
+      list[n] = text_of(row[column.name], column.sql_type)
+    end
   end
-  return copy
+  return list
+end
+
+-- The same for all calls with these types; kept with the plan.
+local function text_over_parts(plan, columns, names, query, extra)
+  local clauses, first = {}, plan.n_params
+  for i, one in ipairs(extra) do
+    clauses[i] = (" %s $%d"):format(one.clause, first + #columns + i)
+  end
+  local key = table.concat(names, ",") .. query .. table.concat(clauses)
+  local made = plan.final_texts[key]
+  if not made then
+    query = query:gsub("\1(%d+)\2", function(i)
+      return names[tonumber(i)]
+    end)
+    made = {}
+    made.sql, made.order = final.renumber(parts_text(plan.numbered, columns, names, first) .. " " .. query
+      .. table.concat(clauses))
+    plan.final_texts[key] = made
+  end
+  return made
 end
 
 local function run_over_parts(run, plan, results, columns, params, query, extra)
@@ -154,24 +168,24 @@ local function run_over_parts(run, plan, results, columns, params, query, extra)
   if not names then
     return nil, err
   end
-  local given = copy_params(params, plan.n_params)
-  local parts = parts_of(plan.numbered, results, columns, names, given)
-  query = query:gsub("\1(%d+)\2", function(i)
-    return names[tonumber(i)]
-  end)
-  for _, one in ipairs(extra or {}) do
-    given.n = given.n + 1
-    given[given.n] = one.value
-    query = ("%s %s $%d"):format(query, one.clause, given.n)
+  local made = text_over_parts(plan, columns, names, query, extra)
+  local given = {}
+  for i = 1, plan.n_params do
+    given[i] = params and params[i]
   end
-  local sql, order = final.renumber(parts .. " " .. query)
-  return run(sql, final.pick(order, given))
+  for i, column in ipairs(columns) do
+    given[plan.n_params + i] = values_of(results, column)
+  end
+  for i, one in ipairs(extra) do
+    given[plan.n_params + #columns + i] = one.value
+  end
+  return run(made.sql, final.pick(made.order, given))
 end
 
 --- Evaluate a statement over groups. Yields.
 -- @tparam func run `run(sql, params)` gives a result, or nil and an error
--- @tparam table plan from `merging.grouped`, with `n_params` and `numbered`, the shards' statement with the parameters
---   of the whole one
+-- @tparam table plan from `merging.grouped`, with `n_params`; `numbered`, the shards' statement with the parameters
+--   of the whole one; `final_texts`, what was written before
 -- @tparam {table,...} results of the shards
 -- @tparam ?table params
 -- @tparam table numbers `limit`, `offset`
@@ -205,7 +219,7 @@ end
 
 --- Ask in which order the rows come, and which of them are wanted. Yields.
 -- @tparam func run
--- @tparam table plan from `merging.rows`, with `n_params` and `numbered`
+-- @tparam table plan from `merging.rows`, with the same
 -- @tparam {table,...} results
 -- @tparam ?table params
 -- @tparam table how `columns`, each `name` and `sql_type`; `order`, items with `index` among these; `distinct`, a list
@@ -230,7 +244,7 @@ function final.permutation(run, plan, results, params, how)
   else
     query = "SELECT p.o FROM p"
   end
-  local result, err = run_over_parts(run, plan, results, how.columns, params, query .. order_text(how.order))
+  local result, err = run_over_parts(run, plan, results, how.columns, params, query .. order_text(how.order), {})
   if not result then
     return nil, err
   end

@@ -83,10 +83,10 @@ function Maker:of_mean(range)
   local filter = range.filter and " " .. clauses.text(self.found, range.filter) or ""
   local sum = self:column(("sum((%s\n) * 1)%s"):format(argument, filter))
   local count = self:column(("count(%s\n)%s"):format(argument, filter))
-  return ("(sum(%s) / nullif(sum(%s), 0))"):format(part(sum), part(count))
+  return ("(sum(%s) / nullif(sum(%s), 0))"):format(part(sum), part(count)), { kind = "avg", part = sum, count = count }
 end
 
--- What stands for an aggregate when the parts are put together.
+-- What stands for an aggregate when the parts are put together, and how that may be done without a server.
 function Maker:aggregate(call, range)
   local name = expression.last_name(call.funcname)
   local schema = #call.funcname > 1 and call.funcname[#call.funcname - 1].String.sval
@@ -95,12 +95,14 @@ function Maker:aggregate(call, range)
   elseif call.agg_distinct and not (SAME[name] and name ~= "bit_xor") then
     return self:of_values(call, range, name)
   elseif SAME[name] then
-    return ("%s(%s)"):format(SAME[name], part(self:column(clauses.text(self.found, range))))
+    local i = self:column(clauses.text(self.found, range))
+    return ("%s(%s)"):format(SAME[name], part(i)), { kind = name, part = i }
   elseif name == "count" then
-    return ("coalesce(sum(%s), 0)::int8"):format(part(self:column(clauses.text(self.found, range))))
+    local i = self:column(clauses.text(self.found, range))
+    return ("coalesce(sum(%s), 0)::int8"):format(part(i)), { kind = "count", part = i }
   elseif name == "sum" then
     local i = self:column(clauses.text(self.found, range))
-    return ("sum(%s)::\1%d\2"):format(part(i), i) -- a sum of int8 sums would be numeric
+    return ("sum(%s)::\1%d\2"):format(part(i), i), { kind = "sum", part = i } -- one of int8 sums would be numeric
   elseif name == "avg" and range.argument then
     return self:of_mean(range)
   end
@@ -140,7 +142,9 @@ function Maker:edits_of(node, range)
       elseif key then
         replace(where, part(key))
       elseif expression.is_aggregate(inner, self.user_aggregates) then
-        replace(where, self:aggregate(inner, where))
+        local text, simple = self:aggregate(inner, where)
+        self.simple[inner] = simple
+        replace(where, text)
       else
         return false
       end
@@ -269,6 +273,23 @@ function Maker:shard_sql()
   return table.concat(parts, " ")
 end
 
+-- The aggregates of a list that has nothing else, in a statement that says nothing else of them.
+function Maker:simple_list()
+  local stmt, list = self.stmt, {}
+  for i, target in ipairs(stmt.targetList or {}) do
+    local call = target.ResTarget.val.FuncCall
+    local simple = call and self.simple[call]
+    if not simple then
+      return nil
+    end
+    list[i] = { name = expression.output_name(target.ResTarget), kind = simple.kind, part = simple.part,
+      count = simple.count }
+  end
+  local more = stmt.groupClause or stmt.havingClause or stmt.sortClause or stmt.distinctClause or stmt.limitCount
+    or stmt.limitOffset
+  return not more and list[1] and list or nil
+end
+
 --- Make a plan.
 -- @tparam table found from `clauses.find`
 -- @tparam table stmt a `SelectStmt`
@@ -276,13 +297,14 @@ end
 -- @tparam table ctx `user_aggregates`, `integer_of`
 -- @tparam table parsed `sql`, `tokens`, `single`
 -- @treturn[1] table plan: `kind = "grouped"`, `sql`, `columns`, `final`: the statement over the parts `p`, in which
---   `\1n\2` stands for the type of part n; `bounds`, `steps`
+--   `\1n\2` stands for the type of part n; `bounds`, `steps`; `simple`: a list of `{ name =, kind =, part =, count = }`
+--   when it is aggregates alone, of which some need no server
 -- @treturn[2] nil
 -- @treturn[2] string why not
 function grouped.plan(found, stmt, level, ctx, parsed)
   local maker = setmetatable({
     found = found, stmt = stmt, parsed = parsed, user_aggregates = ctx.user_aggregates, columns = {}, by_text = {},
-    keys = {}, group = {},
+    keys = {}, group = {}, simple = {},
   }, Maker)
   if stmt.lockingClause then
     return nil, "rows of a group cannot be locked"
@@ -308,7 +330,7 @@ function grouped.plan(found, stmt, level, ctx, parsed)
     maker:column("count(*)") -- without any column it would not be an aggregate
   end
   local plan = { kind = "grouped", sql = maker:shard_sql(), columns = maker.columns, bounds = wanted }
-  plan.final = table.concat(final)
+  plan.final, plan.simple = table.concat(final), maker:simple_list()
   plan.steps = {
     ("ask each shard for %s"):format(maker.group[1] and "its part of every group" or "its part of the aggregates"),
     "put the parts together on one of the shards: " .. plan.final:gsub("\1%d+\2", "type"),

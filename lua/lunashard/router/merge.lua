@@ -7,6 +7,7 @@ local final = require("lunashard.merging.final")
 local merge_rows = require("lunashard.order.merge").rows
 local merging = require("lunashard.merging")
 local order = require("lunashard.order")
+local simple = require("lunashard.merging.simple")
 local values = require("lunashard.values")
 
 local merge = {}
@@ -104,9 +105,13 @@ function Merge:evaluate(results, fn)
 end
 
 function Merge:finish_grouped(results)
-  local answer, err = self:evaluate(results, function(run, own)
-    return final.grouped(run, self.plan, results, self.given, self.numbers, own.column_types)
-  end)
+  local answer = self.plan.simple and simple.row(self.plan.simple, results)
+  local err
+  if not answer then
+    answer, err = self:evaluate(results, function(run, own)
+      return final.grouped(run, self.plan, results, self.given, self.numbers, own.column_types)
+    end)
+  end
   if not answer then
     return nil, err
   end
