@@ -18,7 +18,7 @@ LDFLAGS := -pthread $(filter -fsanitize=% -fno-sanitize-recover=%,$(OPT_$(VARIAN
 PQ_CFLAGS   = $(shell $(PKG) --cflags libpq)
 ARES_CFLAGS = $(shell $(PKG) --cflags libcares)
 LUA_CFLAGS  = $(shell $(PKG) --cflags luajit)
-LIBS        = $(shell $(PKG) --libs luajit libpq libssl libcrypto libcares) -lev -lpg_query -lm
+LIBS        = $(shell $(PKG) --libs luajit libpq libssl libcrypto libcares libmicrohttpd) -lev -lpg_query -lm
 
 # The layers are kept apart by what each may include.
 INC_base := -Isrc/base

@@ -14,7 +14,7 @@ refuse() { # refuse WHY PATTERN FILE...
 }
 
 refuse "base is pure C: no Lua, libpq, libev, c-ares, libpg_query, and no clock" \
-    '#include [<"](lua|lauxlib|lualib|libpq|pg_query|ev\.h|ares|time\.h|sys/time\.h|pthread)' src/base/*.[ch]
+    '#include [<"](lua|lauxlib|lualib|libpq|pg_query|ev\.h|ares|microhttpd|time\.h|sys/time\.h|pthread)' src/base/*.[ch]
 refuse "io knows nothing about Lua or the SQL parser" '#include [<"](lua|lauxlib|lualib|pg_query|bind\.h|task\.h|runtime\.h)' src/io/*.[ch]
 refuse "base includes nothing of the layers above" \
     "#include \"($(ls src/io src/lua | sed -n 's/\.h$/\\.h/p' | paste -sd '|'))\"" src/base/*.[ch]

@@ -5,7 +5,7 @@
 set -eu
 
 packages="build-essential pkg-config luajit libluajit-5.1-dev libpq-dev libssl-dev libev-dev libc-ares-dev libpg-query-dev
-lua-cjson lua-argparse lua-inspect lua-busted postgresql openssl"
+libmicrohttpd-dev lua-cjson lua-argparse lua-inspect lua-busted postgresql openssl"
 optional=
 case ${1:-} in
 dev)

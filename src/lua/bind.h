@@ -47,4 +47,5 @@ int luaopen_lunashard_core_system(lua_State *L);
 int luaopen_lunashard_core_budget(lua_State *L);
 int luaopen_lunashard_core_pattern(lua_State *L);
 int luaopen_lunashard_core_watch(lua_State *L);
+int luaopen_lunashard_core_http(lua_State *L);
 #endif

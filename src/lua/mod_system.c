@@ -378,6 +378,23 @@ static int system_random_bytes(lua_State *L)
     return 1;
 }
 
+/*** Are two secrets the same? Takes as long wherever they differ.
+@function is_same
+@tparam string given
+@tparam string secret
+@treturn boolean */
+static int system_is_same(lua_State *L)
+{
+    size_t n, m;
+    const volatile char *given = luaL_checklstring(L, 1, &n);
+    const volatile char *secret = luaL_checklstring(L, 2, &m);
+    unsigned differ = n != m;
+    for (size_t i = 0; i < n; i++)
+        differ |= (unsigned)(given[i] ^ secret[m > 0 ? i % m : 0]);
+    lua_pushboolean(L, differ == 0);
+    return 1;
+}
+
 int luaopen_lunashard_core_system(lua_State *L)
 {
     static const luaL_Reg functions[] = {
@@ -398,6 +415,7 @@ int luaopen_lunashard_core_system(lua_State *L)
         { "kill", system_kill },
         { "free_port", system_free_port },
         { "random_bytes", system_random_bytes },
+        { "is_same", system_is_same },
         { NULL, NULL },
     };
     lua_newtable(L);

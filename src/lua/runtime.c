@@ -25,6 +25,7 @@ static const luaL_Reg bindings[] = {
     { "lunashard.core.budget", luaopen_lunashard_core_budget },
     { "lunashard.core.pattern", luaopen_lunashard_core_pattern },
     { "lunashard.core.watch", luaopen_lunashard_core_watch },
+    { "lunashard.core.http", luaopen_lunashard_core_http },
     { NULL, NULL },
 };
 
