@@ -26,6 +26,7 @@ local COMMANDS = {
   { "explain", "where a statement or a key would go, and why; connects nowhere" },
   { "run", "run a Lua script, usually against a cluster" },
   { "sandbox", "throw-away local PostgreSQL servers to try things on" },
+  { "serve", "keep a cluster open: its health, plug-ins and jobs, metrics and a page over HTTP" },
   { "test", "run busted specs inside the runtime" },
 }
 

@@ -1,0 +1,227 @@
+--- What `lunashard serve` answers over HTTP: health, metrics, status, the page and its events.
+-- Everything comes from memory; an answer neither waits for a server nor for anything else.
+-- @module lunashard.serve.http
+
+local access = require("lunashard.serve.access")
+local cjson = require("cjson.safe")
+local core = require("lunashard.core.http")
+local errors = require("lunashard.errors")
+local events = require("lunashard.events")
+local task = require("lunashard.task")
+local warn = require("lunashard.warn")
+
+local http = {}
+
+local TEXT = "text/plain; charset=utf-8"
+local METRICS = "text/plain; version=0.0.4; charset=utf-8"
+local JSON = "application/json; charset=utf-8"
+local HTML = "text/html; charset=utf-8"
+local EVENTS = "text/event-stream; charset=utf-8"
+
+local SAFE = {
+  ["Cache-Control"] = "no-store",
+  ["Content-Security-Policy"] = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    .. "connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+  ["Cross-Origin-Opener-Policy"] = "same-origin",
+  ["Cross-Origin-Resource-Policy"] = "same-origin",
+  ["Referrer-Policy"] = "no-referrer",
+  ["X-Content-Type-Options"] = "nosniff",
+  ["X-Frame-Options"] = "DENY",
+}
+
+local MAX_STREAMS = 32
+local TICK = 1 -- seconds between the looks that clients of /events get
+
+-- ---- answers ------------------------------------------------------------------------
+
+local function headers(content_type, more)
+  local all = { ["Content-Type"] = content_type }
+  for name, value in pairs(SAFE) do
+    all[name] = value
+  end
+  for name, value in pairs(more or {}) do
+    all[name] = value
+  end
+  return all
+end
+
+local function plain(status, text, more)
+  return status, headers(TEXT, more), text .. "\n"
+end
+
+local Server = {}
+Server.__index = Server
+
+local routes = {}
+
+-- Is the process well? It is when it answers.
+routes["/healthz"] = { open = true, answer = function()
+  return plain(200, "ok")
+end }
+
+-- Enough shards to be asked?
+routes["/readyz"] = { open = true, answer = function(self)
+  local ready, why = self.sources.ready()
+  return plain(ready and 200 or 503, ready and "ready" or "not ready: " .. why)
+end }
+
+routes["/metrics"] = { answer = function(self)
+  return 200, headers(METRICS), self.sources.metrics()
+end }
+
+routes["/status"] = { answer = function(self)
+  return 200, headers(JSON), assert(cjson.encode(self.sources.status())) .. "\n"
+end }
+
+routes["/"] = { answer = function(self)
+  return 200, headers(HTML), self.sources.page()
+end }
+
+routes["/events"] = { answer = function(self, request)
+  if request.method == "HEAD" then
+    return 200, headers(EVENTS), ""
+  elseif self.open_streams >= MAX_STREAMS then
+    return plain(503, "too many listen already", { ["Retry-After"] = "10" })
+  end
+  local stream = core.stream()
+  self.streams[stream] = true
+  self.open_streams = self.open_streams + 1
+  return 200, headers(EVENTS, { ["X-Accel-Buffering"] = "no" }), stream
+end }
+
+-- A source that is not there has no route.
+local SOURCES = { ["/metrics"] = "metrics", ["/status"] = "status", ["/"] = "page", ["/events"] = "status" }
+
+local function answer(self, request)
+  local route = routes[request.path]
+  local status, text, more = access.check(self.access, request, route and route.open)
+  if status then
+    return plain(status, text, more)
+  elseif not route or (SOURCES[request.path] and not self.sources[SOURCES[request.path]]) then
+    return plain(404, "there is nothing here")
+  end
+  return route.answer(self, request)
+end
+
+-- One line for a fault, and not one for each scrape.
+local function tell_failure(self, path, err)
+  local line = ("answering %s failed: %s"):format(path, tostring(err):match("^[^\n]*"))
+  if self.told[path] ~= line then
+    self.told[path] = line
+    warn.emit(line)
+  end
+end
+
+local function guarded(self, request)
+  local ok, status, all, body = pcall(answer, self, request)
+  if ok then
+    if status == 200 then
+      self.told[request.path] = nil
+    end
+    return status, all, body
+  end
+  tell_failure(self, request.path, status)
+  return plain(500, "internal error; see the log")
+end
+
+-- ---- events -------------------------------------------------------------------------
+
+--- Tell everybody who listens at /events.
+-- @string name of the event
+-- @string data without line ends, such as JSON
+function Server:publish(name, data)
+  if self.open_streams == 0 then
+    return
+  end
+  local text = ("event: %s\ndata: %s\n\n"):format(name, data)
+  for stream in pairs(self.streams) do
+    if not stream:send(text) then
+      self.streams[stream] = nil
+      self.open_streams = self.open_streams - 1
+    end
+  end
+end
+
+local function publish_status(self)
+  if self.open_streams == 0 then
+    return
+  end
+  local ok, text = pcall(function()
+    return assert(cjson.encode(self.sources.status()))
+  end)
+  if ok then
+    self:publish("status", text)
+  else
+    tell_failure(self, "/events", text)
+  end
+end
+
+local function tick(self)
+  while not self.closed do
+    task.sleep(TICK)
+    publish_status(self)
+  end
+end
+
+-- ---- open and close -----------------------------------------------------------------
+
+--- Answer requests from now on.
+-- @tparam table options `host`, `port`, `auth` (see `lunashard.serve.access`), and limits as `lunashard.core.http` has them
+-- @tparam table sources functions that yield nothing: `ready() -> boolean, why`, and where they are wanted
+--   `metrics() -> text`, `status() -> table`, `page() -> html`
+-- @treturn[1] Server with `port`, `counts`, `publish`, `close`
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `INVALID`: the port is in use, or everybody could read without a secret
+function http.listen(options, sources)
+  local rules, problem = access.rules(options)
+  if not rules then
+    return nil, errors.new("INVALID", { message = problem })
+  end
+  local self = setmetatable({ access = rules, sources = sources, streams = {}, open_streams = 0, told = {} }, Server)
+  local given = {}
+  for name, value in pairs(options) do
+    given[name] = name ~= "auth" and value or nil
+  end
+  local core_server, err = core.listen(given, function(request)
+    return guarded(self, request)
+  end)
+  if not core_server then
+    return nil, err
+  end
+  self.core = core_server
+  if sources.status then
+    self.unsubscribe = events.subscribe(function(event)
+      self:publish("event", assert(cjson.encode({ kind = event.kind, shard_id = event.shard_id, endpoint = event.endpoint,
+        message = event.message })))
+    end)
+    self.ticker = task.daemon(tick, self)
+  end
+  return self
+end
+
+--- The port that it listens on.
+-- @treturn number
+function Server:port()
+  return self.core:port()
+end
+
+--- What it has done: see `lunashard.core.http`.
+-- @treturn table
+function Server:counts()
+  return self.core:counts()
+end
+
+--- Answer no longer. May be called again.
+function Server:close()
+  if self.closed then
+    return
+  end
+  self.closed = true
+  if self.unsubscribe then
+    self.unsubscribe()
+    self.ticker:cancel()
+  end
+  self.core:close()
+end
+
+return http
