@@ -68,7 +68,7 @@ end
 -- A user's extractor has to be asked each time.
 local function ask_each_time(self, statement, manager)
   local against = assertion.by_columns(statement)
-  if against and against.kind == "reference" then
+  if against and against.kind == "reference" and against.table then
     return against
   end
   local asked = { sql = statement.sql, kind = statement.kind, tables = statement.tables, ast = statement.ast }

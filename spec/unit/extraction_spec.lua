@@ -381,6 +381,8 @@ describe("a comment", function()
       ["/* shard_key: 42 */ SELECT * FROM logs"] = 'key logs "42"',
       ["/* shard_key: 1, 'e,u' */ SELECT * FROM items"] = 'key items (1,"e,u")',
       ["/* shard: s2 */ DELETE FROM users"] = "shard users s2",
+      ["/* shard_key: 3 */ SELECT * FROM countries"] = "reference countries",
+      ["/* shard: s2 */ SELECT * FROM countries"] = "shard s2",
       ["/* shard: s2 */ CREATE TABLE x (a int)"] = "shard s2",
       ["/* shard_key: 42 */ /* shard_key: 42 */ SELECT 1"] = "key 42",
     })

@@ -27,11 +27,12 @@ end
 -- @treturn ?table its entry in the declared tables
 function assertion.table_of(statement, plan)
   local declared = statement.declared
-  if plan and plan.table then
-    return plan.table, declared:named(plan.table)
+  local entry = plan and plan.table and declared:named(plan.table)
+  if entry and entry.columns then
+    return plan.table, entry
   end
   for _, one in ipairs(statement.parsed and statement.parsed.tables or {}) do
-    local entry = declared:find(one.schema, one.name)
+    entry = declared:find(one.schema, one.name)
     if entry and entry.columns then
       return entry.table, entry
     end

@@ -15,7 +15,7 @@ end
 function plugin.plan(options, statement, manager)
   local parsed, n = statement.parsed, options.n
   local against = assertion.by_columns(statement)
-  if against and against.kind == "reference" then
+  if against and against.kind == "reference" and against.table then
     return against
   elseif parsed and parsed.parameters < n then
     return assertion.none(statement, "by_param", ("the statement has no parameter $%d"):format(n))

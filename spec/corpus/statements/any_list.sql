@@ -1,0 +1,1 @@
+DELETE FROM users WHERE user_id = ANY (ARRAY[1, $1, 3]) RETURNING *

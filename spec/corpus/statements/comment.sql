@@ -1,0 +1,1 @@
+/* shard_key: 42 */ SELECT * FROM users -- shard_key: 42

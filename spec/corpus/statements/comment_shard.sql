@@ -1,0 +1,1 @@
+DELETE FROM users /* shard: s2 */ WHERE x = '/* shard: s1 */'

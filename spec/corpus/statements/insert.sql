@@ -1,0 +1,1 @@
+INSERT INTO users AS u (user_id, name, at) VALUES ($1, 'O''Brien', DEFAULT)

@@ -1,0 +1,1 @@
+MERGE INTO users t USING (VALUES ($1::bigint, 'x')) AS s(id, name) ON t.user_id = s.id WHEN MATCHED AND t.x = 1 THEN DELETE WHEN MATCHED THEN UPDATE SET name = s.name WHEN NOT MATCHED THEN INSERT (user_id, name) VALUES (s.id, s.name)

@@ -1,0 +1,1 @@
+SELECT * FROM users NATURAL LEFT JOIN orders NATURAL FULL JOIN (SELECT 1 AS user_id) s WHERE user_id = 3

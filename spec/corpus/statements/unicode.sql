@@ -1,0 +1,1 @@
+SELECT 'ä€😀', "Schlüssel" FROM "Größe" WHERE "Schlüssel" = -7
