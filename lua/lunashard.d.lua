@@ -146,32 +146,68 @@
 ---@field shard_id string
 ---@field error lunashard.Error
 
---- What a statement gave.
+--- What a statement gave: on one shard, or on several, with `shard_results` then.
 ---@class lunashard.Result
 ---@field rows table<string, any>[] by column; a NULL is an absent field
----@field columns string[]
----@field column_types string[]
----@field row_count integer
----@field command string the command tag's first word
----@field shard_id string
----@field endpoint string `host:port`
----@field duration number seconds
----@field attempts integer
----@field success boolean
----@field lsn? string of a write; asked of the primary when it is looked at
-
---- What all shards gave.
----@class lunashard.ScatterResult
----@field rows table<string, any>[]
----@field row_count integer
 ---@field columns? string[]
 ---@field column_types? string[]
----@field command? string
----@field shard_results table<string, table> by shard_id
----@field complete boolean false when shards are missing, which takes on_failure or min_shards
----@field failed lunashard.Failure[]
+---@field row_count integer
+---@field command? string the command tag's first word
 ---@field duration number seconds
 ---@field success boolean
+---@field shard_id? string of one shard
+---@field endpoint? string `host:port`, of one shard
+---@field attempts? integer of one shard
+---@field lsn? string of a write; asked of the primary when it is looked at
+---@field shard_results? table<string, table> by shard_id
+---@field complete? boolean of several shards: false when some are missing, which takes on_failure or min_shards
+---@field failed? lunashard.Failure[] of several shards
+---@field split? table<string, integer> by shard_id: how many of the statement's rows or keys went there
+
+--- What execute_on_all_shards did.
+---@class lunashard.BroadcastResult
+---@field complete boolean
+---@field success boolean
+---@field done string[] shard_ids
+---@field skipped string[] shard_ids
+---@field failed lunashard.Failure[]
+---@field shard_results table<string, table> by shard_id
+---@field duration number seconds
+
+--- What router:explain says.
+---@class lunashard.Plan
+---@field kind "read"|"write"|"key"
+---@field word? string the statement's first word
+---@field source? string what names the shard: routing_key, shard_id, table, or the extractor
+---@field found? string what the extractor found
+---@field table? string the declared table that the keys are of
+---@field keys? any[] the key, when it is one
+---@field bucket? integer|string
+---@field strategy? string
+---@field shards string[] shard_ids
+---@field shard_id? string when it is one
+---@field any? boolean any one of the shards answers
+---@field split? table<string, integer> by shard_id: how many keys or rows are its
+---@field split_in? "key"|"row"
+---@field endpoints table<string, any> by shard_id
+---@field endpoint_kinds table<string, string> by shard_id
+---@field statements? table<string, table> by shard_id: sql and params
+---@field steps? string[] what becomes of the answers
+---@field assumed? boolean no catalog was asked
+---@field reason string
+local Plan = {}
+
+--- A plain tree for JSON. Of parameters only keys are in it, as text.
+---@return table
+function Plan:to_table() end
+
+---@class lunashard.ClusterStatus
+---@field healthy_shards integer whose primary is healthy and gets writes
+---@field total_shards integer
+---@field error_rate number 0 to 1
+---@field shards table<string, table> by shard_id
+---@field alerts table[] each with kind and message
+---@field plugins table[] each with kind, name, path, generation, state, trusted, failures, problem
 
 --- A shard, without secrets.
 ---@class lunashard.Shard
@@ -303,7 +339,7 @@ function Manager:get_shard_for_read(key, opts) end
 function Manager:get_shard_status(shard_id) end
 
 --- The state of the cluster.
----@return table # `healthy_shards` (whose primary is healthy and gets writes), `total_shards`, `error_rate` (0 to 1, mean over the shards), `shards` (shard_id -> as from `get_shard_status`), `alerts` (those of all shards, and of kind `plugin`), `plugins`: a list, each with `kind`, `name`, `path`, `generation`, `state` (`active`; `failed`: never loaded; `tripped`: back to an earlier version; `failing`; `missing`: the file is gone), `trusted`, `failures`, `problem`
+---@return lunashard.ClusterStatus # `healthy_shards` (whose primary is healthy and gets writes), `total_shards`, `error_rate` (0 to 1, mean over the shards), `shards` (shard_id -> as from `get_shard_status`), `alerts` (those of all shards, and of kind `plugin`), `plugins`: a list, each with `kind`, `name`, `path`, `generation`, `state` (`active`; `failed`: never loaded; `tripped`: back to an earlier version; `failing`; `missing`: the file is gone), `trusted`, `failures`, `problem`
 function Manager:get_cluster_status() end
 
 --- Statistics of a shard's pool.
@@ -491,7 +527,7 @@ function Router:get_statistics() end
 ---@param sql string
 ---@param params? table
 ---@param opts? lunashard.RouterScatterGatherOptions # `aggregation_func`: a function of the list of shard results (each `success`, `shard_id`, `rows`, `error`, ...) that returns a row or a list of rows, or one of `lunashard.aggregate`; without it answers are put together as the statement says (aggregates, GROUP BY, HAVING, DISTINCT, ORDER BY, LIMIT), as one database with all rows would, or it is refused with `NOT_MERGEABLE`; `lunashard.aggregate.concat()` gives the rows of each shard as they come. A statement that names no table is asked of every shard, one over reference tables of one. `on_failure` [`"fail"`], `min_shards`, `max_parallel_shards`, `shard_ids`, `read_only`, `after`, `max_replica_lag`, `hedge`, `timeout`, `retries`, `decode_json`, `max_result_bytes`, `pipeline`
----@return lunashard.ScatterResult|nil # `rows`, `row_count`, `shard_results` (by shard_id; their rows are empty when an aggregation of `lunashard.aggregate` took them as they came), `complete`, `failed` (list of `{ shard_id, error }`), `duration`, `success`
+---@return lunashard.Result|nil # `rows`, `row_count`, `shard_results` (by shard_id; their rows are empty when an aggregation of `lunashard.aggregate` took them as they came), `complete`, `failed` (list of `{ shard_id, error }`), `duration`, `success`
 ---@return lunashard.Error|nil # `SHARDS_FAILED` (with `failed`), `PLUGIN_FAILED` (the function raised), `INVALID`, `NOT_MERGEABLE`, `NO_SHARD`, `CLOSED`
 function Router:scatter_gather(sql, params, opts) end
 
@@ -500,7 +536,7 @@ function Router:scatter_gather(sql, params, opts) end
 --- says what was done where.
 ---@param sql string
 ---@param opts? lunashard.RouterExecuteOnAllShardsOptions # `parallel` [true]: false or a number of shards at a time; `canary`: a shard_id that goes first, and when it fails the others are left alone; `stop_on_error` [false]: start no more shards after a failure; `on_failure = "partial"`: return the result also when shards failed; `shard_ids`; `timeout` seconds for all
----@return lunashard.ScatterResult|nil # `success`, `complete`, `shard_results` (shard_id -> result, or `{ success = false, error, started }`), `failed` (list of `{ shard_id, error }`), `done`, `skipped` (lists of names), `error_message`, `duration`
+---@return lunashard.BroadcastResult|nil # `success`, `complete`, `shard_results` (shard_id -> result, or `{ success = false, error, started }`), `failed` (list of `{ shard_id, error }`), `done`, `skipped` (lists of names), `error_message`, `duration`
 ---@return lunashard.Error|nil # `SHARDS_FAILED` with `failed`, `shard_results`, `done`, `skipped`; `NO_SHARD`, `CLOSED`
 function Router:execute_on_all_shards(sql, opts) end
 
@@ -567,7 +603,7 @@ function Router:stream(sql, params, opts) end
 ---@param sql? string # may be nil when there is a `routing_key`
 ---@param params? table
 ---@param opts? lunashard.RouterExplainOptions # as for `execute`
----@return table|nil # `kind` (`read`, `write`, `key`), `shards` (list of names), `shard_id` when it is one, `any`, `bucket`, `strategy`, `source` and `found` (who found the key, and what), `split`, `statements`, `steps`, `endpoints`, `endpoint_kinds`, `reason`: see `lunashard.router.explained`; `tostring` gives lines of text, `:to_table()` one for JSON
+---@return lunashard.Plan|nil # `kind` (`read`, `write`, `key`), `shards` (list of names), `shard_id` when it is one, `any`, `bucket`, `strategy`, `source` and `found` (who found the key, and what), `split`, `statements`, `steps`, `endpoints`, `endpoint_kinds`, `reason`: see `lunashard.router.explained`; `tostring` gives lines of text, `:to_table()` one for JSON
 ---@return lunashard.Error|nil # as `execute` would return: `INVALID`, `NULL_KEY`, `NO_SHARD`, `KEY_MISMATCH`, `NO_KEY`, `NOT_MERGEABLE`, `SQL` for what does not parse
 function Router:explain(sql, params, opts) end
 

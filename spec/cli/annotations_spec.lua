@@ -81,6 +81,7 @@ local function classes()
     Router = router,
     Strategy = manager.strategy,
     Stream = router:stream("SELECT 1"),
+    Plan = assert(router:explain(nil, nil, { routing_key = 1 })),
     Cache = lunashard.cache({ router = router }),
     Aggregate = lunashard.aggregate.sum("n"),
     IdGenerator = lunashard.ids.new({ shard = 1 }),

@@ -33,14 +33,32 @@ describe("the annotations for the language server", function()
   local router, manager
 
   setup(function()
-    router, manager = cluster.connect()
+    router, manager = cluster.connect({ tables = { annotated = { shard_key = "user_id", type = "int8" } } })
+    assert(router:execute_on_all_shards("DROP TABLE IF EXISTS annotated; CREATE TABLE annotated (user_id int8)"))
   end)
 
-  teardown(cluster.release)
+  teardown(function()
+    assert(router:execute_on_all_shards("DROP TABLE annotated"))
+    cluster.release()
+  end)
 
   it("tell what statements give", function()
     check("Result", assert(router:execute("SELECT 1 AS n", nil, { routing_key = 1 })))
-    check("ScatterResult", assert(router:scatter_gather("SELECT 1 AS n")))
+    check("Result", assert(router:scatter_gather("SELECT 1 AS n")))
+    local split = assert(router:execute("INSERT INTO annotated (user_id) VALUES (1), (2), (3), (4), (5), (6)"))
+    assert.truthy(split.split)
+    check("Result", split)
+    check("Result", assert(router:execute("SELECT * FROM annotated WHERE user_id IN (1, 2, 3)")))
+    check("Result", assert(router:execute("SELECT count(*) FROM annotated")))
+    check("BroadcastResult", assert(router:execute_on_all_shards("SELECT 1")))
+  end)
+
+  it("tell what explain gives", function()
+    for _, sql in ipairs({ "SELECT * FROM annotated WHERE user_id = 1", "SELECT count(*) FROM annotated",
+      "INSERT INTO annotated (user_id) VALUES (1), (2), (3)" }) do
+      check("Plan", assert(router:explain(sql)))
+    end
+    check("Plan", assert(router:explain(nil, nil, { routing_key = 1 })))
   end)
 
   it("tell what errors are made of", function()
@@ -51,8 +69,9 @@ describe("the annotations for the language server", function()
     check("Failure", err.failed[1])
   end)
 
-  it("tell what a shard is described by", function()
+  it("tell what a shard is described by, and the cluster's state", function()
     check("Shard", manager:get_shard_for_write(1))
+    check("ClusterStatus", manager:get_cluster_status())
   end)
 
   it("have every field of a plug-in's contract, and no other", function()
