@@ -16,6 +16,7 @@ local slots = require("lunashard.loader.slots")
 local source = require("lunashard.plugin.source")
 local system = require("lunashard.core.system")
 local task = require("lunashard.task")
+local warn = require("lunashard.warn")
 local watch = require("lunashard.watch")
 
 local loader = {}
@@ -240,6 +241,21 @@ local function identity(root)
   return dir and dir .. "/" .. name or real
 end
 
+-- A name in trusted_plugins that no file has is a mistake, or the file comes later.
+local function warn_of_strangers(self)
+  local names = {}
+  for path in pairs(self.slots) do
+    names[path:match("([^/]+)%.lua$")] = true
+  end
+  for name in pairs(self.trusted) do
+    if not names[name] then
+      local near = errors.nearest(name, names)
+      warn.emit(("trusted_plugins: there is no file %s.lua in %s%s"):format(name, self.root,
+        near and ("; did you mean %q?"):format(near) or ""))
+    end
+  end
+end
+
 --- The loader of a folder, with everything in it loaded. Yields.
 -- Files that fail are told of, and do not keep the others from being loaded.
 -- @string root the folder
@@ -277,6 +293,7 @@ function loader.open(root, opts)
       loaders[id] = nil
       return nil, "plugins: " .. problem
     end
+    warn_of_strangers(self)
   elseif self.trusted_names ~= trusted or self.limits.time ~= limits.time or self.limits.memory ~= limits.memory
     or self.limits.failures ~= limits.failures then
     return nil, ("plugins: %s is in use already, with other limits or trusted_plugins"):format(root)

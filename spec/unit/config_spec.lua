@@ -50,7 +50,7 @@ describe("the manager's options", function()
   end)
 
   it("may all be given at once", function()
-    local folder = plugins.folder()
+    local folder = plugins.folder({ ["strategies/tier.lua"] = plugins.strategy() })
     finally(plugins.clean)
     local manager = lunashard.manager(options(function(given)
       given.name, given.environment = "shop", "production"

@@ -112,6 +112,12 @@ describe("the loader of plug-ins", function()
     refused(manager, "there is no global treshold")
   end)
 
+  it("warns of a name in trusted_plugins that no file has", function()
+    local folder = plugins.folder({ ["strategies/tier.lua"] = plugins.strategy() })
+    open(folder, { trusted_plugins = { "teir" } })
+    assert.same({ ('trusted_plugins: there is no file teir.lua in %s; did you mean "tier"?'):format(folder.path) }, warnings)
+  end)
+
   it("forgets them with the last manager that uses the folder", function()
     local folder = plugins.folder({ ["strategies/tier.lua"] = plugins.strategy() })
     local one, two = open(folder), open(folder)
