@@ -250,11 +250,9 @@ end
 -- @treturn[2] lunashard.error
 function Router:execute_reference(sql, params, opts, kind)
   local deadline = self:deadline(opts)
-  if self.checks then
-    local ok, err = checking.check_reference(self, opts.table, sql, params)
-    if not ok then
-      return nil, err
-    end
+  local ok, err = checking.check_reference(self, opts.table, sql, params)
+  if not ok then
+    return nil, err
   end
   return reference.run(self, opts.table, sql, params, opts, kind, deadline)
 end

@@ -135,30 +135,25 @@ local function extracted(router, kind, word, sql, params, opts)
   return made
 end
 
-local function of_statement(router, sql, params, opts)
-  local manager = router.manager
-  local kind, err = routing.check_statement(sql, opts.read_only)
-  if not kind then
+local function by_reference(router, kind, word, sql, params, opts)
+  local ok, err = checking.check_reference(router, opts.table, sql, params)
+  if not ok then
     return nil, err
-  end
-  local _, word = statement.classify(sql)
-  if routing.is_reference(manager, opts.table) and opts.shard_id == nil then
-    local ok
-    ok, err = checking.check_reference(router, opts.table, sql, params)
-    if not ok then
-      return nil, err
+  elseif opts.shard_id ~= nil then
+    if kind == "write" then
+      return nil, routing.reference_refusal(opts.table)
     end
-    local made = explained.new(kind, word, manager.members, opts.table .. " is a reference table: " .. (kind == "read"
-      and "any one of the shards answers" or "every shard gets the write"), opts)
-    made.source, made.table, made.any = "table", opts.table, kind == "read" or nil
-    return add_statements(made, manager, manager.members, sql, params)
-  elseif opts.routing_key ~= nil or opts.shard_id ~= nil then
     return named(router, kind, word, sql, params, opts)
-  elseif not opts.all_shards and opts.shard_ids == nil then
-    return extracted(router, kind, word, sql, params, opts)
   end
-  local members
-  members, err = scatter.members(manager, opts.shard_ids)
+  local members = router.manager.members
+  local made = explained.new(kind, word, members, opts.table .. " is a reference table: " .. (kind == "read"
+    and "any one of the shards answers" or "every shard gets the write"), opts)
+  made.source, made.table, made.any = "table", opts.table, kind == "read" or nil
+  return add_statements(made, router.manager, members, sql, params)
+end
+
+local function by_list(router, kind, word, sql, params, opts)
+  local members, err = scatter.members(router.manager, opts.shard_ids)
   if members and kind == "write" and router.checks then
     local ok
     ok, err = checking.check_everywhere(router, sql, params)
@@ -169,6 +164,32 @@ local function of_statement(router, sql, params, opts)
   end
   return everywhere(router, kind, word, sql, params, opts, members, opts.all_shards and "all_shards = true"
     or "shard_ids names the shards")
+end
+
+-- In the order in which `execute` looks at its options.
+local function of_statement(router, sql, params, opts)
+  local kind, err = routing.check_statement(sql, opts.read_only)
+  if not kind then
+    return nil, err
+  end
+  local _, word = statement.classify(sql)
+  local is_named = opts.routing_key ~= nil or opts.shard_id ~= nil
+  local how = extracted
+  if opts.all_shards then
+    if is_named then
+      return nil, scatter.contradiction()
+    end
+    how = by_list
+  elseif routing.is_reference(router.manager, opts.table) then
+    how = by_reference
+  elseif is_named then
+    how = named
+  elseif opts.shard_ids ~= nil then
+    how = by_list
+  elseif opts.table ~= nil and router.manager.tables[opts.table] == nil then
+    return router.manager:strategy_for(opts.table) -- INVALID, with the nearest name
+  end
+  return how(router, kind, word, sql, params, opts)
 end
 
 --- Say where `execute` or `scatter_gather` would send a statement, or where a key lives.

@@ -325,6 +325,12 @@ function scatter.gather(router, members, sql, params, opts, kind, how)
   return combined
 end
 
+--- The error for a call that names one shard and all of them.
+-- @treturn lunashard.error `INVALID`
+function scatter.contradiction()
+  return errors.new("INVALID", { message = "all_shards = true contradicts routing_key and shard_id" })
+end
+
 --- `execute` with `all_shards = true`.
 -- @local
 -- @string sql
@@ -335,7 +341,7 @@ end
 -- @treturn[2] lunashard.error
 function scatter.methods:execute_everywhere(sql, params, opts)
   if opts.routing_key ~= nil or opts.shard_id ~= nil then
-    return nil, errors.new("INVALID", { message = "all_shards = true contradicts routing_key and shard_id" })
+    return nil, scatter.contradiction()
   end
   return self:scatter_gather(sql, params, {
     all_shards = true,

@@ -75,6 +75,17 @@ describe("explain of a statement without a key", function()
     assert.is_truthy(plan.statements.shard1.sql:find("sum", 1, true), plan.statements.shard1.sql)
   end)
 
+  it("takes the same options as execute and scatter_gather", function()
+    local router = new(TABLES)
+    assert.same({ "shard1", "shard3" }, assert(router:explain("SELECT count(*) FROM users", nil,
+      { shard_ids = { "shard3", "shard1" } })).shards)
+    assert.equal(3, #assert(router:explain("DELETE FROM users", nil, { all_shards = true })).shards)
+    assert.equal("shard2", assert(router:explain("SELECT * FROM countries", nil,
+      { table = "countries", shard_id = "shard2" })).shard_id)
+    assert(router:explain("SELECT 1 FROM users WHERE user_id = 1", nil,
+      { read_only = true, after = "0/1", max_replica_lag = 5, hedge = 0.9, timeout = 1, retries = 0, pipeline = false }))
+  end)
+
   it("names any shard for a reference table, and every shard for a write of it", function()
     local router = new(TABLES)
     local plan = assert(router:explain("SELECT * FROM countries"))
@@ -108,6 +119,12 @@ describe("explain of a statement without a key", function()
     failure("KEY_MISMATCH", router:explain("SELECT 1 FROM users WHERE user_id = 1", nil, { routing_key = 2 }))
     failure("KEY_MISMATCH", router:explain("INSERT INTO users (user_id) VALUES (1)", nil, { all_shards = true }))
     failure("NOT_MERGEABLE", router:explain("SELECT string_agg(name, ',') FROM users"))
+    failure("INVALID", router:explain("SELECT 1 FROM users", nil, { all_shards = true, routing_key = 1 }))
+    failure("INVALID", router:explain("SELECT 1 FROM users", nil, { table = "user" }))
+    failure("INVALID", router:explain("DELETE FROM countries", nil, { table = "countries", shard_id = "shard1" }))
+    failure("INVALID", router:explain("DELETE FROM users WHERE user_id = 1", nil, { table = "countries" }))
+    failure("INVALID", router:explain("DELETE FROM countries", nil, { shard_id = "shard1" }))
+    failure("NO_SHARD", router:explain("SELECT 1 FROM users", nil, { shard_ids = { "shard9" } }))
   end)
 
   it("says what it took on trust, for it asks no catalog", function()
