@@ -157,7 +157,7 @@ function clauses.find(sql, tokens)
   return found
 end
 
---- The text of a range, some parts of it replaced.
+--- The text of a range, some parts of it replaced. It ends with a token, never in a comment.
 -- @tparam table found from @{find}
 -- @tparam table range
 -- @tparam[opt] {table,...} edits `{ first =, last =, text = }` in bytes; those outside of the range are left out,

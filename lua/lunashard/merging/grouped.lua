@@ -68,11 +68,11 @@ function Maker:of_values(call, range, name)
   if not argument or not OF_VALUES[name] or call.agg_order or next(call.args[1]) == "RowExpr" then
     return self:refuse(name .. "(DISTINCT ...)")
   end
-  local value = self:column("(" .. clauses.text(self.found, argument) .. "\n)", true)
+  local value = self:column("(" .. clauses.text(self.found, argument) .. ")", true)
   local filter = ""
   if range.filter then -- FILTER ( WHERE condition )
     local inside = { first = range.filter.first + 3, last = range.filter.last - 1 }
-    filter = (" FILTER (WHERE %s)"):format(part(self:column("(" .. clauses.text(self.found, inside) .. "\n)", true)))
+    filter = (" FILTER (WHERE %s)"):format(part(self:column("(" .. clauses.text(self.found, inside) .. ")", true)))
   end
   return ("%s(DISTINCT %s)%s"):format(name, part(value), filter)
 end
@@ -81,8 +81,8 @@ end
 function Maker:of_mean(range)
   local argument = clauses.text(self.found, range.argument)
   local filter = range.filter and " " .. clauses.text(self.found, range.filter) or ""
-  local sum = self:column(("sum((%s\n) * 1)%s"):format(argument, filter))
-  local count = self:column(("count(%s\n)%s"):format(argument, filter))
+  local sum = self:column(("sum((%s) * 1)%s"):format(argument, filter))
+  local count = self:column(("count(%s)%s"):format(argument, filter))
   return ("(sum(%s) / nullif(sum(%s), 0))"):format(part(sum), part(count)), { kind = "avg", part = sum, count = count }
 end
 
@@ -185,7 +185,7 @@ function Maker:read_keys(level, ctx)
     if target then
       range = clauses.without_alias(found, found.targets[target], stmt.targetList[target].ResTarget)
     end
-    local key = self:column("(" .. clauses.text(found, range) .. "\n)", true)
+    local key = self:column("(" .. clauses.text(found, range) .. ")", true)
     self.keys[expression.canonical(value, self.parsed)] = key
     self.group[i] = part(key)
   end
@@ -196,7 +196,7 @@ function Maker:list()
   for i, target in ipairs(self.stmt.targetList or {}) do
     local range = clauses.without_alias(self.found, self.found.targets[i], target.ResTarget)
     local name = expression.output_name(target.ResTarget)
-    parts[i] = ("%s\n AS %s"):format(self:rewrite(target.ResTarget.val, range), quote_ident(name))
+    parts[i] = ("%s AS %s"):format(self:rewrite(target.ResTarget.val, range), quote_ident(name))
   end
   return table.concat(parts, ", ")
 end

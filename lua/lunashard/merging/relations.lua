@@ -61,7 +61,7 @@ local function table_entry(ctx, range)
     return { sharded = true, system = true, keys = {}, n_keys = 0 }
   end
   local fact = look_up(ctx, range)
-  if fact.definition then
+  if fact.definition and not (known and known.table) then -- one that is declared is what it is declared as
     return view_entry(ctx, range, fact)
   end
   ctx.sharded = true

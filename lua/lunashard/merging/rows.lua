@@ -50,7 +50,7 @@ function Maker:hide(node, range)
   if not name then
     name = HIDDEN .. (#self.hidden + 1)
     self.hidden_as[id], self.hidden[#self.hidden + 1] = name, name
-    self.texts[#self.texts + 1] = (", (%s\n) AS %s"):format(clauses.text(self.found, range), name)
+    self.texts[#self.texts + 1] = (", (%s) AS %s"):format(clauses.text(self.found, range), name)
   end
   return { name = name }
 end
