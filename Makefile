@@ -123,6 +123,22 @@ valgrind-c: $(C_TEST)
 gcstress: ## the whole suite with the garbage collector always on
 	@LUNASHARD_GCSTRESS=1 $(MAKE) --no-print-directory test
 
+# Clang has libFuzzer. The parser's library tells it no coverage, so the texts of the corpus are kept as seeds; what it
+# finds belongs there too.
+FUZZ_SRC := spec/fuzz/fuzz_sql.c src/lua/mod_sql.c src/lua/bind.c src/base/err.c
+
+build/fuzz/sql: $(FUZZ_SRC) Makefile
+	@mkdir -p $(@D)
+	$(call say,FUZZ,$@)
+	$(Q)clang $(CSTD) $(OPT_asan) -fsanitize=fuzzer $(INC_lua) -o $@ $(FUZZ_SRC) $(shell $(PKG) --libs luajit) -lpg_query
+
+fuzz: build/fuzz/sql ## SECONDS (60) of random texts for the parse module, under sanitizers; needs clang
+	@mkdir -p build/fuzz/texts
+	@build/fuzz/sql -max_total_time=$(or $(SECONDS),60) -timeout=10 -rss_limit_mb=2048 -max_len=40000 -len_control=0 \
+		-keep_seed=1 -reduce_inputs=0 -dict=spec/fuzz/sql.dict -artifact_prefix=build/fuzz/ build/fuzz/texts spec/corpus/statements
+
+.PHONY: fuzz
+
 soak: all ## MINUTES (10) of mixed work on a sandbox; fails when memory or descriptors grow
 	@scripts/dev/soak.sh $(BIN) $(or $(MINUTES),10)
 
@@ -148,7 +164,7 @@ check: ## all of it: lint, tests, sanitizers, examples
 
 # ---- the code itself ----
 
-C_FILES := $(wildcard src/*/*.[ch] spec/c/*.[ch] scripts/dev/bench/*.c)
+C_FILES := $(wildcard src/*/*.[ch] spec/c/*.[ch] spec/fuzz/*.c scripts/dev/bench/*.c)
 
 lint: deps-dev format-check ## luacheck, layout, layers, cppcheck
 	@luacheck -q .
