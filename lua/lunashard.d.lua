@@ -86,7 +86,7 @@
 ---@field health_check_timeout? number [2]
 ---@field hedge? number|table
 ---@field idle_timeout? number [300]
----@field jobs? table
+---@field jobs? table[]
 ---@field max_consecutive_failures? number [3]
 ---@field max_lifetime? number [3600]
 ---@field max_parallel_shards? number
@@ -362,7 +362,7 @@ function Manager:add_shard(options, opts) end
 --- answers there; users, passwords, limits, timeouts and health checks may change. New connections are made with the
 --- new options, those that are not wanted any more are closed as they come free. Before anything is changed, all of it
 --- is checked, and servers with a new address or login are asked whether they will do. Refused is what would make keys
---- belong to another shard (see `add_shard`), a change of a table's key, of `name`, `database`, `jobs` or `plugins`.
+--- belong to another shard (see `add_shard`), a change of a table's key, of `name`, `database` or `plugins`.
 --- An option that is not given has its default again; without `strategy` the present one stays.
 ---@param options lunashard.ClusterOptions # as for `new`
 ---@param opts? lunashard.ManagerReloadOptions # `allow_placement_change`, `keys`: as for `add_shard`
@@ -1157,7 +1157,7 @@ function lunashard.router(given) end
 function lunashard.set_dns_servers(servers) end
 
 --- Send warnings to a function of one's own.
----@param fn? function # called with each message; nil restores stderr
+---@param fn? function # called with each message, and its event where there is one; nil restores stderr
 ---@return function # what took them before, for putting it back
 function lunashard.set_warn(fn) end
 

@@ -99,6 +99,13 @@ local TABLE = {
   reference = flag(false),
 }
 
+local JOB = {
+  name = text(),
+  run = text({ required = true, path = true }),
+  every = number(nil, { above = 0, required = true }),
+  timeout = seconds(nil),
+}
+
 -- Every option of the cluster file. Those without a default are absent when not given.
 local MANAGER = {
   name = text(),
@@ -114,7 +121,7 @@ local MANAGER = {
   plugin_time = seconds(0.05),
   plugin_memory = count(64 * 1024 * 1024, 1),
   catalog = { type = "table", or_type = "string" },
-  jobs = { type = "table" },
+  jobs = { list_of = JOB, what = "jobs" },
   require_all = flag(false),
   allow_placement_change = flag(false), -- there are no rows yet: keys may change their shard
   connection_pool_size = count(20, 1),
@@ -426,6 +433,20 @@ local function check_tables(tables)
   return true
 end
 
+-- A job is named after its file, and has as long as until it is due again.
+local function complete_jobs(list)
+  local seen = {}
+  for i, job in ipairs(list or {}) do
+    job.name = job.name or job.run:match("[^/]*$")
+    job.timeout = job.timeout or job.every
+    if seen[job.name] then
+      return nil, ("jobs[%d].name: %q is already the name of jobs[%d]"):format(i, job.name, seen[job.name])
+    end
+    seen[job.name] = i
+  end
+  return true
+end
+
 --- Check the manager's options, which are those of the cluster file.
 -- @tparam table given
 -- @treturn[1] table with defaults; `shards` may be absent
@@ -452,6 +473,9 @@ function config.manager(given)
   end
   local ok
   ok, message = check_tables(cfg.tables)
+  if ok then
+    ok, message = complete_jobs(cfg.jobs)
+  end
   if not ok then
     return nil, message
   end

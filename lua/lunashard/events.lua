@@ -20,7 +20,7 @@ end
 -- @tparam table event `kind` (`health`, `failover`, `plugin`, ...), `shard_id`, `endpoint`, `from`, `to`, `message`
 -- @tparam[opt] Manager manager whose `on_health` is called
 function events.emit(event, manager)
-  warn.emit(event.message)
+  warn.emit(event.message, event)
   for _, fn in ipairs(subscribers) do
     task.daemon(guarded, fn, event)
   end

@@ -385,7 +385,7 @@ end
 -- answers there; users, passwords, limits, timeouts and health checks may change. New connections are made with the
 -- new options, those that are not wanted any more are closed as they come free. Before anything is changed, all of it
 -- is checked, and servers with a new address or login are asked whether they will do. Refused is what would make keys
--- belong to another shard (see `add_shard`), a change of a table's key, of `name`, `database`, `jobs` or `plugins`.
+-- belong to another shard (see `add_shard`), a change of a table's key, of `name`, `database` or `plugins`.
 -- An option that is not given has its default again; without `strategy` the present one stays.
 -- @tparam table options as for `new`
 -- @tparam[opt] table opts `allow_placement_change`, `keys`: as for `add_shard`

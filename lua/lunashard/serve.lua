@@ -1,15 +1,26 @@
---- A cluster that is kept open, to be looked at: `lunashard serve`.
+--- A cluster that is kept open and looked after: `lunashard serve`.
 -- @module lunashard.serve
 
+local access = require("lunashard.serve.access")
 local cluster = require("lunashard.cluster")
+local errors = require("lunashard.errors")
 local http = require("lunashard.serve.http")
+local jobs = require("lunashard.serve.jobs")
+local notify = require("lunashard.serve.notify")
+local signal = require("lunashard.core.signal")
+local signals = require("lunashard.process").signals
 local task = require("lunashard.task")
 local warn = require("lunashard.warn")
 
 local serve = {}
 
+local STOP_TIMEOUT = 10
+local ALARM_AFTER = 10 -- seconds after the time to stop is over
+
 local Service = {}
 Service.__index = Service
+
+local wait_signal = task.waits(signal.wait)
 
 local function optional(name)
   local ok, module = pcall(require, name)
@@ -47,6 +58,21 @@ local function sources(self)
   }
 end
 
+local function open_http(self)
+  local options = self.options
+  if not options.host then
+    return true
+  end
+  local server, err = http.listen({ host = options.host, port = options.port, auth = options.auth }, sources(self))
+  if not server then
+    return nil, err
+  end
+  self.http = server
+  warn.emit(("HTTP on http://%s:%d/"):format(options.host:find(":", 1, true) and "[" .. options.host .. "]" or options.host,
+    server:port()))
+  return true
+end
+
 --- Open a cluster and answer for it. Yields.
 -- @tparam table options
 --
@@ -54,42 +80,113 @@ end
 -- - `host`, `port`: where to listen; nowhere without them
 -- - `auth`: the secret that requests must bring
 -- - `min_shards`: so many healthy shards make it ready; more than half by default
--- @treturn[1] Service with `cluster`, `http`, `run`, `close`
+-- - `stop_timeout`: seconds that a job has to end when it is to stop [10]
+-- @treturn[1] Service with `cluster`, `http`, `jobs`, `run`, `stop`, `close`
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
 function serve.open(options)
+  if options.host then
+    local rules, problem = access.rules(options)
+    if not rules then
+      return nil, errors.new("INVALID", { message = problem })
+    end
+  end
   local opened, err = cluster.open(options.cluster)
   if not opened then
     return nil, err
   end
-  local self = setmetatable({ options = options, cluster = opened, done = task.event() }, Service)
-  if options.host then
-    self.http, err = http.listen({ host = options.host, port = options.port, auth = options.auth }, sources(self))
-    if not self.http then
-      opened:close()
-      return nil, err
-    end
-    local host = options.host:find(":", 1, true) and "[" .. options.host .. "]" or options.host
-    warn.emit(("HTTP on http://%s:%d/"):format(host, self.http:port()))
+  local self = setmetatable({ options = options, cluster = opened }, Service)
+  warn.emit(("cluster %s (%s), %d shard%s"):format(opened.name or "without a name", options.cluster,
+    #opened.manager.shards, #opened.manager.shards == 1 and "" or "s"))
+  self.jobs = jobs.new(opened, opened.manager.options.jobs)
+  opened.jobs = self.jobs
+  local ok
+  ok, err = open_http(self)
+  if not ok then
+    opened:close()
+    return nil, err
   end
   if opened.manager.plugins then
     opened.manager.plugins:watch()
   end
+  self.jobs:start()
   return self
 end
 
---- Serve until it is stopped. Yields.
-function Service:run()
-  while not self.stopping do
-    self.done:wait()
+-- ---- what it is told ------------------------------------------------------------------
+
+local function reload(self)
+  notify.send(("RELOADING=1\nMONOTONIC_USEC=%.0f"):format(task.now() * 1e6))
+  local changed, err = self.cluster:reload()
+  if changed then
+    self.jobs:set(self.cluster.manager.options.jobs)
+    warn.emit(("cluster file read again, %s"):format(#changed == 0 and "nothing changed" or #changed == 1 and "one change"
+      or #changed .. " changes"))
+    for _, change in ipairs(changed) do
+      warn.emit("  " .. change.message)
+    end
+  else
+    warn.emit(("cluster file read again, and nothing was changed: %s"):format(err.message))
+  end
+  notify.send("READY=1")
+end
+
+-- Asked again while it reads the file, it reads it once more.
+local function reload_in_turn(self)
+  repeat
+    self.reload_again = false
+    reload(self)
+  until not self.reload_again
+  self.reloading = nil
+end
+
+local function on_signal(self, signo)
+  if signo == signals.HUP and self.reloading then
+    self.reload_again = true
+  elseif signo == signals.HUP then
+    self.reloading = task.daemon(reload_in_turn, self)
+  else
+    warn.emit(("stopping, by signal %d"):format(signo))
+    self:stop()
   end
 end
 
---- Stop answering, and close the cluster. May be called again.
+--- Serve until it is told to stop. SIGHUP reads the cluster file again, SIGTERM and SIGINT stop. Yields.
+function Service:run()
+  local last = (self.options.stop_timeout or STOP_TIMEOUT) + ALARM_AFTER
+  signal.catch(signals.HUP)
+  signal.catch(signals.TERM, last)
+  signal.catch(signals.INT, last)
+  local interval = notify.interval()
+  notify.send("READY=1")
+  while not self.stopping do
+    wait_signal(task.deadline(interval))
+    local signo = signal.take()
+    if signo then
+      on_signal(self, signo)
+    else
+      notify.send("WATCHDOG=1")
+    end
+  end
+end
+
+--- Stop: jobs end, or are cancelled when their time is over; then nothing is answered any more, and the cluster is
+-- closed. Yields. May be called again.
+function Service:stop()
+  self.stopping = true
+  notify.send("STOPPING=1")
+  self.jobs:stop(task.now() + (self.options.stop_timeout or STOP_TIMEOUT))
+  self:close()
+end
+
+--- Close it all at once. May be called again.
 function Service:close()
   self.stopping = true
   if self.http then
     self.http:close()
+  end
+  if self.reloading then
+    self.reloading:cancel()
   end
   self.cluster:close()
 end

@@ -11,12 +11,13 @@ local sink = to_stderr
 
 --- Emit a warning.
 -- @string message one line
-function warn.emit(message)
-  sink(message)
+-- @tparam ?table event what it tells of, see `lunashard.events`
+function warn.emit(message, event)
+  sink(message, event)
 end
 
 --- Send warnings to a function of one's own.
--- @tparam ?func fn called with each message; nil restores stderr
+-- @tparam ?func fn called with each message, and its event where there is one; nil restores stderr
 -- @treturn func what took them before, for putting it back
 function warn.set(fn)
   local before = sink

@@ -25,10 +25,12 @@ static void on_hook(lua_State *L, lua_Debug *ar)
     luaL_error(L, "interrupted");
 }
 
-/* First signal: cancel everything; a task that computes is stopped by a hook,
+/* What a script wants to hear of is its own business.  First signal: cancel everything; a task that computes is stopped by a hook,
  * or at last by the alarm.  Second signal: the user means it. */
 static void on_signal(int signo)
 {
+    if (luna_signal_take(signo))
+        return;
     if (caught_signal != 0)
         _exit(128 + (signo == SIGALRM ? caught_signal : signo));
     caught_signal = signo;

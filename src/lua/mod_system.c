@@ -20,6 +20,7 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "bind.h"
@@ -378,6 +379,37 @@ static int system_random_bytes(lua_State *L)
     return 1;
 }
 
+/*** Send one datagram to a Unix socket, as systemd's notifications are. Does not wait.
+@function send_datagram
+@tparam string path of the socket; one that begins with @ is abstract
+@tparam string text
+@treturn[1] boolean true
+@treturn[2] nil
+@treturn[2] string reason
+@treturn[2] string error name */
+static int system_send_datagram(lua_State *L)
+{
+    size_t n, len;
+    const char *path = luaL_checklstring(L, 1, &n), *text = luaL_checklstring(L, 2, &len);
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    if (n == 0 || n >= sizeof(address.sun_path))
+        return push_errno(L, path, ENAMETOOLONG);
+    memcpy(address.sun_path, path, n);
+    if (path[0] == '@')
+        address.sun_path[0] = '\0';
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return push_errno(L, path, errno);
+    socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n);
+    ssize_t sent = sendto(fd, text, len, MSG_NOSIGNAL, (struct sockaddr *)&address, size);
+    int error = errno;
+    close(fd);
+    if (sent < 0)
+        return push_errno(L, path, error);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
 /*** Are two secrets the same? Takes as long wherever they differ.
 @function is_same
 @tparam string given
@@ -415,6 +447,7 @@ int luaopen_lunashard_core_system(lua_State *L)
         { "kill", system_kill },
         { "free_port", system_free_port },
         { "random_bytes", system_random_bytes },
+        { "send_datagram", system_send_datagram },
         { "is_same", system_is_same },
         { NULL, NULL },
     };

@@ -154,6 +154,21 @@ static int task_stalls(lua_State *L)
     return 4;
 }
 
+/*** Take the lines that the core has for stderr: of stalls, and of tasks that failed.
+@function set_say
+@tparam ?function fn called with each, which may have several lines; nil restores stderr */
+static int task_set_say(lua_State *L)
+{
+    luaL_argcheck(L, lua_isnoneornil(L, 1) || lua_isfunction(L, 1), 1, "expected a function");
+    luaL_unref(L, LUA_REGISTRYINDEX, luna_rt.say_ref);
+    luna_rt.say_ref = LUA_NOREF;
+    if (lua_isfunction(L, 1)) {
+        lua_settop(L, 1);
+        luna_rt.say_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    }
+    return 0;
+}
+
 /*** Tell the core the metatable of error objects.
 @function set_error_metatable
 @tparam table metatable */
@@ -184,6 +199,7 @@ int luaopen_lunashard_core_task(lua_State *L)
         { "forget_wait", task_forget_wait },
         { "counts", task_counts },
         { "stalls", task_stalls },
+        { "set_say", task_set_say },
         { "set_error_metatable", task_set_error_metatable },
         { NULL, NULL },
     };

@@ -26,6 +26,7 @@ static const luaL_Reg bindings[] = {
     { "lunashard.core.pattern", luaopen_lunashard_core_pattern },
     { "lunashard.core.watch", luaopen_lunashard_core_watch },
     { "lunashard.core.http", luaopen_lunashard_core_http },
+    { "lunashard.core.signal", luaopen_lunashard_core_signal },
     { NULL, NULL },
 };
 
@@ -73,7 +74,7 @@ int luna_runtime_open(void)
     luna_rt.loop.stalled = luna_stall_note;
     luna_list_init(&luna_rt.tasks);
     luna_rt.exit_code = -1;
-    luna_rt.err_meta_ref = LUA_NOREF;
+    luna_rt.err_meta_ref = luna_rt.say_ref = LUA_NOREF;
     lua_State *L = luna_rt.main = luaL_newstate();
     if (L == NULL)
         abort();
@@ -95,6 +96,17 @@ int luna_runtime_open(void)
     }
     luna_rt.int64_ref = luaL_ref(L, LUA_REGISTRYINDEX);
     return 0;
+}
+
+void luna_runtime_say(const char *line)
+{
+    lua_State *L = luna_rt.main;
+    int top = lua_gettop(L);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, luna_rt.say_ref);
+    lua_pushstring(L, line);
+    if (luna_rt.say_ref == LUA_NOREF || lua_pcall(L, 1, 0, 0) != 0)
+        fprintf(stderr, "lunashard: %s\n", line);
+    lua_settop(L, top);
 }
 
 static luna_task *task_of(luna_list *link)

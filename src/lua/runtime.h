@@ -11,6 +11,7 @@
 #include "loop.h"
 #include "memory.h"
 #include "resolve.h"
+#include "signals.h"
 #include "stall.h"
 #include "task.h"
 
@@ -28,6 +29,8 @@ typedef struct luna_runtime {
     int exit_code;            /* what os.exit asked for, -1 before */
     int err_meta_ref;         /* registry reference of lunashard.errors' metatable, or LUA_NOREF */
     int int64_ref;            /* registry reference of ffi.typeof "int64_t" */
+    int say_ref;              /* registry reference of what takes lines for stderr, or LUA_NOREF */
+    luna_signals signals;
     luna_stalls stalls;
 } luna_runtime;
 
@@ -40,6 +43,9 @@ extern luna_runtime luna_rt;
 /* Open the Lua state with every binding in package.preload as
  * "lunashard.core.<name>" and run lunashard.prelude.  0, or 1 after printing why. */
 LUNA_MUSTCHECK int luna_runtime_open(void);
+
+/* Tell whoever watches over the program: one line on stderr, or wherever a script has it go. */
+void luna_runtime_say(const char *line);
 
 /* Cancel every task, newest first. */
 void luna_runtime_cancel_tasks(void);

@@ -20,11 +20,12 @@ static void say(luna_stalls *stalls)
         stalls->unsaid++;
         return;
     }
-    fprintf(stderr, "lunashard: %s", stalls->last);
+    char line[sizeof(stalls->last) + 64], more[64] = "";
     if (stalls->unsaid > 0)
-        fprintf(stderr, " (and %llu times since the last such line)",
-                (unsigned long long)stalls->unsaid);
-    fputc('\n', stderr);
+        snprintf(more, sizeof(more), " (and %llu times since the last such line)",
+                 (unsigned long long)stalls->unsaid);
+    snprintf(line, sizeof(line), "%s%s", stalls->last, more);
+    luna_runtime_say(line);
     stalls->said_at = now;
     stalls->unsaid = 0;
 }

@@ -94,7 +94,8 @@ static void report_failure(luna_task *t)
     if (lua_pcall(L, 1, 1, 0) == 0 && lua_isstring(L, -1))
         msg = lua_tostring(L, -1);
     luaL_traceback(L, t->co, msg, 0);
-    fprintf(stderr, "lunashard: uncaught error in a task: %s\n", lua_tostring(L, -1));
+    lua_pushfstring(L, "uncaught error in a task: %s", lua_tostring(L, -1));
+    luna_runtime_say(lua_tostring(L, -1));
     lua_settop(L, top);
     luna_rt.failed_tasks++;
 }

@@ -4,8 +4,10 @@
 local access = require("lunashard.serve.access")
 local bit = require("bit")
 local cli = require("lunashard.cli")
+local log = require("lunashard.serve.log")
 local serve = require("lunashard.serve")
 local system = require("lunashard.core.system")
+local warn = require("lunashard.warn")
 
 local command = {}
 
@@ -17,6 +19,14 @@ local function address(text)
     return nil, port
   end
   return { host = host, port = port }
+end
+
+local function seconds(text)
+  local number = tonumber(text)
+  if not number or number <= 0 or number ~= number or number > 3600 then
+    return nil, ("%q is not a number of seconds, up to 3600"):format(text)
+  end
+  return number
 end
 
 local function whole(text)
@@ -40,6 +50,10 @@ function command.configure(parser)
     end)
   parser:option("--http-auth", "file with a token, or user:password, that requests must bring [LUNASHARD_HTTP_AUTH]; "
     .. "needed to answer other machines"):target("auth")
+  parser:option("--log-format", "`text` or `json`: one line on stderr for each event [text]", "text")
+    :choices({ "text", "json" }):target("log_format")
+  parser:option("--stop-timeout", "seconds that a job has to end when this is to stop [10]"):target("stop_timeout")
+    :convert(seconds)
   parser:option("--min-shards", "/readyz says yes with so many healthy shards [more than half]"):convert(whole)
 end
 
@@ -67,17 +81,14 @@ local function read_secret(path)
   return (text:gsub("%s+$", ""))
 end
 
---- Run it. Yields until it is stopped.
--- @tparam table args
--- @treturn number exit code
-function command.run(args)
+local function run(args)
   local path = args.cluster or os.getenv("LUNASHARD_CLUSTER")
   if not path or path == "" then
     cli.usage_error("give the cluster's file with -c or LUNASHARD_CLUSTER")
   end
   local secret, problem = read_secret(args.auth)
   if problem then
-    cli.say("--http-auth: %s", problem)
+    warn.emit(("serve: --http-auth: %s"):format(problem))
     return cli.exit.failed
   end
   local service, err = serve.open({
@@ -86,18 +97,31 @@ function command.run(args)
     port = args.http.port,
     auth = secret,
     min_shards = args.min_shards,
+    stop_timeout = args.stop_timeout,
   })
   if not service then
-    cli.say("serve: %s", err.message)
+    warn.emit(("serve: %s"):format(err.message))
     return cli.exit.failed
   end
-  cli.say("cluster %s (%s), %d shards", service.cluster.name or "without a name", path, #service.cluster.manager.shards)
   local ok, raised = pcall(service.run, service)
   service:close()
   if not ok then
     error(raised, 0)
   end
   return cli.exit.ok
+end
+
+--- Run it. Yields until it is stopped.
+-- @tparam table args
+-- @treturn number exit code: 0 when it was stopped by SIGTERM or SIGINT, 1 when it could not begin
+function command.run(args)
+  local close_log = log.open(args.log_format)
+  local ok, code = pcall(run, args)
+  close_log()
+  if not ok then
+    error(code, 0)
+  end
+  return code
 end
 
 return command

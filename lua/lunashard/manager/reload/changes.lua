@@ -7,7 +7,7 @@ local options = require("lunashard.options")
 local changes = {}
 
 -- The manager was made for these; others take a new start.
-local FIXED = { "name", "jobs", "plugins", "trusted_plugins", "plugin_time",
+local FIXED = { "name", "plugins", "trusted_plugins", "plugin_time",
   "plugin_memory", "max_plugin_failures" }
 
 local HIDDEN = { password = true, sslpassword = true }
