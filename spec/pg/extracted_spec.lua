@@ -283,6 +283,20 @@ describe("a statement without a routing key", function()
       assert.equal(30, all.row_count)
     end)
 
+    it("and asks for more than the rows that it changed is refused on several shards, and done on one", function()
+      local sql = "WITH gone AS (DELETE FROM w_extracted.x_users WHERE %s RETURNING user_id) SELECT count(*) AS n FROM gone"
+      local several = sql:format("user_id IN (1, 2, 3, 4, 5, 6)")
+      failure("NOT_MERGEABLE", router:execute(several))
+      failure("NOT_MERGEABLE", router:execute(sql:format("age > 0"), nil, { all_shards = true }))
+      failure("NOT_MERGEABLE", router:explain(several))
+      assert_placed("x_users", 30)
+      assert.same({ { n = 1 } }, assert(router:execute(sql:format("user_id = 1"))).rows)
+      local each = assert(router:scatter_gather(sql:format("age >= 0"), nil,
+        { all_shards = true, aggregation_func = lunashard.aggregate.concat() }))
+      assert.equal(3, #each.rows)
+      assert_placed("x_users", 0)
+    end)
+
     it("of the shard key itself is refused with advice, also with a routing key", function()
       for _, opts in ipairs({ {}, { routing_key = 1 } }) do
         local result, err = router:execute("UPDATE w_extracted.x_users SET user_id = 77 WHERE user_id = 1", nil, opts)

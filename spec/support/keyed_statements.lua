@@ -140,6 +140,17 @@ local READS = {
     return ("SELECT id, amount FROM events WHERE %s"):format(condition("", params))
   end,
   function(params)
+    local where = condition("e.", params)
+    params[#params + 1] = math.random(0, 9)
+    return ("SELECT id, user_id AS u FROM events e WHERE %s ORDER BY id%s LIMIT $%d%s"):format(where,
+      pick({ "", " DESC" }), #params, pick({ "", " OFFSET 2" }))
+  end,
+  function(params)
+    local where = condition("e.", params)
+    return ("SELECT DISTINCT %s FROM events e WHERE %s"):format(
+      pick({ "user_id AS u", "kind, flag", "user_id AS u, kind" }), where)
+  end,
+  function(params)
     local columns, from, where = pick(JOINED), join(params)
     return ("SELECT %s FROM %s%s%s"):format(columns, from, where, columns:find("^o.status") and " GROUP BY o.status" or "")
   end,

@@ -2,7 +2,6 @@
 -- @module lunashard.router.explain
 
 local checking = require("lunashard.router.checking")
-local extracting = require("lunashard.router.extracting")
 local explained = require("lunashard.router.explained")
 local merging = require("lunashard.merging")
 local options = require("lunashard.options")
@@ -95,8 +94,11 @@ local function everywhere(router, kind, word, sql, params, opts, members, reason
 end
 
 local function found_several(router, kind, word, sql, params, opts, found)
-  if kind == "write" and extracting.is_query_of_write(sql) then
-    return nil, extracting.refusal()
+  if kind == "write" then
+    local ok, err = scatter.check_write(sql)
+    if not ok then
+      return nil, err
+    end
   end
   local made = explained.new(kind, word, found.members, found.reason, opts)
   made.split, made.split_in = splitting.counts(found), found.plan.kind == "rows" and "row" or "key"
@@ -154,9 +156,14 @@ end
 
 local function by_list(router, kind, word, sql, params, opts)
   local members, err = scatter.members(router.manager, opts.shard_ids)
-  if members and kind == "write" and router.checks then
-    local ok
-    ok, err = checking.check_everywhere(router, sql, params)
+  if members and kind == "write" then
+    local ok = true
+    if router.checks then
+      ok, err = checking.check_everywhere(router, sql, params)
+    end
+    if ok and #members > 1 then
+      ok, err = scatter.check_write(sql)
+    end
     members = ok and members
   end
   if not members then

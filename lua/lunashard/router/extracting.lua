@@ -1,12 +1,10 @@
 --- `execute` without `routing_key` and `shard_id`: the statement itself says whose it is.
 -- @module lunashard.router.extracting
 
-local errors = require("lunashard.errors")
 local extraction = require("lunashard.extraction")
 local reference = require("lunashard.router.reference")
 local scatter = require("lunashard.router.scatter")
 local splitting = require("lunashard.router.splitting")
-local statement = require("lunashard.sql.statement")
 local target = require("lunashard.router.target")
 local task = require("lunashard.task")
 
@@ -14,24 +12,6 @@ local task = require("lunashard.task")
 local now, make_plan, owner, is_null = task.now, extraction.plan, target.owner, target.is_null
 
 local extracting = { methods = {} }
-
---- Is this a query around a statement that writes, `WITH gone AS (DELETE ... RETURNING ...) SELECT ...`?
--- What its shards answer is rows of that query, of which nobody knows what they would be for all rows together.
--- @string sql
--- @treturn boolean
-function extracting.is_query_of_write(sql)
-  local parsed = statement.parse(sql)
-  return parsed ~= nil and parsed.kind == "select"
-end
-
---- What is said of such a query when its keys are on several shards.
--- @treturn lunashard.error `NOT_MERGEABLE`
-function extracting.refusal()
-  return errors.new("NOT_MERGEABLE", {
-    message = "a query over what it writes cannot be put together from several shards: write with RETURNING alone, "
-      .. "or once for each key",
-  })
-end
 
 local function run_on_several(router, found, sql, params, opts, kind, deadline)
   if kind == "read" then
@@ -47,8 +27,10 @@ local function run_on_several(router, found, sql, params, opts, kind, deadline)
       err.message = err.message .. " (an option of scatter_gather), or name the shard"
     end
     return answer, err
-  elseif extracting.is_query_of_write(sql) then
-    return nil, extracting.refusal()
+  end
+  local ok, err = scatter.check_write(sql)
+  if not ok then
+    return nil, err
   end
   return splitting.write(router, found, sql, params, opts, deadline)
 end

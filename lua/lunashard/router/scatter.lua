@@ -13,6 +13,7 @@ local reads = require("lunashard.router.reads")
 local reducing = require("lunashard.router.reducing")
 local routing = require("lunashard.router.routing")
 local statement = require("lunashard.router.statement")
+local parse = require("lunashard.sql.statement").parse
 local task = require("lunashard.task")
 
 local scatter = { methods = {} }
@@ -143,6 +144,23 @@ function scatter.report(results, failed)
   return report
 end
 
+--- Refuse a query around what it writes, `WITH gone AS (DELETE ... RETURNING ...) SELECT ... FROM gone`: the shards answer
+-- that query, each for itself, and nobody knows what all of its rows would have given.
+-- @string sql a statement that writes on several shards
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `NOT_MERGEABLE`
+function scatter.check_write(sql)
+  local parsed = parse(sql)
+  if not parsed or parsed.kind ~= "select" or not parsed.modifies then
+    return true
+  end
+  return nil, errors.new("NOT_MERGEABLE", {
+    message = "a query over what it writes cannot be put together from several shards: write with RETURNING alone, or once "
+      .. "for each shard; scatter_gather with aggregation_func = lunashard.aggregate.concat() gives the rows of each shard",
+  })
+end
+
 -- The shards' answers as one, unless too few answered.
 local function combine(results, failed, opts, func, kind, merged)
   local answered = #results - #failed
@@ -251,7 +269,13 @@ function scatter.methods:scatter_gather(sql, params, opts)
   members, err = scatter.members(self.manager, opts.shard_ids)
   if not members then
     return nil, err
-  elseif opts.min_shards and opts.min_shards > #members then
+  elseif kind == "write" and opts.aggregation_func == nil and #members > 1 then
+    ok, err = scatter.check_write(sql)
+    if not ok then
+      return nil, err
+    end
+  end
+  if opts.min_shards and opts.min_shards > #members then
     return nil, errors.new("INVALID", {
       message = ("option min_shards: %d shards are asked, %d of them cannot answer"):format(#members, opts.min_shards),
     })
