@@ -48,6 +48,7 @@ end
 -- @tparam[opt] lunashard.error err
 -- @treturn nil
 function slots.refuse(self, slot, message, err)
+  message = message:gsub("%c+", " ") -- one line, and nothing that a terminal obeys
   slot.problem = message
   local serving = slot.entry and slot.state ~= "missing"
     and ("; generation %d goes on serving"):format(slot.entry.generation) or ""
