@@ -10,6 +10,7 @@ local ffi = require("ffi")
 local basics = require("lunashard.plugin.basics")
 local core = require("lunashard.core.placement")
 local globals = require("lunashard.plugin.globals")
+local ordered = require("lunashard.plugin.ordered")
 local strings = require("lunashard.plugin.strings")
 local warn = require("lunashard.warn")
 
@@ -147,6 +148,9 @@ function environment.new(how)
   local content = pick(_G, PLAIN, { _VERSION = _VERSION })
   content.getmetatable, content.rawset = own_getmetatable, own_rawset
   content.tostring = pure and plain_tostring or tostring
+  if pure then
+    content.next, content.pairs = ordered.next, ordered.pairs
+  end
   content.require = how.require
   content.print = how.kind == "policy" and say(how.shown) or nil
   local libraries = { bit = pick(bit, LIBRARIES.bit, {}), lunashard = { hash = hash } }
