@@ -241,6 +241,19 @@ local function identity(root)
   return dir and dir .. "/" .. name or real
 end
 
+-- Forget the plug-ins of a folder.
+local function release(self)
+  self.closed = true
+  self:unwatch()
+  loaders[self.id] = nil
+  for _, slot in pairs(self.slots) do
+    if slot.entry then
+      registry.remove(slot.entry.kind, slot.entry.name)
+    end
+  end
+  self.slots = {}
+end
+
 -- A name in trusted_plugins that no file has is a mistake, or the file comes later.
 local function warn_of_strangers(self)
   local names = {}
@@ -287,10 +300,13 @@ function loader.open(root, opts)
       idle = task.event(),
     }, Loader)
     loaders[id] = self
-    local told
-    told, problem = self:look({ at_start = true })
-    if not told then
-      loaders[id] = nil
+    local ok, told
+    ok, told, problem = pcall(self.look, self, { at_start = true })
+    if not ok or not told then
+      release(self)
+      if not ok then -- cancelled while plug-ins were tried
+        error(told, 0)
+      end
       return nil, "plugins: " .. problem
     end
     warn_of_strangers(self)
@@ -299,6 +315,9 @@ function loader.open(root, opts)
     return nil, ("plugins: %s is in use already, with other limits or trusted_plugins"):format(root)
   else
     self:alone(tostring, self) -- whoever loads it just now is waited for
+    if self.closed then -- it was given up meanwhile
+      return loader.open(root, opts)
+    end
   end
   return self
 end
@@ -313,18 +332,9 @@ end
 -- @tparam Manager manager
 function Loader:detach(manager)
   self.managers[manager] = nil
-  if next(self.managers) ~= nil then
-    return
+  if next(self.managers) == nil then
+    release(self)
   end
-  self.closed = true
-  self:unwatch()
-  loaders[self.id] = nil
-  for _, slot in pairs(self.slots) do
-    if slot.entry then
-      registry.remove(slot.entry.kind, slot.entry.name)
-    end
-  end
-  self.slots = {}
 end
 
 --- Load what changes in the folder as it changes, from now on.

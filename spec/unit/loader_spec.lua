@@ -100,6 +100,21 @@ describe("the loader of plug-ins", function()
     for i = 2, 3 do
       assert.equal(first, select(2, tasks[i]:join()))
     end
+    for _, manager in ipairs(managers) do
+      manager:shutdown()
+    end
+    local failing = {}
+    for i = 1, 3 do -- the first is given up while the others wait for it
+      failing[i] = lunashard.spawn(function()
+        return open(folder, { strategy = i == 1 and { "tier", key_type = "int9" } or nil })
+      end):watch()
+    end
+    assert.is_nil((failing[1]:join()))
+    local _, second = assert(failing[2]:join())
+    local _, third = assert(failing[3]:join())
+    assert.equal(second.plugins, third.plugins)
+    assert.is_nil(second.plugins.closed)
+    assert.equal(1, plugin(second, "tier").generation)
     assert.error_matches(function() open(folder, { plugin_time = 0.03 }) end, "in use already, with other limits")
     assert.error_matches(function() open(folder, { trusted_plugins = { "tier" } }) end, "in use already, with other limits")
   end)
