@@ -142,7 +142,6 @@ describe("the keys of a statement's tables", function()
       ["SELECT * FROM users JOIN orders USING (user_id) WHERE user_id = 5"] = "orders=5 users=5",
       ["SELECT * FROM users NATURAL JOIN orders WHERE user_id = 5"] = "orders=5 users=5",
       ["SELECT * FROM users u JOIN pages p ON p.owner = u.user_id AND p.owner = 3"] = "p=3 u=3",
-      ["SELECT * FROM users u JOIN countries c ON c.x = u.user_id WHERE c.x = 5"] = "u=5",
       ["SELECT * FROM users a JOIN users b ON a.user_id = 1"] = "a=1 b",
       ["SELECT * FROM users a JOIN users b ON a.user_id = 1 AND b.user_id = 2"] = "a=1 b=2",
       ["SELECT * FROM (users u JOIN orders o USING (user_id)) AS j WHERE j.user_id = 1"] = "o=1 u=1",
@@ -161,7 +160,6 @@ describe("the keys of a statement's tables", function()
       ["SELECT * FROM users u LEFT JOIN orders o ON o.user_id = u.user_id WHERE o.user_id = 5"] = "o=5 u",
       ["SELECT * FROM users LEFT JOIN orders USING (user_id) WHERE user_id = 5"] = "orders=5 users=5",
       ["SELECT * FROM users FULL JOIN orders USING (user_id) WHERE user_id = 5"] = "orders=5 users=5",
-      ["SELECT * FROM countries LEFT JOIN orders USING (user_id) WHERE user_id = 5"] = "orders=5",
       ["SELECT * FROM (countries LEFT JOIN orders ON orders.user_id = 5) JOIN users ON users.user_id = orders.user_id"]
         = "orders=5 users=5",
       ["SELECT * FROM (countries NATURAL LEFT JOIN orders) JOIN pages ON owner = user_id AND orders.user_id = 5"]
@@ -237,6 +235,28 @@ describe("the keys of a statement's tables", function()
       ["SELECT * FROM users u WHERE EXISTS (SELECT FROM pages p WHERE user_id = p.owner) AND u.user_id = 3"] = "p u=3",
       ["SELECT * FROM (SELECT 3 AS user_id) x, users u WHERE x.user_id = 3"] = "u",
       ["SELECT user_id FROM pages WHERE user_id = 3"] = "pages",
+    })
+  end)
+
+  it("do not come through columns whose type is not known: equal may be another word there", function()
+    check({
+      ["SELECT * FROM users u JOIN countries c ON c.x = u.user_id WHERE c.x = 5"] = "u", -- float8
+      ["SELECT * FROM logs l JOIN countries c ON c.name = l.user_id WHERE c.name = 'a '"] = "l", -- char(3), citext
+      ["SELECT * FROM users JOIN countries USING (user_id) WHERE user_id = 5"] = "users",
+      ["SELECT * FROM users NATURAL JOIN countries WHERE user_id = 5"] = "users",
+      ["SELECT * FROM users NATURAL JOIN countries, orders o WHERE user_id = 5 AND o.user_id = user_id"] = "o users",
+      ["SELECT * FROM users NATURAL JOIN countries WHERE users.user_id = 5"] = "users=5",
+      ["SELECT * FROM users u, (SELECT x + 0 AS k FROM countries) s WHERE s.k = 5 AND s.k = u.user_id"] = "u",
+      ["SELECT * FROM (SELECT user_id AS k FROM users UNION SELECT x FROM countries) s WHERE k = 5"] = "users",
+      ["INSERT INTO users (user_id) SELECT x FROM countries WHERE x = 5"] = "users",
+      ["SELECT * FROM users JOIN unnest($1::float8[]) AS k(id) ON user_id = k.id"] = "users",
+    })
+  end)
+
+  it("do not come from IS NOT DISTINCT FROM a parameter, for that may be NULL, which a row without a match has", function()
+    check({
+      ["SELECT * FROM countries c LEFT JOIN orders o ON o.c = c.id WHERE o.user_id IS NOT DISTINCT FROM $1"] = "o",
+      ["SELECT * FROM countries c LEFT JOIN orders o ON o.c = c.id WHERE o.user_id IS NOT DISTINCT FROM 1"] = "o=1",
     })
   end)
 

@@ -212,14 +212,14 @@ function EXPRESSIONS.AEXPR_OP_ANY(env, sink, expr)
   end
 end
 
--- Where the other side is NULL it says something else; a parameter that is NULL is no key, and refused.
+-- Where the other side is NULL it says something else, and a parameter may be.
 function EXPRESSIONS.AEXPR_NOT_DISTINCT(env, sink, expr)
   local term, other = column(env, expr.lexpr), expr.rexpr
   if not term then
     term, other = column(env, expr.rexpr), expr.lexpr
   end
   local read = term and source.read(other, env.sql)
-  if read and not read.null then
+  if read and read.value ~= nil then
     fact(sink, term, eq_domain(read))
   end
 end

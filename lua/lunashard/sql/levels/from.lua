@@ -101,29 +101,13 @@ function FROM.RangeTableFunc(self, range, env, nullable)
   return leaf(names.item("function", { alias = range.alias and range.alias.aliasname }), nullable)
 end
 
-local function side_column(ns, leaves, name)
-  local state, term = names.unqualified(ns, name)
-  if state == "has" then
-    return term, state
-  elseif state == "unknown" and #leaves == 1 and leaves[1].kind == "table" then
-    return names.resolve({ ns = ns }, {
-      { String = { sval = leaves[1].alias or leaves[1].relname } }, { String = { sval = name } },
-    }), state
-  end
-  return nil, state
-end
-
--- The one column that a join makes of two of one name. Where it is not that of a known side, only this is known:
--- rows of either side meet it only where they are equal to it.
+-- The one column that a full join makes of two is either, but rows of both sides are in it only where they are equal
+-- to it.
 local function merge_columns(kind, left, right)
-  if kind == "JOIN_INNER" then
-    return left or right
-  elseif kind == "JOIN_LEFT" and left then
-    return left
-  elseif kind == "JOIN_RIGHT" and right then
-    return right
+  if kind == "JOIN_FULL" then
+    return { parts = { left, right }, domains = {} }
   end
-  return { parts = { left or nil, left and right or right }, domains = {} }
+  return kind == "JOIN_RIGHT" and right or left
 end
 
 local function key_names(leaves, into)
@@ -158,23 +142,13 @@ local function merge_names(join, ns, sink, left, right)
     using = natural_names(left, right)
   end
   for name in pairs(using) do
-    local a, a_state = side_column(left.ns, left.leaves, name)
-    local b, b_state = side_column(right.ns, right.leaves, name)
-    if join.isNatural and (a_state == "lacks" or b_state == "lacks") then
-      a, b = nil, nil
-    elseif join.isNatural and not (a_state == "has" and b_state == "has") then
-      -- Perhaps a column of both: then the merged one is not that of the side that is known.
-      a, b = a_state == "has" and a or nil, b_state == "has" and b or nil
-      if a or b then
-        ns.merged[name] = join.jointype == "JOIN_INNER" and (a or b) or { parts = { a or b }, domains = {} }
-      end
-      a, b = nil, nil
-    end
+    local a_state, a = names.unqualified(left.ns, name)
+    local b_state, b = names.unqualified(right.ns, name)
     if a and b then
       sink.equal[#sink.equal + 1] = { a, b }
-    end
-    if a or b then
       ns.merged[name] = merge_columns(join.jointype, a, b)
+    elseif join.usingClause or a_state ~= "lacks" and b_state ~= "lacks" then
+      ns.merged[name] = names.UNKNOWN -- of a type that may be neither's
     end
   end
 end
@@ -199,7 +173,7 @@ function FROM.JoinExpr(self, join, env, nullable)
   build.append(build.append(ns.items, left.ns.items), right.ns.items)
   for _, side in ipairs({ left, right }) do
     for name, term in pairs(side.ns.merged) do
-      ns.merged[name] = term
+      ns.merged[name] = ns.merged[name] and names.UNKNOWN or term
     end
   end
   local leaves = build.append(build.append({}, left.leaves), right.leaves)
@@ -241,7 +215,7 @@ function Builder:from_list(list, env)
     local ns, leaves, tree = self:from(node, env, false)
     build.append(env.scope.ns.items, ns.items)
     for name, term in pairs(ns.merged) do
-      env.scope.ns.merged[name] = env.scope.ns.merged[name] and { parts = {}, domains = {} } or term -- ambiguous
+      env.scope.ns.merged[name] = env.scope.ns.merged[name] and names.UNKNOWN or term -- ambiguous
     end
     build.append(env.level.leaves, leaves)
     trees[#trees + 1] = tree

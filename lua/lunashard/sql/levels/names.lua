@@ -1,9 +1,13 @@
 --- Names of columns, looked up as PostgreSQL looks them up.
 -- Of a declared table only the columns of the shard key are known: whatever other name a table may have or not, it is
--- never concluded that a name is not its.
+-- never concluded that a name is not its. Only these columns, and what is made of them and of constants, become terms:
+-- others may be of a type whose equality is another one, such as float8, char(n) or citext.
 -- @module lunashard.sql.levels.names
 
 local names = {}
+
+--- A column that is there, but of which nothing is known.
+names.UNKNOWN = {}
 
 -- A term stands for the values that a column of one item of FROM has in a level. `domains` is what its values are
 -- known to be in, where they are not NULL.
@@ -122,7 +126,7 @@ function COLUMN.sub(item, name)
   else
     state, inner = names.output(outputs, name)
   end
-  if state ~= "has" then
+  if state ~= "has" or not inner then
     return state
   end
   local term = memo(item, name)
@@ -146,10 +150,14 @@ function COLUMN.join(item, name)
   return names.unqualified(item.within, name)
 end
 
+local function merged_column(merged, name)
+  local term = merged[name]
+  return term and "has" or "lacks", term ~= names.UNKNOWN and term or nil
+end
+
 -- An alias of what USING merges.
 function COLUMN.using(item, name)
-  local term = item.merged[name]
-  return term and "has" or "lacks", term
+  return merged_column(item.merged, name)
 end
 
 --- Make an item of FROM.
@@ -177,7 +185,7 @@ end
 -- @treturn ?table term
 function names.unqualified(ns, name)
   if ns.merged[name] then
-    return "has", ns.merged[name]
+    return merged_column(ns.merged, name)
   end
   local state, found = "lacks", nil
   for _, item in ipairs(ns.items) do
@@ -222,15 +230,8 @@ function names.relation(ns, schema, name)
 end
 
 local function qualified(item, name)
-  if item.renamed and item.kind ~= "sub" then
-    return nil
-  end
   local state, term = COLUMN[item.kind](item, name)
-  if state == "has" then
-    return term
-  elseif state == "unknown" and item.kind == "table" then
-    return memo(item, name)
-  end
+  return state == "has" and term or nil
 end
 
 --- Look up a column reference.
