@@ -268,7 +268,10 @@ local function choose_members(router, sql, params, kind, opts)
     ok, err = checking.check(router, sql, params, opts.routing_key, member)
     member = ok and member
   end
-  return member and { member } or nil, err
+  if not member then
+    return nil, err
+  end
+  return { member }
 end
 
 local function begin(router, sql, params, opts)
