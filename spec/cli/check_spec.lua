@@ -124,12 +124,24 @@ describe("lunashard check", function()
       plugin_memory = 500 * 2^20,
       shards = { { shard_id = "north", host = "h", database = "d" }, { shard_id = "south", host = "h", database = "d" } },
       strategy = { "tier", shard_key = "tenant", of = { "north", "south" } },
-      tables = { tenants = { shard_key = "tenant", type = "text" } },
+      tables = { tenants = { shard_key = "tenant", type = "text" }, sites = { shard_key = "site", type = "uuid" } },
       plugins = "plugins",
     }]])
     local result = check(path, "-c", file)
     assert.equal(0, result.code, result.stdout .. result.stderr)
-    assert.matches("tried with 2 shards and text keys", result.stdout, 1, true)
+    assert.matches("tried with 2 shards and text and uuid keys", result.stdout, 1, true)
+  end)
+
+  it("tries keys of several columns", function()
+    local path = strategy({ bucket = "return lunashard.hash(key[1], 64)" })
+    local file = cli.write(dir, "cluster.lua", [[return {
+      shards = { { shard_id = "north", host = "h", database = "d" } },
+      strategy = { "tier" },
+      tables = { visits = { shard_key = { "tenant", "day" }, type = { "int8", "date" } } },
+    }]])
+    local result = check(path, "-c", file)
+    assert.equal(0, result.code, result.stdout .. result.stderr)
+    assert.matches("tried with 1 shard and int8, date keys", result.stdout, 1, true)
   end)
 
   it("gives JSON that can be parsed, on success and on failure", function()
@@ -137,7 +149,7 @@ describe("lunashard check", function()
     local result = check(path, "--json")
     assert.equal(0, result.code, result.stdout)
     assert.same({ ok = true, files = { { ok = true, file = path, kind = "strategy", name = "tier",
-      tried_with = { shards = 3, key_type = "int8" } } } }, cjson.decode(result.stdout))
+      tried_with = { shards = 3, key_types = { "int8" } } } } }, cjson.decode(result.stdout))
     strategy({ bucket = "return os.clock()" })
     local report = assert(cjson.decode(findings(path, "--json")))
     assert.is_false(report.ok)

@@ -46,6 +46,19 @@ function command.configure(parser)
   parser:flag("--json", "JSON on stdout, also on failure")
 end
 
+-- The key types that tables declare, each once.
+local function types_of(tables)
+  local list, seen = {}, {}
+  for _, declared in pairs(tables) do
+    local name = type(declared.type) == "table" and table.concat(declared.type, ", ") or declared.type
+    if name ~= nil and not seen[name] then
+      seen[name] = true
+      list[#list + 1] = declared.type
+    end
+  end
+  return list
+end
+
 -- The cluster's own strategy, when that is the plug-in in question.
 local function as_in_cluster(how, path)
   local given, err = cluster_file.load(path)
@@ -54,9 +67,7 @@ local function as_in_cluster(how, path)
   end
   how.cluster_strategy, how.shards = given.strategy, given.shards or how.shards
   how.time, how.memory = given.plugin_time, given.plugin_memory
-  for _, declared in pairs(given.tables or {}) do
-    how.cluster_type = how.cluster_type or declared.type
-  end
+  how.cluster_types = types_of(given.tables or {})
   return how
 end
 
@@ -77,19 +88,26 @@ local function name_in(given)
   return type(given) == "table" and (given[1] or given.name) or given
 end
 
--- How this strategy is bound: as the cluster does it when it is the cluster's.
-local function binding_of(entry, how)
-  local given = { entry.name }
+-- How this strategy is bound, once for each type of key: as the cluster does it when it is the cluster's.
+local function bindings_of(entry, how)
+  local given, types = { entry.name }, { "int8" }
   for name, value in pairs(how.options) do
     given[name] = value
   end
-  local key_type = how.key_type or "int8"
   if how.cluster_strategy ~= nil and name_in(how.cluster_strategy) == entry.name then
     given = how.cluster_strategy
-    key_type = how.key_type or how.cluster_type or type(given) == "table" and (given.key_type
-      or given.options and given.options.key_type) or key_type
+    local own = type(given) == "table" and (given.key_type or given.options and given.options.key_type)
+    types = own and { own } or #how.cluster_types > 0 and how.cluster_types or types
   end
-  return { shards = how.shards, strategy = given, shard_key = "key", key_type = key_type }
+  local list = {}
+  for i, key_type in ipairs(how.key_type and { how.key_type } or types) do
+    local columns = {}
+    for n = 1, type(key_type) == "table" and #key_type or 1 do
+      columns[n] = "key" .. n
+    end
+    list[i] = { shards = how.shards, strategy = given, shard_key = columns, key_type = key_type }
+  end
+  return list
 end
 
 local function add(report, message, line)
@@ -104,6 +122,17 @@ local function add_located(report, message)
   end
   local line, text = rest:match("^(%d+): (.*)$")
   add(report, text or rest, tonumber(line))
+end
+
+-- What a strategy was tried with.
+local function note_trial(report, bound_as)
+  if bound_as.shards then
+    local name = bound_as.key_type
+    name = type(name) == "table" and table.concat(name, ", ") or name
+    report.tried_with = report.tried_with or { shards = #bound_as.shards, key_types = {} }
+    table.insert(report.tried_with.key_types, name)
+    table.sort(report.tried_with.key_types)
+  end
 end
 
 local function examine(path, how)
@@ -123,14 +152,15 @@ local function examine(path, how)
     return report
   end
   report.kind, report.name = entry.kind, entry.name
-  local bound_as = entry.kind == "strategy" and binding_of(entry, how) or nil
-  local ok, remark = single.try(entry, bound_as)
-  if not ok then
-    add(report, "self-test: " .. remark)
-    return report
+  for _, bound_as in ipairs(entry.kind == "strategy" and bindings_of(entry, how) or { {} }) do
+    local ok, remark = single.try(entry, bound_as)
+    if not ok then
+      add(report, "self-test: " .. remark)
+      return report
+    end
+    report.remark = remark
+    note_trial(report, bound_as)
   end
-  report.remark = remark
-  report.tried_with = bound_as and { shards = #bound_as.shards, key_type = bound_as.key_type } or nil
   return report
 end
 
@@ -141,8 +171,8 @@ local function print_report(report)
   if #report.findings == 0 then
     local with = report.tried_with
     io.stdout:write(("%s: ok: %s %s%s%s\n"):format(report.file, report.kind, report.name,
-      with and (", tried with %d shards and %s keys"):format(with.shards,
-        type(with.key_type) == "table" and table.concat(with.key_type, ", ") or with.key_type) or "",
+      with and (", tried with %d shard%s and %s keys"):format(with.shards, with.shards == 1 and "" or "s",
+        table.concat(with.key_types, " and ")) or "",
       report.remark and "; " .. report.remark or ""))
   end
 end
