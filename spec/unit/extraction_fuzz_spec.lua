@@ -149,6 +149,11 @@ describe("an extractor", function()
       assert.is_true(ok, where .. "\n" .. tostring(answer))
       if answer == "SQL" then
         assert.equal("42601", err.sqlstate, where)
+      else
+        assert.same(select(2, scan.tokens(sql)), scan.comments(sql), where)
+      end
+      if answer == "SQL" then
+        assert.is_number(err.position, where)
       elseif not sql:find("%z") then
         local other = rewritten(sql)
         local _, again, _, other_err = pcall(said, other, params)

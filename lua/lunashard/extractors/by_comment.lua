@@ -26,9 +26,8 @@ local function find_hint(sql)
   if not sql:lower():find("shard", 1, true) then
     return nil, "no comment names a shard key"
   end
-  local _, comments = scan.tokens(sql)
   local found, value
-  for _, comment in ipairs(comments) do
+  for _, comment in ipairs(scan.comments(sql)) do
     local word, said = hint_of(comment)
     if word and found and (word ~= found or said ~= value) then
       return nil, ("two comments differ: %s: %s, and %s: %s"):format(found, value, word, said), true

@@ -160,6 +160,44 @@ function scan.tokens(sql)
   end
 end
 
+-- The position after the literal, quoted name or comment that begins at `pos`, and whether it is a comment; nil when none
+-- does.
+local function after_part(sql, pos)
+  local c = sub(sql, pos, pos)
+  local two = sub(sql, pos, pos + 1)
+  if two == "--" then
+    return find(sql, "[\r\n]", pos) or #sql + 1, true
+  elseif two == "/*" then
+    return after_comment(sql, pos), true
+  elseif c == "'" then
+    local escapes = find(sql, "^[eE]", pos - 1) and not find(sql, "^[%w_$\128-\255]", pos - 2)
+    return scan.after_quoted(sql, pos + 1, c, escapes)
+  elseif c == '"' then
+    return scan.after_quoted(sql, pos + 1, c, false)
+  elseif c == "$" and not find(sql, "^[%w_$\128-\255]", pos - 1) and not find(sql, "^%d", pos + 1) then
+    local _, tag_end = find(sql, "^%$[%a_\128-\255]?[%w_\128-\255]*%$", pos)
+    if tag_end then
+      local _, close = find(sql, sub(sql, pos, tag_end), tag_end + 1, true)
+      return (close or #sql) + 1
+    end
+  end
+end
+
+--- The comments of a text alone, for those who want nothing else of a long one.
+-- @string sql one that PostgreSQL can read
+-- @treturn {table,...} as @{tokens} gives them
+function scan.comments(sql)
+  local comments, pos = {}, find(sql, "['\"$/%-]")
+  while pos do
+    local after, is_comment = after_part(sql, pos)
+    if is_comment then
+      comments[#comments + 1] = { text = sub(sql, pos, after - 1), first = pos, last = after - 1 }
+    end
+    pos = find(sql, "['\"$/%-]", after or pos + 1)
+  end
+  return comments
+end
+
 --- The number of the token that begins at, or holds, a byte.
 -- @tparam {table,...} tokens from @{tokens}
 -- @int first from 1
