@@ -52,7 +52,11 @@ function merge.prepare(router, members, sql, params, opts, deadline)
   end
   local self = setmetatable({
     plan = plan, router = router, sql = plan.sql, given = params, opts = opts, wanted = opts, deadline = deadline,
+    by_id = {},
   }, Merge)
+  for _, member in ipairs(members) do
+    self.by_id[member.shard_id] = member
+  end
   self.params, err = merging.params(plan, params)
   if err then
     return nil, err
@@ -77,9 +81,9 @@ local function answered(results)
   return list
 end
 
--- Evaluates on one of the shards that answered; `prepare_on(result)` is told whose types count.
+-- A function that evaluates on the shard which gave this result.
 function Merge:runner(result)
-  local member, wanted = self.router.manager.by_id[result.shard_id], self.wanted
+  local member, wanted = self.by_id[result.shard_id], self.wanted
   local opts = {
     read_only = wanted.read_only,
     timeout = wanted.timeout,
