@@ -1,5 +1,6 @@
 local cli = require("spec.support.cli")
 local process = require("lunashard.process")
+local registry = require("lunashard.plugin.registry")
 local sandbox = require("spec.support.sandbox")
 local system = require("lunashard.core.system")
 
@@ -129,5 +130,19 @@ describe("README", function()
       end
     end
     assert(system.stat("lua/lunashard.d.lua"))
+  end)
+
+  it("names every aggregate, extractor and policy in the page of the API, and every strategy in its table", function()
+    local page = read("README.md"):match("\n## The API in one page\n(.-)\n### ")
+    for _, kind in ipairs({ "aggregate", "extractor", "policy" }) do
+      local line = assert(page:match("\n(lunashard%." .. kind .. "%.[^\n]*)"), kind)
+      for _, name in ipairs(registry.names(kind)) do
+        assert(line:find("%f[%w_]" .. name .. "%f[^%w_]"), ("%s %s is not named"):format(kind, name))
+      end
+    end
+    local strategies = read("README.md"):match("\n## Which strategy\n(.-)\n## ")
+    for _, name in ipairs(registry.names("strategy")) do
+      assert(strategies:find("%f[%w_]" .. name .. "%f[^%w_]"), ("strategy %s is not named"):format(name))
+    end
   end)
 end)
