@@ -112,7 +112,7 @@ local function succeeded(router, member, endpoint, result, tries)
   result.shard_id = member.shard_id
   result.attempts = tries
   note_success(endpoint.health, result.duration)
-  router.statistics:record(member.shard_id, result.duration)
+  router.statistics:record(member.shard_id, result.duration, endpoint.name, result.command or "SELECT")
   return result
 end
 
@@ -140,7 +140,7 @@ local function overtaken(router, member, endpoint, result, tries)
     attempts = tries,
     elapsed = result.duration,
   })
-  router.statistics:record(member.shard_id, nil, err)
+  router.statistics:record_failure(member.shard_id, err)
   return nil, err
 end
 
@@ -229,7 +229,7 @@ local function again(router, member, endpoint, read_only, retries, deadline, don
     end
     if not ok then
       err = explain(err, tries, now() - started, refusal)
-      statistics:record(member.shard_id, nil, err)
+      statistics:record_failure(member.shard_id, err, type(a) == "string" and a or nil)
       return nil, err
     end
     endpoint = member.primary
@@ -268,7 +268,7 @@ function attempt.run(router, member, read_only, retries, deadline, fn, a, b, c)
   if read_only and member.replicas[1] then
     endpoint, err = member:reader(read_only, deadline)
     if not endpoint then
-      router.statistics:record(member.shard_id, nil, err)
+      router.statistics:record_failure(member.shard_id, err, a)
       return nil, err
     elseif member.write_refusal and member.fenced[endpoint] then
       return again(router, member, nil, read_only, retries, deadline, succeeded, attempt.refusal(member), fn, a, b, c)

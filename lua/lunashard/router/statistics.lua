@@ -2,8 +2,12 @@
 -- @module lunashard.router.statistics
 
 local histogram = require("lunashard.router.histogram")
+local classify = require("lunashard.router.statement").classify
 
 local statistics = {}
+
+--- The latencies of a shard that nothing was sent to.
+statistics.NOTHING = histogram.new()
 
 local Statistics = {}
 Statistics.__index = Statistics
@@ -12,9 +16,7 @@ Statistics.__index = Statistics
 -- @treturn Statistics
 function statistics.new()
   return setmetatable({
-    shards = {}, -- shard_id -> { queries, failed }
-    errors_by_code = {},
-    failed = 0,
+    shards = {}, -- shard_id -> see `new_shard`
     retries = 0,
     retries_by_reason = {}, -- SQLSTATE or error code -> n
     retries_refused = 0, -- for want of budget
@@ -24,35 +26,64 @@ function statistics.new()
     hedges_refused = 0, -- for want of budget
     scatter_queries = 0,
     transactions = 0,
-    latency = histogram.new(),
   }, Statistics)
 end
 
---- A statement on a shard ended.
+local function new_shard(self, shard_id)
+  local shard = {
+    latency = histogram.new(), -- of the statements that succeeded
+    endpoints = {}, -- name -> { SELECT = n, ... }: statements that succeeded, by their commands
+    failed = 0,
+    failures = {}, -- endpoint ("" where none was reached) -> kind -> code -> n
+  }
+  self.shards[shard_id] = shard
+  return shard
+end
+
+local function new_endpoint(shard, name)
+  local commands = { SELECT = 0, INSERT = 0, UPDATE = 0, DELETE = 0 }
+  shard.endpoints[name] = commands
+  return commands
+end
+
+--- A statement on a shard succeeded.
 -- @string shard_id
--- @tparam ?number seconds how long it took, when it succeeded
--- @tparam ?lunashard.error err
-function Statistics:record(shard_id, seconds, err)
-  local shard = self.shards[shard_id]
-  if not shard then
-    shard = { queries = 0, failed = 0 }
-    self.shards[shard_id] = shard
-  end
-  shard.queries = shard.queries + 1
-  if seconds then
-    self.latency:add(seconds)
-  end
-  if err then
-    shard.failed = shard.failed + 1
-    self.failed = self.failed + 1
-    self.errors_by_code[err.code] = (self.errors_by_code[err.code] or 0) + 1
-  end
+-- @number seconds how long it took
+-- @string endpoint its name
+-- @string command the statement's, as the server called it
+function Statistics:record(shard_id, seconds, endpoint, command)
+  local shard = self.shards[shard_id] or new_shard(self, shard_id)
+  local commands = shard.endpoints[endpoint] or new_endpoint(shard, endpoint)
+  commands[command] = (commands[command] or 0) + 1
+  shard.latency:add(seconds)
+end
+
+local function counted(tree, name)
+  local branch = tree[name] or {}
+  tree[name] = branch
+  return branch
+end
+
+--- A statement on a shard failed.
+-- @string shard_id
+-- @tparam lunashard.error err
+-- @tparam ?string sql when it is at hand
+function Statistics:record_failure(shard_id, err, sql)
+  local shard = self.shards[shard_id] or new_shard(self, shard_id)
+  local kind = sql and classify(sql) == "read" and "read" or "write"
+  local codes = counted(counted(shard.failures, err.endpoint or ""), kind)
+  codes[err.code] = (codes[err.code] or 0) + 1
+  shard.failed = shard.failed + 1
 end
 
 --- How many statements have ended, well or not.
 -- @treturn int
 function Statistics:ended()
-  return self.latency.count + self.failed
+  local n = 0
+  for _, shard in pairs(self.shards) do
+    n = n + shard.latency.count + shard.failed
+  end
+  return n
 end
 
 --- Something is tried again.
@@ -71,7 +102,10 @@ end
 --   `hedged_reads` (sent to a second endpoint too), `hedges_won` (it answered first), `hedges_refused` (the budget was
 --   used up), `scatter_queries`, `transactions`, `average_latency_ms`, `p50_latency_ms`, `p95_latency_ms`, `p99_latency_ms`
 function Statistics:snapshot()
-  local latency = self.latency
+  local latency = histogram.new()
+  for _, shard in pairs(self.shards) do
+    latency:absorb(shard.latency)
+  end
   local copy = {
     total_queries = 0,
     queries_by_shard = {},
@@ -93,16 +127,33 @@ function Statistics:snapshot()
     p99_latency_ms = latency:percentile(0.99) * 1000,
   }
   for shard_id, shard in pairs(self.shards) do
-    copy.total_queries, copy.errors = copy.total_queries + shard.queries, copy.errors + shard.failed
-    copy.queries_by_shard[shard_id] = shard.queries
+    local queries = shard.latency.count + shard.failed
+    copy.total_queries, copy.errors = copy.total_queries + queries, copy.errors + shard.failed
+    copy.queries_by_shard[shard_id] = queries
     copy.errors_by_shard[shard_id] = shard.failed > 0 and shard.failed or nil
-  end
-  for _, name in ipairs({ "errors_by_code", "retries_by_reason" }) do
-    for reason, n in pairs(self[name]) do
-      copy[name][reason] = n
+    for code, n in pairs(self:failures(shard_id)) do
+      copy.errors_by_code[code] = (copy.errors_by_code[code] or 0) + n
     end
   end
+  for reason, n in pairs(self.retries_by_reason) do
+    copy.retries_by_reason[reason] = n
+  end
   return copy
+end
+
+--- How often what went wrong on a shard.
+-- @string shard_id
+-- @treturn table error code -> n
+function Statistics:failures(shard_id)
+  local shard, total = self.shards[shard_id], {}
+  for _, kinds in pairs(shard and shard.failures or {}) do
+    for _, codes in pairs(kinds) do
+      for code, n in pairs(codes) do
+        total[code] = (total[code] or 0) + n
+      end
+    end
+  end
+  return total
 end
 
 return statistics

@@ -208,7 +208,7 @@ local function open_on(self, router, members, statement_of, how)
     local err = opened.errors[i]
     if err then
       router.manager:note(endpoints[i], err)
-      router.statistics:record(member.shard_id, nil, err)
+      router.statistics:record_failure(member.shard_id, err, (statement_of(i)))
       return give_up(err)
     end
   end
@@ -221,7 +221,7 @@ local function open_on(self, router, members, statement_of, how)
         end_cursor()
         lease:release()
         health.success(endpoint.health)
-        router.statistics:record(member.shard_id, source.elapsed())
+        router.statistics:record(member.shard_id, source.elapsed(), endpoint.name, "SELECT")
         lease = nil
       end
     end

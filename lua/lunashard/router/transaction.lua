@@ -139,7 +139,7 @@ local function run(tx, sql, params, pool_options)
   if result then
     result.shard_id = tx.shard_id
     result.attempts = 1
-    tx.router.statistics:record(tx.shard_id, result.duration)
+    tx.router.statistics:record(tx.shard_id, result.duration, tx.endpoint, result.command)
     return tx.written and setmetatable(result, tx.written) or result
   end
   err = certain(tx, err)
@@ -147,7 +147,7 @@ local function run(tx, sql, params, pool_options)
   if tx.at and err.sqlstate == "25006" then
     failover.suspect(tx.router.manager, tx.member)
   end
-  tx.router.statistics:record(tx.shard_id, nil, err)
+  tx.router.statistics:record_failure(tx.shard_id, err, sql)
   return nil, err
 end
 
@@ -170,14 +170,14 @@ function transaction.run_many(tx, sql, sets, pool_options)
       result.shard_id, result.attempts = tx.shard_id, 1
       setmetatable(result, tx.written)
     end
-    statistics:record(tx.shard_id, result and result.duration or 0)
+    statistics:record(tx.shard_id, result and result.duration or 0, tx.endpoint, result and result.command or "INSERT")
   end
   if results then
     return results
   end
   err = certain(tx, err)
   tx:note_failure(err)
-  statistics:record(tx.shard_id, nil, err)
+  statistics:record_failure(tx.shard_id, err, sql)
   return nil, err, at
 end
 
