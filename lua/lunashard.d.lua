@@ -847,6 +847,39 @@ function Cache:invalidate_all() end
 ---@return table # `hits`, `misses`, `coalesced` (calls that waited for another's run), `evictions`, `invalidations`, `size` (entries), `bytes` (about), `hit_rate` (0 to 1; 0 before the first call)
 function Cache:get_statistics() end
 
+---@class lunashard.Counter
+local Counter = {}
+
+--- Count up. Raises for a wrong number or wrong labels.
+---@param n? number # not below 0 [1]
+---@param labels? table # name -> value; all that the metric has
+---@return boolean # false when there are too many series
+function Counter:add(n, labels) end
+
+---@class lunashard.Gauge
+local Gauge = {}
+
+--- Set to a value. Raises as `Counter:add` does.
+---@param value number
+---@param labels? table
+---@return boolean # false when there are too many series
+function Gauge:set(value, labels) end
+
+--- Change by so much. Raises as `Counter:add` does.
+---@param n number
+---@param labels? table
+---@return boolean # false when there are too many series
+function Gauge:add(n, labels) end
+
+---@class lunashard.Histogram
+local Histogram = {}
+
+--- Count one value. Raises as `Counter:add` does.
+---@param value number
+---@param labels? table
+---@return boolean # false when there are too many series
+function Histogram:observe(value, labels) end
+
 ---@class lunashard.IdGenerator
 local IdGenerator = {}
 
@@ -1004,6 +1037,36 @@ local ids = {}
 ---@return lunashard.IdGenerator
 function ids.new(opts) end
 
+---@class lunashard.MetricsCounterOptions
+---@field buckets? table
+---@field help? string
+---@field labels? table
+---@field max_series? integer
+---@field name? string
+
+---@class lunashard.metrics
+local metrics = {}
+
+--- Define a counter, which only grows, or find it again. Raises for what is wrong.
+---@param given lunashard.MetricsCounterOptions # `name`, which ends in `_total`; `help`; `labels`: list of names; `max_series` [100]
+---@return lunashard.Counter # with `add(n, labels)`
+function metrics.counter(given) end
+
+--- Define a gauge, which goes up and down, or find it again. Raises for what is wrong.
+---@param given lunashard.MetricsCounterOptions # as for `counter`; its `name` does not end in `_total`
+---@return lunashard.Gauge # with `set(value, labels)` and `add(n, labels)`
+function metrics.gauge(given) end
+
+--- Define a histogram, or find it again. Raises for what is wrong.
+---@param given lunashard.MetricsCounterOptions # as for `gauge`, and `buckets`: list of bounds, growing [0.001 to 10, for seconds]
+---@return lunashard.Histogram # with `observe(value, labels)`
+function metrics.histogram(given) end
+
+--- Everything, as Prometheus reads it. Does not yield and asks no server.
+---@param cluster? table # from `lunashard.open`, or any table with `manager` and `router`; without it only what the process and its scripts count
+---@return string
+function metrics.render(cluster) end
+
 ---@class lunashard.policy
 ---@field prefer fun(options?: table): table
 local policy = {}
@@ -1089,6 +1152,7 @@ function strategy.bind(given, shards, opts) end
 ---@field errors lunashard.errors
 ---@field extractor lunashard.extractor
 ---@field ids lunashard.ids
+---@field metrics lunashard.metrics
 ---@field null any SQL's NULL, where a Lua nil cannot stand
 ---@field policy lunashard.policy
 ---@field strategy lunashard.strategy

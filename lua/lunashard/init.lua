@@ -26,6 +26,7 @@ local EXPORTS = {
   gather = { "lunashard.task", "gather" },
   sleep = { "lunashard.task", "sleep" },
   now = { "lunashard.task", "now" },
+  metrics = { "lunashard.metrics" },
   stats = { "lunashard.stats", "read" },
   event = { "lunashard.task", "event" },
   null = { "lunashard.values", "null" },

@@ -85,6 +85,9 @@ local function classes()
     Cache = lunashard.cache({ router = router }),
     Aggregate = lunashard.aggregate.sum("n"),
     IdGenerator = lunashard.ids.new({ shard = 1 }),
+    Counter = lunashard.metrics.counter({ name = "spec_total", help = "x" }),
+    Gauge = lunashard.metrics.gauge({ name = "spec_level", help = "x" }),
+    Histogram = lunashard.metrics.histogram({ name = "spec_size", help = "x" }),
     Task = spawned,
     TaskEvent = lunashard.event(),
   }

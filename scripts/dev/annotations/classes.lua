@@ -244,5 +244,8 @@ return {
   { name = "Task", holders = { { file = "task", name = "Task" } } },
   { name = "TaskEvent", holders = { { file = "task", name = "Event" } } },
   { name = "Cache", holders = { { file = "cache", name = "Cache" } }, gives = { execute = "Result" } },
+  { name = "Counter", holders = { { file = "metrics/registry", name = "Counter" } } },
+  { name = "Gauge", holders = { { file = "metrics/registry", name = "Gauge" } } },
+  { name = "Histogram", holders = { { file = "metrics/registry", name = "Histogram" } } },
   { name = "IdGenerator", holders = { { file = "ids", name = "Generator" } } },
 }

@@ -1,0 +1,140 @@
+--- The text that Prometheus reads: families of samples, one line each.
+-- @module lunashard.metrics.text
+
+local text = {}
+
+local MAX_VALUE = 256 -- bytes of a label's value
+
+local ESCAPED = { ["\\"] = "\\\\", ['"'] = '\\"', ["\n"] = "\\n" }
+
+-- What is no UTF-8 is shown byte by byte; a scrape that holds it would be refused as a whole.
+local function utf8_only(value)
+  local out, pos = {}, 1
+  while pos <= #value do
+    local c = value:byte(pos)
+    local n = c < 0x80 and 1 or c >= 0xC2 and c < 0xE0 and 2 or c >= 0xE0 and c < 0xF0 and 3
+      or c >= 0xF0 and c < 0xF5 and 4 or 0
+    local piece = value:sub(pos, pos + n - 1)
+    local second = value:byte(pos + 1) or 0
+    local bad = n == 0 or #piece < n or piece:find("[^\128-\191]", 2)
+      or c == 0xE0 and second < 0xA0 or c == 0xED and second > 0x9F or c == 0xF0 and second < 0x90
+      or c == 0xF4 and second > 0x8F
+    out[#out + 1] = bad and ("\\x%02X"):format(c) or piece
+    pos = pos + (bad and 1 or n)
+  end
+  return table.concat(out)
+end
+
+--- A label's value as it may be kept: a text of at most 256 bytes, in UTF-8.
+-- @param value
+-- @treturn string
+function text.value(value)
+  value = tostring(value)
+  if value:find("[\128-\255]") then
+    value = utf8_only(value)
+  end
+  if #value > MAX_VALUE then
+    local cut = MAX_VALUE
+    while value:byte(cut + 1) >= 0x80 and value:byte(cut + 1) < 0xC0 do -- not in the middle of a character
+      cut = cut - 1
+    end
+    value = value:sub(1, cut)
+  end
+  return value
+end
+
+--- `name="value"` pairs, without the braces.
+-- @string ... names and values by turns
+-- @treturn string
+function text.labels(...)
+  local out = {}
+  for i = 1, select("#", ...), 2 do
+    local name, value = select(i, ...)
+    out[#out + 1] = name .. '="' .. text.value(value):gsub('[\\"\n]', ESCAPED) .. '"'
+  end
+  return table.concat(out, ",")
+end
+
+local Writer = {}
+Writer.__index = Writer
+
+--- Something to write families into.
+-- @treturn Writer
+function text.writer()
+  return setmetatable({ n = 0 }, Writer)
+end
+
+--- Begin a family; its samples follow.
+-- @string name
+-- @string kind `counter`, `gauge` or `histogram`
+-- @string help one line
+function Writer:family(name, kind, help)
+  self.name = name
+  local n = self.n
+  self[n + 1], self[n + 2], self[n + 3], self[n + 4] = "# HELP ", name, " ",
+    (help:gsub("[\\\n]", ESCAPED))
+  self[n + 5], self[n + 6], self[n + 7], self[n + 8], self[n + 9] = "\n# TYPE ", name, " ", kind, "\n"
+  self.n = n + 9
+end
+
+-- Numbers that are none are written in words.
+local function number(value)
+  if value ~= value then
+    return "NaN"
+  elseif value == math.huge then
+    return "+Inf"
+  elseif value == -math.huge then
+    return "-Inf"
+  elseif value % 1 == 0 and value > -2 ^ 53 and value < 2 ^ 53 and (value >= 1e14 or value <= -1e14) then
+    return ("%.0f"):format(value)
+  end
+  return value
+end
+
+--- Write a sample of the family.
+-- @string labels as from `labels`; "" for none
+-- @tparam number|boolean value
+function Writer:sample(labels, value)
+  if type(value) == "boolean" then
+    value = value and 1 or 0
+  end
+  local n = self.n
+  self[n + 1] = self.name
+  if labels == "" then
+    self[n + 2], self[n + 3] = " ", ""
+  else
+    self[n + 2], self[n + 3] = "{" .. labels, "} "
+  end
+  self[n + 4], self[n + 5] = number(value), "\n"
+  self.n = n + 5
+end
+
+--- Write a histogram of the family.
+-- @string labels
+-- @tparam {string,...} bounds what is shown as `le`, in order, without `+Inf`
+-- @tparam {number,...} counts up to each of these, those below included
+-- @number count of all
+-- @number sum
+function Writer:histogram(labels, bounds, counts, count, sum)
+  local n, name = self.n, self.name
+  local lead = labels == "" and '_bucket{le="' or "_bucket{" .. labels .. ',le="'
+  for i = 1, #bounds do
+    self[n + 1], self[n + 2], self[n + 3], self[n + 4], self[n + 5], self[n + 6] = name, lead, bounds[i], '"} ',
+      number(counts[i]), "\n"
+    n = n + 6
+  end
+  local tail = labels == "" and " " or "{" .. labels .. "} "
+  for _, line in ipairs({ { lead, '+Inf"} ', count }, { "_sum", tail, sum }, { "_count", tail, count } }) do
+    self[n + 1], self[n + 2], self[n + 3], self[n + 4], self[n + 5] = name, line[1], line[2], number(line[3]), "\n"
+    n = n + 5
+  end
+  self.n = n
+end
+
+--- All that was written.
+-- @treturn string
+function Writer:text()
+  return table.concat(self, "", 1, self.n)
+end
+
+return text
