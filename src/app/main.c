@@ -25,8 +25,8 @@ static void on_hook(lua_State *L, lua_Debug *ar)
     luaL_error(L, "interrupted");
 }
 
-/* What a script wants to hear of is its own business.  First signal: cancel everything; a task that computes is stopped by a hook,
- * or at last by the alarm.  Second signal: the user means it. */
+/* What a script wants to hear of is its own business.  First signal: cancel everything; a task that
+ * computes is stopped by a hook, or at last by the alarm.  Second signal: the user means it. */
 static void on_signal(int signo)
 {
     if (luna_signal_take(signo))

@@ -23,6 +23,7 @@ typedef struct connection {
     luna_http *http;
     int fd;
     double deadline; /* luna_loop_clock; 0 is never */
+    bool has_nul;    /* the request's path, which ends there for us and not for others */
     luna_http_request request;
 } connection;
 
@@ -179,6 +180,8 @@ static enum MHD_Result on_request(void *user, struct MHD_Connection *mhd, const 
         *context = conn;
         if (strcmp(method, "GET") != 0 && strcmp(method, "HEAD") != 0)
             return refuse(mhd, MHD_HTTP_METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+        if (conn->has_nul)
+            return refuse(mhd, MHD_HTTP_BAD_REQUEST, "no such path\n");
         if (has_body(mhd))
             return refuse(mhd, MHD_HTTP_CONTENT_TOO_LARGE, "a request has no body here\n");
         return MHD_YES;
@@ -193,9 +196,10 @@ static enum MHD_Result on_request(void *user, struct MHD_Connection *mhd, const 
 
 static void *on_request_line(void *user, const char *uri, struct MHD_Connection *mhd)
 {
-    (void)uri;
     const luna_http *http = user;
-    allow(connection_of(mhd), http->options.request_timeout);
+    connection *conn = connection_of(mhd);
+    conn->has_nul = strstr(uri, "%00") != NULL;
+    allow(conn, http->options.request_timeout);
     return NULL;
 }
 
