@@ -10,6 +10,10 @@ int close(int fd);
 int setenv(const char *name, const char *value, int overwrite);
 int unsetenv(const char *name);
 int getpid(void);
+struct lunashard_spec_rlimit { unsigned long now, most; };
+int getrlimit(int resource, struct lunashard_spec_rlimit *limit);
+int setrlimit(int resource, const struct lunashard_spec_rlimit *limit);
+ssize_t read(int fd, void *bytes, size_t n);
 ]])
 
 local sockets = {}
@@ -46,6 +50,44 @@ function sockets.silent_server()
       ffi.C.close(fd)
     end,
   }
+end
+
+--- A Unix socket that takes datagrams.
+-- @string path
+-- @treturn table `read()` gives all that came so far, one after the other, and `close()`
+function sockets.datagrams(path)
+  local AF_UNIX, DGRAM_NONBLOCK = 1, 2050
+  local fd = ffi.C.socket(AF_UNIX, DGRAM_NONBLOCK, 0)
+  local address = ffi.new("uint8_t[110]")
+  ffi.cast("uint16_t *", address)[0] = AF_UNIX
+  ffi.copy(address + 2, path)
+  assert(ffi.C.bind(fd, address, 2 + #path + 1) == 0, "bind")
+  local all, buffer = "", ffi.new("char[4096]")
+  return {
+    read = function()
+      local n = tonumber(ffi.C.read(fd, buffer, 4096))
+      while n > 0 do
+        all = all .. ffi.string(buffer, n) .. "\n"
+        n = tonumber(ffi.C.read(fd, buffer, 4096))
+      end
+      return all
+    end,
+    close = function()
+      ffi.C.close(fd)
+    end,
+  }
+end
+
+--- Let this process open so many descriptors, where the system allows it.
+function sockets.raise_descriptor_limit(wanted)
+  local RLIMIT_NOFILE = 7
+  local limit = ffi.new("struct lunashard_spec_rlimit")
+  assert(ffi.C.getrlimit(RLIMIT_NOFILE, limit) == 0)
+  if limit.now < wanted then
+    limit.now = wanted
+    limit.most = limit.most < wanted and wanted or limit.most
+    assert(ffi.C.setrlimit(RLIMIT_NOFILE, limit) == 0, "setrlimit")
+  end
 end
 
 --- Set an environment variable (nil removes it) and return its former value.
