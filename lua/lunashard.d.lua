@@ -1006,12 +1006,6 @@ function extractor.is(value) end
 ---@return table|nil # nil for false
 function extractor.find(given) end
 
---- Does it use the plug-in of this name?
----@param one table
----@param name string
----@return boolean
-function extractor.uses(one, name) end
-
 --- Names of all extractors, sorted.
 ---@return string[]
 function extractor.names() end

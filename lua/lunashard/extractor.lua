@@ -148,22 +148,6 @@ function extractor.check(given)
   return nil, problem:find("^extractor: ") and problem or "extractor: " .. problem
 end
 
---- Does it use the plug-in of this name?
--- @tparam Extractor one
--- @string name
--- @treturn boolean
-function extractor.uses(one, name)
-  if one.name == name then
-    return true
-  end
-  for _, member in ipairs(one.name == "first_of" and one.options or {}) do
-    if extractor.uses(member, name) then
-      return true
-    end
-  end
-  return false
-end
-
 --- Names of all extractors, sorted.
 -- @treturn {string,...}
 function extractor.names()

@@ -519,8 +519,6 @@ describe("extractors", function()
       assert.is_string(message)
     end
     assert.is_truthy(tostring(select(2, pcall(extractor.find, "by_colum"))):find('did you mean "by_column"?', 1, true))
-    assert.is_true(extractor.uses(extractor.find(nil), "by_comment"))
-    assert.is_false(extractor.uses(extractor.find(nil), "by_param"))
   end)
 
   it("answer for themselves too, by the contract that all keep", function()
