@@ -67,8 +67,7 @@ local function plan_select(ctx, stmt, parts, parsed)
   local level, reason = relations.level(ctx, {}, stmt)
   local ok = level ~= nil
   if ok then
-    ok, reason = relations.check_subqueries(ctx, level, { stmt.targetList or {}, stmt.havingClause or {},
-      stmt.sortClause or {} })
+    ok, reason = relations.check_clauses(ctx, level, stmt)
   end
   if not ok then
     return nil, reason
@@ -95,6 +94,7 @@ local function plan_select(ctx, stmt, parts, parsed)
   })
 end
 
+-- UNION and VALUES.
 local function plan_union(ctx, stmt, parts, parsed)
   local entry, reason = relations.derive(ctx, {}, stmt, true)
   if not entry then
@@ -118,10 +118,8 @@ local function analyse(ctx, found, sql)
     note_functions(ctx, of)
   end
   note_functions(ctx, found)
-  if stmt.op ~= "SETOP_NONE" then
+  if stmt.op ~= "SETOP_NONE" or stmt.valuesLists then
     return plan_union(ctx, stmt, parts, parsed)
-  elseif stmt.valuesLists then
-    return once(ctx, sql)
   elseif parts.enclosed then
     return nil, "it stands in parentheses: write it without them"
   end

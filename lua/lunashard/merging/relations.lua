@@ -122,13 +122,18 @@ function FROM.RangeFunction(ctx, level, range)
     end
     return kind == "FuncCall"
   end)
-  if problem then
-    return nil, problem
+  local ok, reason = relations.check_subqueries(ctx, level, range.functions)
+  if problem or not ok then
+    return nil, problem or reason
   end
   return { level:add({}, range.alias and range.alias.aliasname or "a function", range.alias) }
 end
 
-function FROM.RangeTableFunc(_, level, range)
+function FROM.RangeTableFunc(ctx, level, range)
+  local ok, reason = relations.check_subqueries(ctx, level, range)
+  if not ok then
+    return nil, reason
+  end
   return { level:add({}, range.alias and range.alias.aliasname or "a function", range.alias) }
 end
 
@@ -273,8 +278,7 @@ function relations.check_subquery(ctx, level, link, is_condition)
     if not inner then
       return nil, reason
     elseif inner.sharded and inner:is_correlated() then
-      return relations.check_subqueries(ctx, inner, { stmt.targetList or {}, stmt.havingClause or {},
-        stmt.sortClause or {} })
+      return relations.check_clauses(ctx, inner, stmt)
     end
   end
   if is_condition and is_key_list(ctx, level, link) then
@@ -307,6 +311,20 @@ function relations.check_subqueries(ctx, level, tree)
     return nil, problem
   end
   return true
+end
+
+--- Check every subquery of a query that is not in FROM or WHERE.
+-- @tparam table ctx
+-- @tparam table level
+-- @tparam table stmt a `SelectStmt`
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] string why not
+function relations.check_clauses(ctx, level, stmt)
+  return relations.check_subqueries(ctx, level, {
+    stmt.targetList or {}, stmt.groupClause or {}, stmt.havingClause or {}, stmt.windowClause or {},
+    stmt.distinctClause or {}, stmt.sortClause or {}, stmt.limitCount or {}, stmt.limitOffset or {},
+  })
 end
 
 --- Take in a condition that every row fulfils: which keys it says are equal.
@@ -429,6 +447,9 @@ function relations.derive(ctx, env, stmt, is_branch)
     end
     return entry, reason
   elseif stmt.valuesLists then
+    if touches_sharded(ctx, env, stmt) then
+      return nil, "a subquery in VALUES needs rows of all shards"
+    end
     return {}
   end
   local level, reason = relations.level(ctx, env, stmt)
@@ -436,8 +457,7 @@ function relations.derive(ctx, env, stmt, is_branch)
     return nil, reason
   end
   local ok
-  ok, reason = relations.check_subqueries(ctx, level, { stmt.targetList or {}, stmt.havingClause or {},
-    stmt.sortClause or {} })
+  ok, reason = relations.check_clauses(ctx, level, stmt)
   if not ok then
     return nil, reason
   elseif not level.sharded then
