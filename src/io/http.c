@@ -331,9 +331,11 @@ static void without_descriptors(luna_http *http)
     http->counts.failures++;
     if (http->spare >= 0) {
         close(http->spare);
-        int fd = accept4(http->listener.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd >= 0)
-            turn_away(http, fd);
+        for (int i = 0, fd = 0; i < ACCEPT_AT_ONCE && fd >= 0; i++) {
+            fd = accept4(http->listener.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+            if (fd >= 0)
+                turn_away(http, fd);
+        }
         http->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
     }
     ev_io_stop(http->loop->ev, &http->listener);
