@@ -137,7 +137,11 @@ fuzz: build/fuzz/sql ## SECONDS (60) of random texts for the parse module, under
 	@build/fuzz/sql -max_total_time=$(or $(SECONDS),60) -timeout=10 -rss_limit_mb=2048 -max_len=40000 -len_control=0 \
 		-keep_seed=1 -reduce_inputs=0 -dict=spec/fuzz/sql.dict -artifact_prefix=build/fuzz/ build/fuzz/texts spec/corpus/statements
 
-.PHONY: fuzz
+fuzz-http: ## MINUTES (10) of broken requests at the HTTP server, under sanitizers
+	@$(MAKE) --no-print-directory VARIANT=asan all
+	@LUNASHARD_FUZZ_SECONDS=$$(($(or $(MINUTES),10) * 60)) build/asan/lunashard test spec/pg/http_fuzz_spec.lua
+
+.PHONY: fuzz fuzz-http
 
 soak: all ## MINUTES (10) of mixed work on a sandbox; fails when memory or descriptors grow
 	@scripts/dev/soak.sh $(BIN) $(or $(MINUTES),10)
