@@ -257,7 +257,11 @@ void luna_lane_fail(luna_conn *conn, const luna_err *why)
         luna_statement_release(step->statement);
         if (request == NULL)
             continue;
-        if (why->code != LUNA_ETOOLARGE || request->w.err.code == LUNA_ETOOLARGE)
+        bool in_batch = lane->kind == LUNA_LANE_READS && !request->solo;
+        if (why->code == LUNA_EDOWN && !request->expired &&
+            luna_lane_is_to_blame(conn, request, in_batch ? 2 : 1))
+            luna_lane_run_again(conn, request); /* it had failed before */
+        else if (why->code != LUNA_ETOOLARGE || request->w.err.code == LUNA_ETOOLARGE)
             luna_conn_fail_request(conn, request, &err, true);
         else if (lane->kind == LUNA_LANE_READS)
             luna_lane_run_again(conn, request);

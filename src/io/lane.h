@@ -95,6 +95,10 @@ void luna_lane_read(luna_conn *conn);
 void luna_lane_why_lost(const luna_conn *conn, const char *what, luna_err *err);
 void luna_lane_set_sqlstate(luna_err *err, const luna_buf *error);
 
+/* Has the request failed in a way that has to do with the lane, and says nothing of the statement?
+ * It is to be run again then.  `runs`: the statements in its group. */
+bool luna_lane_is_to_blame(const luna_conn *conn, luna_request *request, unsigned runs);
+
 /* Ask the server to cancel the group that runs; the lane drains. */
 void luna_lane_cancel(luna_conn *conn);
 

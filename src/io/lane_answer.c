@@ -54,8 +54,7 @@ static void learn(luna_conn *conn, unsigned end, unsigned runs, double now)
     }
 }
 
-/* The statement failed in a way that has to do with the lane, and says nothing of the statement. */
-static bool failed_by_lane(const luna_conn *conn, luna_request *request, unsigned runs)
+bool luna_lane_is_to_blame(const luna_conn *conn, luna_request *request, unsigned runs)
 {
     const char *sqlstate = request->w.err.sqlstate;
     if (request->w.err.code != LUNA_ESQL)
@@ -79,7 +78,7 @@ static void deliver(luna_conn *conn, const luna_step *step, unsigned runs, bool 
     if (request == NULL)
         return;
     bool at_fault = step->state == LUNA_STEP_FAILED;
-    if (failed && !request->expired && (!at_fault || failed_by_lane(conn, request, runs))) {
+    if (failed && !request->expired && (!at_fault || luna_lane_is_to_blame(conn, request, runs))) {
         luna_lane_run_again(conn, request);
         return;
     }
