@@ -263,22 +263,24 @@ local USES = {
 local WRITES = {
   "INSERT INTO orders (user_id, x) SELECT s.k1, 9 FROM (QUERY) s WHERE s.k1 = VALUE",
   "INSERT INTO orders (user_id, x) SELECT s.k1, 9 FROM countries c LEFT JOIN (QUERY) s ON s.k1 = c.id AND s.k1 = VALUE",
-  "INSERT INTO orders (user_id, x) SELECT VALUE, s.k1 FROM (QUERY) s WHERE s.k1 = VALUE",
+  "INSERT INTO orders (user_id, x) SELECT SAME, s.k1 FROM (QUERY) s WHERE s.k1 = SAME",
   "INSERT INTO orders (x, user_id) SELECT 9, u.user_id FROM users u JOIN (QUERY) s ON s.k1 = u.user_id WHERE s.k1 = VALUE",
-  "INSERT INTO orders (user_id, x) SELECT k1, 9 FROM (QUERY) s WHERE k1 = VALUE UNION ALL SELECT VALUE, 8",
+  "INSERT INTO orders (user_id, x) SELECT k1, 9 FROM (QUERY) s WHERE k1 = SAME UNION ALL SELECT SAME, 8",
   "UPDATE orders SET x = 9 FROM (QUERY) s WHERE s.k1 = orders.user_id AND orders.user_id = VALUE",
   "UPDATE orders SET x = 9 WHERE user_id = VALUE AND x < (SELECT count(*) FROM (QUERY) s WHERE s.k1 = orders.user_id)",
-  "UPDATE orders SET user_id=VALUE, x = 9 WHERE user_id = VALUE",
+  "UPDATE orders SET user_id=SAME, x = 9 WHERE user_id = SAME",
   "DELETE FROM orders WHERE user_id = VALUE AND user_id IN (SELECT k1 FROM (QUERY) s)",
   "DELETE FROM orders WHERE user_id = VALUE AND NOT EXISTS (SELECT FROM (QUERY) s WHERE s.k1 = orders.user_id)",
   "DELETE FROM orders USING (QUERY) s WHERE s.k1 = orders.user_id AND s.k1 = VALUE",
   "MERGE INTO orders o USING (QUERY) s ON o.user_id = s.k1 AND s.k1 = VALUE WHEN MATCHED THEN DELETE",
   "MERGE INTO orders o USING (SELECT DISTINCT k1 FROM (QUERY) s WHERE k1 = VALUE) s ON o.user_id = s.k1 "
     .. "WHEN MATCHED THEN UPDATE SET x = 9 WHEN NOT MATCHED THEN INSERT (user_id, x) VALUES (s.k1, 8)",
+  "MERGE INTO orders o USING (SELECT DISTINCT k1 FROM (QUERY) q) s ON o.user_id = s.k1 AND s.k1 = SAME "
+    .. "WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT (user_id, x) VALUES (SAME, 8)",
   "MERGE INTO orders o USING (VALUES (VALUE, 1)) s(k1, x) ON o.user_id = s.k1 WHEN MATCHED THEN UPDATE SET x = 9 "
     .. "WHEN NOT MATCHED THEN INSERT (x, user_id) VALUES (8, s.k1)",
-  "MERGE INTO orders o USING countries c ON o.user_id = c.id AND c.id = VALUE WHEN MATCHED THEN DELETE "
-    .. "WHEN NOT MATCHED THEN INSERT (user_id, x) VALUES (VALUE, c.x)",
+  "MERGE INTO orders o USING countries c ON o.user_id = c.id AND c.id = SAME WHEN MATCHED THEN DELETE "
+    .. "WHEN NOT MATCHED THEN INSERT (user_id, x) VALUES (SAME, c.x)",
   "WITH d AS (DELETE FROM users WHERE user_id = VALUE RETURNING user_id AS k1, x) "
     .. "INSERT INTO orders (user_id, x) SELECT d.k1, 9 FROM d JOIN (QUERY) s ON s.k1 = d.k1",
   "WITH d AS (UPDATE users SET x = 9 WHERE user_id = VALUE RETURNING *) "
@@ -293,8 +295,9 @@ function Generator:focused(uses)
     text = text:gsub("= VALUE", "> 0") -- of all shards, then
   end
   text = text:gsub("QUERY", (self:pick(SHAPES):gsub("%%", "%%%%")))
+  local words = { KEY = statements.TABLES[name][1], TABLE = name, SAME = self:value() }
   return (text:gsub("%u+", function(word)
-    return word == "KEY" and statements.TABLES[name][1] or word == "TABLE" and name or word == "VALUE" and self:value()
+    return words[word] or word == "VALUE" and self:value() or nil
   end))
 end
 

@@ -174,6 +174,8 @@ describe("the keys of a statement's tables", function()
       ["SELECT * FROM (SELECT user_id FROM orders) x(a) WHERE a = 4"] = "orders=4",
       ["SELECT * FROM (SELECT user_id, count(*) FROM orders GROUP BY 1) x WHERE user_id = 4"] = "orders=4",
       ["SELECT * FROM (SELECT DISTINCT user_id FROM orders) x WHERE user_id = 4"] = "orders=4",
+      ["SELECT * FROM (SELECT k FROM (SELECT user_id AS k FROM orders) y) x WHERE k = 4"] = "orders=4",
+      ["SELECT * FROM (SELECT k FROM (SELECT user_id AS k FROM orders LIMIT 1) y) x WHERE k = 4"] = "orders",
       ["SELECT * FROM (SELECT user_id FROM users UNION SELECT owner FROM pages) x WHERE user_id = 4"]
         = "pages=4 users=4",
       ["SELECT * FROM users u WHERE user_id = 3 AND EXISTS (SELECT FROM orders o WHERE o.user_id = u.user_id)"]

@@ -204,6 +204,9 @@ function Builder:from(node, env, nullable)
   self:deeper()
   local kind, inner = next(node)
   local ns, leaves, tree = FROM[kind](self, inner, env, nullable or false)
+  for _, item in ipairs(leaves) do
+    item.home = env.level
+  end
   self.depth = self.depth - 1
   return ns, leaves, tree
 end
