@@ -6,6 +6,7 @@ local cluster = require("lunashard.cluster")
 local errors = require("lunashard.errors")
 local http = require("lunashard.serve.http")
 local jobs = require("lunashard.serve.jobs")
+local metrics = require("lunashard.metrics")
 local notify = require("lunashard.serve.notify")
 local signal = require("lunashard.core.signal")
 local signals = require("lunashard.process").signals
@@ -15,7 +16,7 @@ local warn = require("lunashard.warn")
 local serve = {}
 
 local STOP_TIMEOUT = 10
-local ALARM_AFTER = 10 -- seconds after the time to stop is over
+local ALARM_AFTER = 6 -- seconds after the time to stop is over
 
 local Service = {}
 Service.__index = Service
@@ -40,13 +41,12 @@ local function readiness(self)
 end
 
 local function sources(self)
-  local metrics, status, page = optional("lunashard.metrics"), optional("lunashard.serve.status"),
-    optional("lunashard.serve.page")
+  local status, page = optional("lunashard.serve.status"), optional("lunashard.serve.page")
   return {
     ready = function()
       return readiness(self)
     end,
-    metrics = metrics and function()
+    metrics = function()
       return metrics.render(self.cluster)
     end,
     status = status and function()
@@ -67,7 +67,7 @@ local function open_http(self)
   if not server then
     return nil, err
   end
-  self.http = server
+  self.http, self.cluster.http = server, server
   warn.emit(("HTTP on http://%s:%d/"):format(options.host:find(":", 1, true) and "[" .. options.host .. "]" or options.host,
     server:port()))
   return true

@@ -334,13 +334,13 @@ describe("what is served", function()
   it("has a route for each thing that there is, and 404 for the rest", function()
     local port = listen({
       metrics = function() return "up 1\n" end,
-      status = function() return { a = 1 } end,
+      status = function() return { a = { 1, 0 / 0 } } end,
       page = function() return "<!doctype html>" end,
     })
     assert.equal("ok\n", client.get(port, "/healthz").body)
     assert.equal("ready\n", client.get(port, "/readyz").body)
     assert.equal("up 1\n", client.get(port, "/metrics").body)
-    assert.equal('{"a":1}\n', client.get(port, "/status").body)
+    assert.equal('{"a":[1,null]}\n', client.get(port, "/status").body)
     local page = client.get(port, "/")
     assert.equal("text/html; charset=utf-8", page.headers["content-type"])
     assert.matches("default%-src 'none'", page.headers["content-security-policy"])

@@ -3,7 +3,7 @@
 -- @module lunashard.serve.http
 
 local access = require("lunashard.serve.access")
-local cjson = require("cjson.safe")
+local cjson = require("cjson.safe").new()
 local core = require("lunashard.core.http")
 local errors = require("lunashard.errors")
 local events = require("lunashard.events")
@@ -31,6 +31,10 @@ local SAFE = {
 
 local MAX_STREAMS = 32
 local TICK = 1 -- seconds between the looks that clients of /events get
+
+-- What is not measured yet may be no number.
+cjson.encode_invalid_numbers("null")
+cjson.encode_sparse_array(true)
 
 -- ---- answers ------------------------------------------------------------------------
 
