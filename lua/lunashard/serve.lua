@@ -6,6 +6,7 @@ local cluster = require("lunashard.cluster")
 local errors = require("lunashard.errors")
 local http = require("lunashard.serve.http")
 local jobs = require("lunashard.serve.jobs")
+local keys = require("lunashard.metrics.keys")
 local metrics = require("lunashard.metrics")
 local notify = require("lunashard.serve.notify")
 local signal = require("lunashard.core.signal")
@@ -17,6 +18,8 @@ local serve = {}
 
 local STOP_TIMEOUT = 10
 local ALARM_AFTER = 6 -- seconds after the time to stop is over
+
+local KEYS_EVERY = 300 -- seconds between the estimates of how many rows the shards hold
 
 local Service = {}
 Service.__index = Service
@@ -110,6 +113,7 @@ function serve.open(options)
     opened.manager.plugins:watch()
   end
   self.jobs:start()
+  self.counter = task.daemon(keys.watch, opened, KEYS_EVERY)
   return self
 end
 
@@ -185,8 +189,8 @@ function Service:close()
   if self.http then
     self.http:close()
   end
-  if self.reloading then
-    self.reloading:cancel()
+  for _, background in ipairs({ self.counter, self.reloading }) do
+    background:cancel()
   end
   self.cluster:close()
 end

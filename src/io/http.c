@@ -146,6 +146,15 @@ static bool has_body(struct MHD_Connection *mhd)
            MHD_lookup_connection_value(mhd, MHD_HEADER_KIND, "Transfer-Encoding") != NULL;
 }
 
+/* The path is the client's: nothing of it may look like a line of ours. */
+static void describe(luna_loop *loop, const char *path)
+{
+    snprintf(loop->work.what, sizeof(loop->work.what), "answering %.100s", path);
+    for (char *at = loop->work.what; *at != '\0'; at++)
+        if (*at < ' ' || *at > '~')
+            *at = '?';
+}
+
 static enum MHD_Result answer(connection *conn)
 {
     luna_http *http = conn->http;
@@ -154,8 +163,7 @@ static enum MHD_Result answer(connection *conn)
     allow(conn, http->options.answer_timeout);
     http->options.answer(http->options.user, request);
     if (luna_loop_is_longest(http->loop))
-        snprintf(http->loop->work.what, sizeof(http->loop->work.what), "answering %s",
-                 request->path);
+        describe(http->loop, request->path);
     if (request->response == NULL)
         return refuse(request->connection, MHD_HTTP_INTERNAL_SERVER_ERROR, "internal error\n");
     if (request->stream != NULL)
