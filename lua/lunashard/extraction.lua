@@ -88,7 +88,12 @@ local function make(extractor, manager, sql)
     sql = sql, parsed = parsed, kind = parsed and parsed.kind:upper(), tables = table_names(parsed),
     declared = tables.of(manager), unparsed = not parsed and (#sql > 32768 and TOO_LONG or err.message) or nil,
   }, Statement)
-  return extractor:plan(asked, manager)
+  local plan
+  plan, err = extractor:plan(asked, manager)
+  if parsed then
+    parsed.ast = nil -- the largest part of what is kept, and made anew for whoever wants it
+  end
+  return plan, err
 end
 
 local function keep(cache, sql, plan)

@@ -167,6 +167,7 @@ local function make(manager, sql, ask, kept)
     local ctx = new_context(manager, kept)
     ctx.is_offline = not ask
     local plan, reason = analyse(ctx, found, text)
+    found.ast = nil -- the largest part of what is kept of a text, and made anew for whoever wants it
     if not is_missing(ctx) or not ask then
       if not plan then
         return nil, refusal(reason)
