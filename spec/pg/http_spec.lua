@@ -182,18 +182,36 @@ describe("the HTTP server", function()
     local kept = {}
     for i = 1, 5 do
       kept[i] = client.connect(port)
+      kept[i]:send("GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
     end
     wait_until("all are there", function()
-      return server:counts().connections == 5
+      return server:counts().streams == 5
     end)
     local more = client.connect(port)
     assert.matches("^HTTP/1.1 503 ", more:wait())
     assert.equal(1, server:counts().refused)
     kept[1]:close()
     wait_until("one is gone", function()
+      streams[1]:send("hello\n")
       return server:counts().connections == 4
     end)
     assert.equal(200, client.get(port, "/").status)
+  end)
+
+  it("takes the place of a connection that asks for nothing for a new one", function()
+    local port = listen({ max_connections = 5, request_timeout = 60 })
+    local silent = {}
+    for i = 1, 5 do
+      silent[i] = client.connect(port)
+      silent[i]:send(i % 2 == 0 and "GET / HTTP/1.1\r\n" or "")
+    end
+    wait_until("a sixth is answered", function()
+      return client.get(port, "/").status == 200
+    end)
+    silent[1]:wait() -- the oldest
+    wait_until("the others alone are left", function()
+      return server:counts().connections == 4
+    end)
   end)
 
   it("says that its port is in use, and what is no address", function()

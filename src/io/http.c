@@ -16,6 +16,7 @@
 #define ACCEPT_AT_ONCE 32
 #define SWEEP_EVERY 0.5   /* seconds between looks at the deadlines */
 #define ACCEPT_PAUSE 0.25 /* seconds without descriptors until the next try */
+#define GIVES_WAY 1.0     /* seconds without a request after which one does to a new connection */
 #define END_TIMEOUT 5.0   /* seconds that a client has for the end of a stream */
 
 typedef struct connection {
@@ -23,6 +24,8 @@ typedef struct connection {
     luna_http *http;
     int fd;
     double deadline; /* luna_loop_clock; 0 is never */
+    double silent;   /* since when it has not been answered */
+    bool is_busy;    /* it is being answered */
     bool has_nul;    /* the request's path, which ends there for us and not for others */
     luna_http_request request;
 } connection;
@@ -160,6 +163,7 @@ static enum MHD_Result answer(connection *conn)
     luna_http *http = conn->http;
     luna_http_request *request = &conn->request;
     http->counts.requests++;
+    conn->is_busy = true;
     allow(conn, http->options.answer_timeout);
     http->options.answer(http->options.user, request);
     if (luna_loop_is_longest(http->loop))
@@ -221,6 +225,8 @@ static void on_completed(void *user, struct MHD_Connection *mhd, void **context,
     if (conn == NULL)
         return;
     end_request(conn);
+    conn->is_busy = false;
+    conn->silent = luna_loop_clock();
     allow(conn, http->options.idle_timeout);
 }
 
@@ -240,6 +246,7 @@ static void on_connection(void *user, struct MHD_Connection *mhd, void **context
     if (conn == NULL)
         abort();
     conn->http = http;
+    conn->silent = luna_loop_clock();
     conn->fd = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
     allow(conn, http->options.request_timeout);
     luna_list_push(&http->connections, &conn->link);
@@ -351,6 +358,22 @@ static void without_descriptors(luna_http *http)
     ev_timer_start(http->loop->ev, &http->pause);
 }
 
+/* There are as many connections as may be: does one give way that asks for nothing?  Then those who
+ * only hold connections keep nobody out. */
+static bool make_way(luna_http *http)
+{
+    double before = luna_loop_clock() - GIVES_WAY;
+    LUNA_LIST_EACH (&http->connections, it) {
+        connection *conn = LUNA_CONTAINER(it, connection, link);
+        if (conn->is_busy || conn->deadline == 0 || conn->silent > before)
+            continue;
+        conn->deadline = 0; /* the library sees the end of it, and closes */
+        shutdown(conn->fd, SHUT_RDWR);
+        return true;
+    }
+    return false;
+}
+
 static void on_listener(struct ev_loop *ev, ev_io *w, int revents)
 {
     (void)revents;
@@ -363,7 +386,7 @@ static void on_listener(struct ev_loop *ev, ev_io *w, int revents)
             without_descriptors(http);
         if (fd < 0)
             break;
-        if (http->counts.connections >= http->options.max_connections) {
+        if (http->counts.connections >= http->options.max_connections && !make_way(http)) {
             turn_away(http, fd);
             continue;
         }
@@ -418,7 +441,7 @@ static struct MHD_Daemon *start_library(luna_http *http)
     const luna_http_options *options = &http->options;
     return MHD_start_daemon(
         MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL,
-        on_request, http, MHD_OPTION_CONNECTION_LIMIT, options->max_connections + 1,
+        on_request, http, MHD_OPTION_CONNECTION_LIMIT, options->max_connections + ACCEPT_AT_ONCE,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, options->max_request, MHD_OPTION_CONNECTION_TIMEOUT, 0U,
         MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1,
         MHD_OPTION_URI_LOG_CALLBACK, on_request_line, http, MHD_OPTION_NOTIFY_COMPLETED,

@@ -2,7 +2,7 @@
  *
  * The library is driven from outside: one watcher on its epoll descriptor, one timer.  Connections
  * are accepted here and not there, so that no lack of descriptors makes the loop spin, and those
- * beyond the limit are told so.  Every phase of a connection has a deadline of its own, whatever
+ * beyond the limit take the place of one that asks for nothing, or are told that there is none.  Every phase of a connection has a deadline of its own, whatever
  * trickles in meanwhile: that of a request from its first byte, of its answer until the client has
  * taken it, of a silent connection.
  *
