@@ -321,6 +321,30 @@ describe("the plan of a statement", function()
     assert.equal("refused NO_KEY", (found(deep)))
   end)
 
+  it("is there at once, also where everything refers twice to what refers twice to something", function()
+    local function repeated(n, text_of, separator)
+      local list = {}
+      for i = 1, n do
+        list[i] = text_of:gsub("[#@]", { ["#"] = i, ["@"] = i - 1 })
+      end
+      return table.concat(list, separator)
+    end
+    check({
+      ["WITH c0 AS (SELECT * FROM users), " .. repeated(60, "c# AS (SELECT * FROM c@ x, c@ y)", ", ")
+        .. " SELECT 1 FROM c60 WHERE user_id = 1"] = "all users",
+      ["WITH c0 AS (SELECT * FROM users), "
+        .. repeated(60, "c# AS (SELECT x.* FROM c@ x JOIN c@ y USING (user_id))", ", ")
+        .. " SELECT 1 FROM c60 WHERE user_id = 1"] = "all users",
+      ["WITH c0 AS (SELECT user_id FROM users WHERE user_id = 1), "
+        .. repeated(60, "c# AS (SELECT user_id FROM c@ UNION SELECT user_id FROM c@)", ", ")
+        .. " INSERT INTO orders (user_id) SELECT user_id FROM c60"] = "key users 1",
+      ["SELECT 1 FROM users a0 " .. repeated(200, "JOIN users a# ON a@.user_id = a#.user_id", " ")
+        .. " WHERE a200.user_id = 5"] = "key users 5",
+      ["SELECT 1 FROM users JOIN orders USING (user_id) WHERE " .. repeated(700, "users.user_id = #", " AND ")]
+        = "key users 1",
+    })
+  end)
+
   it("is the same table for one text, until the declared tables are others", function()
     local sql = "SELECT * FROM users WHERE user_id = $1"
     local other = new_manager({ users = { shard_key = "id", type = "int8" } })

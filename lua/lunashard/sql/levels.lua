@@ -75,10 +75,9 @@ end
 -- @treturn[2] lunashard.error `INVALID` when it is nested too deeply
 function levels.analyse(sql, stmt, tables)
   local ok, built = pcall(build.run, sql, stmt, tables)
-  if not ok then
-    if errors.is(built) then
-      return nil, built
-    end
+  if not ok and errors.is(built) then
+    return nil, built
+  elseif not ok then
     error(built, 0)
   end
   solve.run(built)

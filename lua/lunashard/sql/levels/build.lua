@@ -10,7 +10,8 @@ local source = require("lunashard.sql.levels.source")
 
 local build = {}
 
-local MAX_DEPTH = 400
+-- Of levels, joins and expressions within each other; far from where Lua's stack ends.
+local MAX_DEPTH = 900
 
 local Builder = {}
 Builder.__index = Builder

@@ -6,6 +6,9 @@
 
 local locality = {}
 
+-- More than anybody joins; each is compared with each.
+local MAX_TABLES = 100
+
 -- How the rows of something are spread over the shards: `rep`, the same on each; `broken`, a text, not as they would
 -- be on all rows together; else by key, and `keys` is what holds it: a list of `{ type_id =, sets = }`, for each
 -- column of the key a set of terms.
@@ -144,7 +147,7 @@ local function item_spread(item)
     return { keys = {}, name = item_name(item) }
   elseif item.kind == "sub" then
     local level = item.assumed and item.cte.base_level or item.level
-    local inner = level and level_spread(level, {}) or broken("%s refers to itself", item_name(item))
+    local inner = level and level_spread(level) or broken("%s refers to itself", item_name(item))
     return (inner.rep or inner.broken) and inner or exposed(item, inner)
   end
   return REP -- a function
@@ -297,7 +300,7 @@ end
 -- A level inside an expression: of reference tables, or of rows with the key of the row outside.
 local function check_within(level, spread)
   for _, within in ipairs(level.within) do
-    local inner = level_spread(within.level, {}, { correlated = spread })
+    local inner = level_spread(within.level, { correlated = spread })
     if inner.broken then
       return inner
     elseif not inner.rep and not inner.tied then
@@ -352,7 +355,7 @@ local function union_keys(level, left, right)
 end
 
 local function union_spread(level, options)
-  local left, right = level_spread(level.left, {}), level_spread(level.right, {})
+  local left, right = level_spread(level.left), level_spread(level.right)
   if left.broken or right.broken then
     return left.broken and left or right
   elseif left.rep and right.rep then
@@ -372,7 +375,7 @@ end
 
 local function insert_spread(level)
   local item, query = level.target, level.query
-  local spread = query and level_spread(query, {}) or REP
+  local spread = query and level_spread(query) or REP
   if spread.broken then
     return spread
   elseif not item.key then
@@ -403,8 +406,7 @@ local function write_spread(level)
   return check_within(level, spread)
 end
 
-function level_spread(level, options, more)
-  options = more or options
+local function spread_of(level, options)
   if level.kind == "select" then
     return select_spread(level, options)
   elseif level.kind == "union" then
@@ -417,12 +419,24 @@ function level_spread(level, options, more)
   return write_spread(level)
 end
 
+-- `options`: `top`, the outermost one, or `correlated`, the spread of the query around it.
+function level_spread(level, options)
+  if options then
+    return spread_of(level, options)
+  end
+  level.spread = level.spread or spread_of(level, {})
+  return level.spread
+end
+
 --- Look at a statement.
 -- @tparam table built what `build.run` gave, solved
 -- @treturn[1] boolean true
 -- @treturn[2] boolean false
 -- @treturn[2] string why not
 function locality.of(built)
+  if #built.instances > MAX_TABLES then
+    return false, ("it has more than %d tables"):format(MAX_TABLES)
+  end
   local spread = level_spread(built.top, { top = true })
   if spread.broken then
     return false, spread.broken
@@ -431,7 +445,7 @@ function locality.of(built)
   end
   for _, cte in ipairs(built.ctes) do
     if cte.uses == 0 or cte.level.target then
-      spread = level_spread(cte.level, {})
+      spread = level_spread(cte.level)
       if spread.broken then
         return false, spread.broken
       end

@@ -35,13 +35,7 @@ local function memo(item, name)
   return term
 end
 
---- What a level gives: entries `{ name =, term = }`, without a name where PostgreSQL makes one up, and `{ star = }`,
--- a function that looks a name up in what `*` stands for.
--- @tparam table outputs a list of entries
--- @string name
--- @treturn string `has`, `lacks`, `unknown` or `ambiguous`
--- @treturn ?table term
-function names.output(outputs, name)
+local function look_up(outputs, name)
   local state, found = "lacks", nil
   for _, entry in ipairs(outputs) do
     local own, term
@@ -61,6 +55,23 @@ function names.output(outputs, name)
     end
   end
   return state, found
+end
+
+--- What a level gives: entries `{ name =, term = }`, without a name where PostgreSQL makes one up, and `{ star = }`,
+-- a function that looks a name up in what `*` stands for.
+-- @tparam table outputs a list of entries
+-- @string name
+-- @treturn string `has`, `lacks`, `unknown` or `ambiguous`
+-- @treturn ?table term
+function names.output(outputs, name)
+  outputs.memo = outputs.memo or {} -- else what refers twice to what refers twice ... would be looked through for ever
+  local answer = outputs.memo[name]
+  if not answer then
+    local state, term = look_up(outputs, name)
+    answer = { state = state, term = term }
+    outputs.memo[name] = answer
+  end
+  return answer.state, answer.term
 end
 
 --- The term at a position of what a level gives.

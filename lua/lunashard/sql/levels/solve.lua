@@ -6,7 +6,13 @@
 
 local solve = {}
 
+-- Each domain holds for itself, so those beyond this many may be left out.
+local MAX_DOMAINS = 16
+
 local known
+
+-- Counts what was learned: an answer of before is the answer still while it is the same.
+local stamp = 0
 
 -- What both of two terms are in.
 local function common(one, other, assume)
@@ -22,13 +28,7 @@ local function common(one, other, assume)
   return both
 end
 
--- The domains that a term is in where it is not NULL.
-function known(term, assume)
-  if term.arms then
-    return common(term.arms[1], term.arms[2], assume)
-  elseif not term.inner or term.item and term.item.assumed and not assume then
-    return term.domains
-  end
+local function own_and_inner(term, assume)
   local all = {}
   for _, domain in ipairs(term.domains) do
     all[#all + 1] = domain
@@ -39,10 +39,22 @@ function known(term, assume)
   return all
 end
 
+-- The domains that a term is in where it is not NULL.
+function known(term, assume)
+  if not term.arms and (not term.inner or term.item and term.item.assumed and not assume) then
+    return term.domains
+  elseif term.known_at ~= stamp then
+    term.known = term.arms and common(term.arms[1], term.arms[2], assume) or own_and_inner(term, assume)
+    term.known_at = stamp
+  end
+  return term.known
+end
+
 -- ---- groups of equal terms ----
 
 local function find(parent, term)
   while parent[term] ~= term do
+    parent[term] = parent[parent[term]]
     term = parent[term]
   end
   return term
@@ -108,11 +120,15 @@ local function takes_pushes(item)
 end
 
 function add(term, domain, state)
+  if #term.domains >= MAX_DOMAINS then
+    return
+  end
   for _, one in ipairs(term.domains) do
     if one.id == domain.id then
       return
     end
   end
+  stamp = stamp + 1
   term.domains[#term.domains + 1] = domain
   state.added[#state.added + 1] = term
   state.changed = true
@@ -136,16 +152,20 @@ local function is_target(filter, term)
   return term.item ~= nil and filter.targets[term.item] == true
 end
 
+local function say(domains, said, ids)
+  for _, domain in ipairs(domains) do
+    if not ids[domain.id] and #said < MAX_DOMAINS then
+      ids[domain.id], said[#said + 1] = true, domain
+    end
+  end
+end
+
 local function apply(filter, state)
   for _, group in ipairs(filter.groups) do
-    local said = {}
-    for _, domain in ipairs(group.domains) do
-      said[#said + 1] = domain
-    end
+    local said, ids = {}, {}
+    say(group.domains, said, ids)
     for _, term in ipairs(group.terms) do
-      for _, domain in ipairs(known(term, state.assume)) do
-        said[#said + 1] = domain
-      end
+      say(known(term, state.assume), said, ids)
     end
     for _, term in ipairs(group.terms) do
       if is_target(filter, term) then
@@ -158,12 +178,15 @@ local function apply(filter, state)
 end
 
 local function run(filters, assume)
+  stamp = stamp + 1
   local state = { assume = assume, added = {}, changed = true }
+  local first, last, step = 1, #filters, 1
   while state.changed do
     state.changed = false
-    for _, filter in ipairs(filters) do
-      apply(filter, state)
+    for i = first, last, step do
+      apply(filters[i], state)
     end
+    first, last, step = last, first, -step -- else a chain of joins would be gone along one by one
   end
   return state
 end
@@ -208,17 +231,6 @@ function solve.run(built)
     forget(state)
     run(filters, false)
   end
-end
-
---- What a term is known to be in.
--- @tparam table term
--- @treturn table list of domains
-function solve.domains(term)
-  return term.domains
-end
-
-solve.known = function(term)
-  return known(term, true)
 end
 
 return solve

@@ -171,14 +171,23 @@ local function note_rows(level, item, rows)
   build.add_filter(level, sink, { item })
 end
 
--- A column that may be NULL where its table has a value, by an outer join.
-local function may_become_null(term, level)
+local may_become_null
+
+local function find_null(term, level)
   if term.arms then
     return may_become_null(term.arms[1], level) or may_become_null(term.arms[2], level)
   elseif level.has_grouping_sets or term.item and term.item.nullable then
     return true
   end
   return term.inner ~= nil and may_become_null(term.inner, term.item and term.item.level or level)
+end
+
+-- A column that may be NULL where its table has a value, by an outer join.
+function may_become_null(term, level)
+  if term.nullable == nil then
+    term.nullable = find_null(term, level) or false
+  end
+  return term.nullable
 end
 
 local function note_select(self, level, item, positions, query)
