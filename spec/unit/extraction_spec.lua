@@ -337,7 +337,7 @@ describe("the plan of a statement", function()
         .. " SELECT 1 FROM c60 WHERE user_id = 1"] = "all users",
       ["WITH c0 AS (SELECT user_id FROM users WHERE user_id = 1), "
         .. repeated(60, "c# AS (SELECT user_id FROM c@ UNION SELECT user_id FROM c@)", ", ")
-        .. " INSERT INTO orders (user_id) SELECT user_id FROM c60"] = "key users 1",
+        .. " INSERT INTO orders (user_id) SELECT user_id FROM c60"] = "key orders 1",
       ["SELECT 1 FROM users a0 " .. repeated(200, "JOIN users a# ON a@.user_id = a#.user_id", " ")
         .. " WHERE a200.user_id = 5"] = "key users 5",
       ["SELECT 1 FROM users JOIN orders USING (user_id) WHERE " .. repeated(700, "users.user_id = #", " AND ")]
