@@ -31,7 +31,8 @@ local null = values.null
 -- ---- making and keeping plans ----
 
 -- Programs run the same texts again and again. Two generations: what was used since the older one was dropped is kept.
-local CACHE_ENTRIES, CACHE_BYTES = 2048, 4 * 1024 * 1024
+-- `ITEM_BYTES` is about what a plan takes for each key that is in the text.
+local CACHE_ENTRIES, CACHE_BYTES, ITEM_BYTES = 2048, 16 * 1024 * 1024, 400
 
 local function new_cache(manager)
   return { strategies = manager.strategies, tables = manager.tables, young = {}, old = {}, n_young = 0, bytes = 0 }
@@ -100,7 +101,9 @@ local function keep(cache, sql, plan)
   if cache.n_young >= CACHE_ENTRIES or cache.bytes >= CACHE_BYTES then
     cache.young, cache.old, cache.n_young, cache.bytes = {}, cache.young, 0, 0
   end
-  cache.young[sql], cache.n_young, cache.bytes = plan, cache.n_young + 1, cache.bytes + #sql
+  local items = plan.rows or plan.list
+  cache.young[sql], cache.n_young = plan, cache.n_young + 1
+  cache.bytes = cache.bytes + #sql + (items and #items * ITEM_BYTES or 0)
 end
 
 local function find_or_make(extractor, manager, cache, sql)

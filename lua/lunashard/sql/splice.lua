@@ -86,9 +86,8 @@ local function assemble(made, indexes, params)
 end
 
 local function cutter(sql, tokens, ranges)
-  local made
+  local made = pieces(sql, tokens, ranges) -- the tokens take far more than these
   return function(indexes, params)
-    made = made or pieces(sql, tokens, ranges)
     return assemble(made, indexes, params)
   end
 end
