@@ -181,6 +181,35 @@ describe("a statement with an effect", function()
     assert.equal(before + 80, pools.admin("SELECT count(*) AS n FROM sharing.deferred")[1].n)
   end)
 
+  it("behind a slow statement has it once, while reads without functions of users overtake that", function()
+    local object = "SELECT sharing.object() AS oid"
+    sharing.warm(pool, object)
+    sharing.warm(pool, sharing.READ, { 1 })
+    sharing.warm(pool, sharing.SLOW_READ, { 1, 1 })
+    local before = pools.admin("SELECT count(*) AS n FROM pg_largeobject_metadata")[1].n
+    local reruns = pool:stats().reruns
+    local slow = task.spawn(function()
+      return assert(pool:execute(sharing.SLOW_READ, { 1, 5000000 }))
+    end)
+    pools.wait_until("it runs", function()
+      return pool:stats().used == 1
+    end)
+    sharing.all(6, function(i)
+      if i % 2 == 0 then
+        assert(pool:execute(object))
+      else
+        assert.equal(i * 7 + 3, assert(pool:execute(sharing.READ, { i })).rows[1].v)
+      end
+    end)
+    assert.is_true((slow:join(30)))
+    assert.is_true(pool:stats().reruns > reruns)
+    pools.wait_until("what was sent has been run", function()
+      return pool:stats().used == 0
+    end)
+    assert.equal(before + 3, pools.admin("SELECT count(*) AS n FROM pg_largeobject_metadata")[1].n)
+    pools.admin("SELECT lo_unlink(oid) FROM pg_largeobject_metadata")
+  end)
+
   it("in a batch that another one makes fail is there when it was acknowledged, and only once", function()
     local object, texts, made, n = "SELECT sharing.object() AS oid", {}, {}, 0
     sharing.warm(pool, object)

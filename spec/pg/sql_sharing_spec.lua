@@ -179,6 +179,15 @@ describe("sharing a connection", function()
       })
     end)
 
+    it("takes a batch for repeatable only without functions of users, for these may have effects after all", function()
+      for text, expected in pairs({
+        ["SELECT upper(note) FROM plain"] = true, ["SELECT * FROM parted"] = true, ["SELECT calm(1)"] = false,
+        ["SELECT * FROM clean"] = false, ["SELECT steady(1)"] = false, ["SELECT nextval('numbers')"] = false,
+      }) do
+        assert.equal(expected, select(3, sql.sharing(text, catalog)), text)
+      end
+    end)
+
     it("sees those in defaults of arguments", function()
       admin([[
         CREATE FUNCTION lazy(int, int DEFAULT wild(1), text DEFAULT 'a, b') RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1';

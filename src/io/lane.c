@@ -153,7 +153,8 @@ void luna_lane_run_again(luna_conn *conn, luna_request *request)
     conn->owner->again(conn, request);
 }
 
-/* Reads behind a slow group need not wait for it: what was sent is run for nothing. */
+/* Reads behind a slow group need not wait for it: what was sent is run for nothing.  Those for
+ * which that might be once too often wait. */
 static void on_slow(luna_timer *timer)
 {
     luna_conn *conn = LUNA_CONTAINER(timer, luna_conn, lane.slow);
@@ -170,9 +171,10 @@ static void on_slow(luna_timer *timer)
     for (; i != lane->end; i++) {
         luna_step *step = luna_lane_step(lane, i);
         luna_request *request = step->request;
+        if (request == NULL || !request->text->repeatable)
+            continue;
         step->request = NULL;
-        if (request != NULL)
-            luna_lane_run_again(conn, request);
+        luna_lane_run_again(conn, request);
     }
 }
 

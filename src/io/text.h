@@ -21,6 +21,7 @@ typedef struct luna_text {
     char *sql;
     unsigned refs;
     luna_sharing sharing;
+    bool repeatable; /* a read that may be run for nothing as well */
     unsigned
         alone_for; /* so many executions more on a connection of its own: it was slow or large */
     unsigned solo_for;     /* so many more with a Sync of its own: it failed in a batch */

@@ -226,12 +226,15 @@ void luna_shape_push_reply(lua_State *L, int idx, const luna_reply *reply)
 
 /*** Say how the text's statements may run.
 @function text:share
-@string class `alone` (a connection of its own), `share` (with a Sync of its own) or `batch` */
+@string class `alone` (a connection of its own), `share` (with a Sync of its own) or `batch`
+@tparam[opt] boolean repeatable it calls nothing that might have effects after all, so that it may
+be run once more */
 static int text_share(lua_State *L)
 {
     static const char *const classes[] = { "alone", "share", "batch", NULL };
     luna_text *text = luna_shape_text(L, 1);
     text->sharing = (luna_sharing)luaL_checkoption(L, 2, NULL, classes);
+    text->repeatable = lua_toboolean(L, 3);
     return 0;
 }
 

@@ -70,11 +70,11 @@ function texts.meet(self, query)
 end
 
 local function judge(self, query, known)
-  local class = parsing.sharing(query, self.catalog)
+  local class, _, repeatable = parsing.sharing(query, self.catalog)
   if class and self.met[query] == known then
-    known.text:share(class)
+    known.text:share(class, repeatable)
     self.met[query], self.texts[query] = nil, known.text
-    self.pure[query] = class == "batch" or nil
+    self.pure[query] = repeatable or nil
   end
 end
 

@@ -5,7 +5,8 @@
 -- and whatever is not known for certain.
 --
 -- A function is believed to be what it is declared as, unless its source hints at session state (see
--- `lunashard.sql.question`). A trigger keeps a write alone when its function does, or is not in PL/pgSQL. What functions
+-- `lunashard.sql.question`). Only a batch that calls none but the server's own is `repeatable`: should a function have
+-- effects in spite of its declaration, it still has them once. A trigger keeps a write alone when its function does, or is not in PL/pgSQL. What functions
 -- called by these do is not seen. What a write sets off beyond its table is followed along partitions,
 -- inheritance and foreign keys.
 -- @module lunashard.sql.sharing
@@ -114,6 +115,7 @@ end
 local VISITS = {}
 
 function VISITS.functions(verdict, fact)
+  verdict.repeatable = verdict.repeatable and fact.schema == "pg_catalog"
   if EXECUTORS[fact.name] then
     rate(verdict, ALONE, "function %s runs other queries or shows settings", fact.name)
   elseif is_temporary(fact.schema) then
@@ -125,6 +127,7 @@ function VISITS.functions(verdict, fact)
 end
 
 function VISITS.operators(verdict, fact)
+  verdict.repeatable = verdict.repeatable and fact.schema == "pg_catalog"
   if fact.volatile then
     rate(verdict, ALONE, "operator %s is volatile", fact.name)
   end
@@ -186,7 +189,8 @@ function visit(verdict, found)
   visit_names(verdict, "targets", found.targets)
 end
 
--- Casts, input and output of types, comparisons by an index and checks of domains run without being named.
+-- Casts, input and output of types, comparisons by an index and checks of domains run without being named. They are
+-- those of the whole database, so what they call does not say that this statement is not repeatable.
 local IMPLICIT = { name = "" }
 
 local function visit_implicit(verdict)
@@ -195,7 +199,9 @@ local function visit_implicit(verdict)
     if facts[1].detail then
       rate(verdict, SHARE, "the database has a cast, type or index over volatile function %s", facts[1].detail)
     end
+    local repeatable = verdict.repeatable
     visit_fact(verdict, facts[1])
+    verdict.repeatable = repeatable
   end
 end
 
@@ -215,6 +221,7 @@ end
 local function judge(facts, found, text)
   local verdict = {
     class = BATCH, reason = "it only reads", facts = facts, missing = {}, is_missing = false, seen = {},
+    repeatable = true,
   }
   rate_text(verdict, text)
   visit_implicit(verdict)
@@ -228,6 +235,7 @@ end
 -- @tparam Catalog catalog from `lunashard.sql.catalog`
 -- @treturn[1] string `batch`, `share` or `alone`
 -- @treturn[1] string why, for people
+-- @treturn[1] boolean a batch that may be run once more than it was asked for
 -- @treturn[2] nil it is not known yet: the database could not be asked, or is being asked for something else
 -- @treturn[2] string why
 function sharing.classify(text, catalog)
@@ -246,7 +254,7 @@ function sharing.classify(text, catalog)
   while true do
     local verdict = judge(catalog.facts, found, text)
     if verdict.class == ALONE or not verdict.is_missing then
-      return CLASSES[verdict.class], verdict.reason
+      return CLASSES[verdict.class], verdict.reason, verdict.class == BATCH and verdict.repeatable
     elseif catalog.busy then
       return nil, "the catalog is being asked for something else"
     end
