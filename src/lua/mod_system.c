@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <netinet/in.h>
+#include <openssl/evp.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
@@ -410,6 +411,47 @@ static int system_send_datagram(lua_State *L)
     return 1;
 }
 
+static void push_base64(lua_State *L, const char *bytes, size_t len)
+{
+    luaL_Buffer out;
+    char block[65];
+    luaL_buffinit(L, &out);
+    for (size_t at = 0, n; at < len; at += n) {
+        n = len - at < 48 ? len - at : 48;
+        int written = EVP_EncodeBlock((unsigned char *)block, (const void *)(bytes + at), (int)n);
+        luaL_addlstring(&out, block, (size_t)written);
+    }
+    luaL_pushresult(&out);
+}
+
+/*** Bytes in base64.
+@function base64
+@tparam string bytes
+@treturn string */
+static int system_base64(lua_State *L)
+{
+    size_t len;
+    const char *bytes = luaL_checklstring(L, 1, &len);
+    push_base64(L, bytes, len);
+    return 1;
+}
+
+/*** The SHA-256 of bytes.
+@function sha256
+@tparam string bytes
+@treturn string in base64 */
+static int system_sha256(lua_State *L)
+{
+    size_t len;
+    const char *bytes = luaL_checklstring(L, 1, &len);
+    char digest[EVP_MAX_MD_SIZE];
+    unsigned n;
+    if (EVP_Digest(bytes, len, (unsigned char *)digest, &n, EVP_sha256(), NULL) != 1)
+        return luaL_error(L, "sha256: there is none");
+    push_base64(L, digest, n);
+    return 1;
+}
+
 /*** Are two secrets the same? Takes as long wherever they differ.
 @function is_same
 @tparam string given
@@ -448,6 +490,8 @@ int luaopen_lunashard_core_system(lua_State *L)
         { "free_port", system_free_port },
         { "random_bytes", system_random_bytes },
         { "send_datagram", system_send_datagram },
+        { "base64", system_base64 },
+        { "sha256", system_sha256 },
         { "is_same", system_is_same },
         { NULL, NULL },
     };

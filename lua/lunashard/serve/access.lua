@@ -10,24 +10,9 @@ local warn = require("lunashard.warn")
 
 local access = {}
 
-local BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 local LEAST = 16 -- characters of a secret
 local USER = "lunashard" -- with a token as the password, for browsers
 local TELL_EVERY = 10 -- seconds
-
-local function base64(text)
-  local out = {}
-  for i = 1, #text, 3 do
-    local a, b, c = text:byte(i, i + 2)
-    local bits = a * 65536 + (b or 0) * 256 + (c or 0)
-    for j = 0, 3 do
-      local missing = (j == 2 and not b) or (j == 3 and not c)
-      local index = math.floor(bits / 64 ^ (3 - j)) % 64 + 1
-      out[#out + 1] = missing and "=" or BASE64:sub(index, index)
-    end
-  end
-  return table.concat(out)
-end
 
 local function is_loopback(host)
   return host:match("^127%.%d+%.%d+%.%d+$") ~= nil or host == "::1"
@@ -70,7 +55,7 @@ function access.rules(options)
     return nil, ("the secret for HTTP must have %d characters or more, all in one line"):format(LEAST)
   end
   local rules = { refused = 0, told = -TELL_EVERY }
-  rules.basic = "Basic " .. base64(is_pair and secret or USER .. ":" .. secret)
+  rules.basic = "Basic " .. system.base64(is_pair and secret or USER .. ":" .. secret)
   rules.bearer = not is_pair and "Bearer " .. secret or rules.basic
   return rules
 end
