@@ -1,3 +1,4 @@
+local sockets = require("spec.support.sockets")
 local system = require("lunashard.core.system")
 
 describe("system", function()
@@ -70,7 +71,6 @@ describe("system", function()
     local port = assert(system.free_port())
     assert.is_true(port > 1023 and port <= 65535)
     assert.equal(port, system.free_port(port))
-    local sockets = require("spec.support.sockets")
     local server = sockets.silent_server()
     assert.is_nil((system.free_port(server.port)))
     server.close()

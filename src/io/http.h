@@ -2,9 +2,9 @@
  *
  * The library is driven from outside: one watcher on its epoll descriptor, one timer.  Connections
  * are accepted here and not there, so that no lack of descriptors makes the loop spin, and those
- * beyond the limit take the place of one that asks for nothing, or are told that there is none.  Every phase of a connection has a deadline of its own, whatever
- * trickles in meanwhile: that of a request from its first byte, of its answer until the client has
- * taken it, of a silent connection.
+ * beyond the limit take the place of one that asks for nothing, or are told that there is none.
+ * Every phase of a connection has a deadline of its own, whatever trickles in meanwhile: that of a
+ * request from its first byte, of its answer until the client has taken it, of a silent connection.
  *
  * Each complete GET or HEAD is answered by one call of `answer`, which gives a whole body or a
  * stream: an answer without an end, for server-sent events, to which text is added over time.  A

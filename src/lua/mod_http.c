@@ -39,7 +39,7 @@ static bool push_header(void *user, const char *name, const char *value)
     lua_State *L = user;
     char lower[128];
     size_t n = 0;
-    for (; name[n] != '\0' && n < sizeof(lower); n++)
+    for (; n < sizeof(lower) && name[n] != '\0'; n++)
         lower[n] = (char)tolower((unsigned char)name[n]);
     lua_pushlstring(L, lower, n);
     lua_pushvalue(L, -1);
