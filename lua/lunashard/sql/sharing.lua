@@ -6,9 +6,9 @@
 --
 -- A function is believed to be what it is declared as, unless its source hints at session state (see
 -- `lunashard.sql.question`). Only a batch that calls none but the server's own is `repeatable`: should a function have
--- effects in spite of its declaration, it still has them once. A trigger keeps a write alone when its function does, or is not in PL/pgSQL. What functions
--- called by these do is not seen. What a write sets off beyond its table is followed along partitions,
--- inheritance and foreign keys.
+-- effects in spite of its declaration, it still has them once. A trigger keeps a write alone when its function does, or
+-- is not in PL/pgSQL. What functions called by these do is not seen. What a write sets off beyond its table is followed
+-- along partitions, inheritance and foreign keys.
 -- @module lunashard.sql.sharing
 
 local statement = require("lunashard.sql.statement")
