@@ -9,8 +9,10 @@ local jobs = require("lunashard.serve.jobs")
 local keys = require("lunashard.metrics.keys")
 local metrics = require("lunashard.metrics")
 local notify = require("lunashard.serve.notify")
+local page = require("lunashard.serve.page")
 local signal = require("lunashard.core.signal")
 local signals = require("lunashard.process").signals
+local status = require("lunashard.serve.status")
 local task = require("lunashard.task")
 local warn = require("lunashard.warn")
 
@@ -26,25 +28,20 @@ Service.__index = Service
 
 local wait_signal = task.waits(signal.wait)
 
-local function optional(name)
-  local ok, module = pcall(require, name)
-  return ok and module or nil
-end
-
 -- More than half of the shards, when nothing else is asked for.
 local function readiness(self)
-  local status = self.cluster.manager:get_cluster_status()
-  local wanted = self.options.min_shards or math.floor(status.total_shards / 2) + 1
+  local now = self.cluster.manager:get_cluster_status()
+  local wanted = self.options.min_shards or math.floor(now.total_shards / 2) + 1
   if self.stopping then
     return false, "stopping"
-  elseif status.healthy_shards >= wanted then
+  elseif now.healthy_shards >= wanted then
     return true
   end
-  return false, ("%d of %d shards are healthy, %d are wanted"):format(status.healthy_shards, status.total_shards, wanted)
+  return false, ("%d of %d shards are healthy, %d are wanted"):format(now.healthy_shards, now.total_shards, wanted)
 end
 
 local function sources(self)
-  local status, page = optional("lunashard.serve.status"), optional("lunashard.serve.page")
+  local feed = page.feed()
   return {
     ready = function()
       return readiness(self)
@@ -52,11 +49,14 @@ local function sources(self)
     metrics = function()
       return metrics.render(self.cluster)
     end,
-    status = status and function()
+    status = function()
       return status.read(self.cluster)
     end,
-    page = page and function()
+    page = function()
       return page.render(status.read(self.cluster))
+    end,
+    changes = function(all)
+      return feed:changes(status.read(self.cluster), all)
     end,
   }
 end
@@ -103,10 +103,11 @@ function serve.open(options)
     #opened.manager.shards, #opened.manager.shards == 1 and "" or "s"))
   self.jobs = jobs.new(opened, opened.manager.options.jobs)
   opened.jobs = self.jobs
+  self.watch = status.watch(opened)
   local ok
   ok, err = open_http(self)
   if not ok then
-    opened:close()
+    self:close()
     return nil, err
   end
   if opened.manager.plugins then
@@ -192,6 +193,7 @@ function Service:close()
   for _, background in ipairs({ self.counter, self.reloading }) do
     background:cancel()
   end
+  self.watch:stop()
   self.cluster:close()
 end
 

@@ -90,11 +90,12 @@ routes["/events"] = { answer = function(self, request)
   local stream = core.stream()
   self.streams[stream] = true
   self.open_streams = self.open_streams + 1
+  self.has_newcomer = true
   return 200, headers(EVENTS, { ["X-Accel-Buffering"] = "no" }), stream
 end }
 
 -- A source that is not there has no route.
-local SOURCES = { ["/metrics"] = "metrics", ["/status"] = "status", ["/"] = "page", ["/events"] = "status" }
+local SOURCES = { ["/metrics"] = "metrics", ["/status"] = "status", ["/"] = "page", ["/events"] = "changes" }
 
 local function answer(self, request)
   local route = routes[request.path]
@@ -146,24 +147,25 @@ function Server:publish(name, data)
   end
 end
 
-local function publish_status(self)
+local function publish_changes(self)
   if self.open_streams == 0 then
     return
   end
-  local ok, text = pcall(function()
-    return assert(cjson.encode(self.sources.status()))
-  end)
-  if ok then
-    self:publish("status", text)
-  else
+  local all = self.has_newcomer
+  self.has_newcomer = false
+  local ok, text = pcall(self.sources.changes, all)
+  if not ok then
+    self.has_newcomer = true
     tell_failure(self, "/events", text)
+  elseif text then
+    self:publish("page", text)
   end
 end
 
 local function tick(self)
   while not self.closed do
     task.sleep(TICK)
-    publish_status(self)
+    publish_changes(self)
   end
 end
 
@@ -172,7 +174,8 @@ end
 --- Answer requests from now on.
 -- @tparam table options `host`, `port`, `auth` (see `lunashard.serve.access`), and limits as `lunashard.core.http` has them
 -- @tparam table sources functions that yield nothing: `ready() -> boolean, why`, and where they are wanted
---   `metrics() -> text`, `status() -> table`, `page() -> html`
+--   `metrics() -> text`, `status() -> table`, `page() -> html`, `changes(all) -> text`: JSON without line ends of what has
+--   changed on the page since the last call, or of all of it; nil when nothing has
 -- @treturn[1] Server with `port`, `counts`, `publish`, `close`
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `INVALID`: the port is in use, or everybody could read without a secret
@@ -193,7 +196,7 @@ function http.listen(options, sources)
     return nil, err
   end
   self.core = core_server
-  if sources.status then
+  if sources.changes then
     self.unsubscribe = events.subscribe(function(event)
       self:publish("event", assert(cjson.encode({ kind = event.kind, shard_id = event.shard_id, endpoint = event.endpoint,
         message = event.message })))

@@ -46,15 +46,16 @@ local function note(self, job, outcome, problem)
   if outcome == "ok" then
     job.failures_in_a_row = 0
     if had_failed then
-      events.emit({ kind = "job", job = job.name, message = ("job %s is well again"):format(job.name) }, self.cluster.manager)
+      events.emit({ kind = "job", job = job.name, to = "ok", message = ("job %s is well again"):format(job.name) },
+        self.cluster.manager)
     end
     return
   end
   job.failures = job.failures + 1
   job.failures_in_a_row = job.failures_in_a_row + 1
   if outcome ~= "cancelled" then
-    events.emit({ kind = "job", job = job.name, message = ("job %s failed: %s"):format(job.name, problem) },
-      self.cluster.manager)
+    events.emit({ kind = "job", job = job.name, to = "failed",
+      message = ("job %s failed: %s"):format(job.name, problem) }, self.cluster.manager)
   end
 end
 

@@ -1,0 +1,103 @@
+--- The lower part of the page: plug-ins, jobs, a rebalance under way, events, the runtime itself.
+-- @module lunashard.serve.page.lists
+
+local html = require("lunashard.serve.page.html")
+local icons = require("lunashard.serve.page.icons")
+local words = require("lunashard.serve.page.words")
+
+local lists = {}
+
+local fill = html.fill
+
+local PLUGIN_LEVELS = { active = "ok", tripped = "bad", failed = "bad", failing = "warn", missing = "warn" }
+local OUTCOME_LEVELS = { ok = "ok", failed = "bad", timeout = "bad", cancelled = "warn" }
+local DAY = 86400
+
+local function clock(time, now)
+  return fill('<time datetime="%s">%s</time>', os.date("!%Y-%m-%dT%H:%M:%SZ", time),
+    os.date(now - time < DAY and "%H:%M:%S" or "%d %b %H:%M", time))
+end
+
+--- Plug-ins and their generations; nil when there are none.
+-- @tparam table status
+-- @treturn ?Fragment
+function lists.plugins(status)
+  local rows = {}
+  for i, plugin in ipairs(status.plugins) do
+    local level = plugin.problem and plugin.state == "active" and "warn" or PLUGIN_LEVELS[plugin.state] or "warn"
+    rows[i] = fill('<tr><th scope="row"><bdi>%s</bdi>%s</th><td>%s</td><td>%s</td><td class="num">%s</td>'
+      .. '<td class="num">%s</td></tr>',
+      plugin.name or plugin.path, plugin.trusted and fill(" <small>trusted</small>") or nil, plugin.kind or "–",
+      icons.state(level, plugin.problem and plugin.state == "active" and "older version" or plugin.state),
+      plugin.generation or "–", plugin.failures or "–")
+  end
+  return #rows > 0 and fill('<table><thead><tr><th scope="col">Plug-in</th><th scope="col">Kind</th>'
+    .. '<th scope="col">State</th><th scope="col" class="num">Generation</th><th scope="col" class="num">Failures</th>'
+    .. "</tr></thead><tbody>%s</tbody></table>", rows) or nil
+end
+
+local function job_state(job)
+  if job.state == "running" then
+    return icons.state("idle", "running")
+  elseif not job.outcome then
+    return icons.state("idle", "not run yet")
+  end
+  return icons.state(OUTCOME_LEVELS[job.outcome] or "warn", job.outcome)
+end
+
+--- Background jobs; nil when there are none.
+-- @tparam table status
+-- @treturn ?Fragment
+function lists.jobs(status)
+  local rows = {}
+  for i, job in ipairs(status.jobs) do
+    rows[i] = fill('<tr><th scope="row"><bdi>%s</bdi></th><td>%s</td><td class="num">%s</td><td class="num">%s</td>'
+      .. '<td class="num">%s</td><td class="num">%s</td></tr>',
+      job.name, job_state(job), words.duration(job.every),
+      job.last_duration and words.latency(job.last_duration) or "–", job.runs, job.failures)
+  end
+  return #rows > 0 and fill('<table><thead><tr><th scope="col">Job</th><th scope="col">State</th>'
+    .. '<th scope="col" class="num">Every</th><th scope="col" class="num">Took</th><th scope="col" class="num">Runs</th>'
+    .. '<th scope="col" class="num">Failures</th></tr></thead>'
+    .. "<tbody>%s</tbody></table>", rows) or nil
+end
+
+local EVENT_LEVELS = { healthy = "ok", ok = "ok", degraded = "warn", recovering = "warn", unhealthy = "bad",
+  failed = "warn" }
+
+--- What happened lately, the latest first.
+-- @tparam table status
+-- @treturn ?Fragment
+function lists.events(status)
+  if not status.events then
+    return nil
+  elseif #status.events == 0 then
+    return fill('<p class="quiet">Nothing has happened since the start.</p>')
+  end
+  local rows = {}
+  for i, event in ipairs(status.events) do
+    rows[i] = fill('<tr><td class="when">%s</td><td class="sign">%s</td><td class="kind">%s</td><td class="wide">%s%s</td></tr>',
+      clock(event.time, status.time), icons.of(EVENT_LEVELS[event.to] or "idle"), event.kind, event.message,
+      event.times > 1 and fill(" <small>%s times in a row</small>", event.times) or nil)
+  end
+  return fill('<table class="events"><thead class="unseen"><tr><th scope="col">Time</th><th scope="col">Sign</th>'
+    .. '<th scope="col">Kind</th><th scope="col">What happened</th></tr></thead><tbody>%s</tbody></table>', rows)
+end
+
+--- The process itself, in one line.
+-- @tparam table status
+-- @treturn Fragment
+function lists.runtime(status)
+  local runtime = status.runtime
+  local parts = {
+    fill("<span>lunashard %s</span>", status.version),
+    status.uptime and fill("<span>up %s</span>", words.duration(status.uptime)) or nil,
+  }
+  parts[#parts + 1] = fill("<span>%s of Lua memory</span>", words.bytes(runtime.lua_memory_bytes))
+  parts[#parts + 1] = fill("<span>%s</span>", words.of(runtime.tasks, "task"))
+  parts[#parts + 1] = fill("<span>%s%s</span>", words.of(runtime.stalls, "stall"), runtime.stalls > 0
+    and (", the longest %s"):format(words.latency(runtime.longest_stall)) or "")
+  return html.join(parts)
+end
+
+return lists
