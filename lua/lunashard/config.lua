@@ -147,6 +147,8 @@ local MANAGER = {
   pipeline = flag(true),
   read_batches = flag(true),
   slow_statement = seconds(0.05),
+  slow_log = seconds(nil),
+  slow_log_parameters = flag(false),
   application_name = text(),
   statement_cache = count(256, 0),
 }

@@ -12,6 +12,7 @@ local reads = require("lunashard.router.reads")
 local reference = require("lunashard.router.reference")
 local retry_budget = require("lunashard.router.retry_budget")
 local routing = require("lunashard.router.routing")
+local statements = require("lunashard.router.statements")
 local statistics = require("lunashard.router.statistics")
 local task = require("lunashard.task")
 
@@ -49,6 +50,7 @@ function router.new(given)
     manager = cfg.shard_manager,
     given = cfg,
     statistics = statistics.new(),
+    statements = statements.new(),
     hedging = hedge.new(),
     spare = {}, -- tables for run_plainly
     n_spare = 0,
@@ -84,6 +86,7 @@ function Router:inherit()
   local share = own.retry_budget or inherited.retry_budget
   self.retry_budget = self.retry_budget or retry_budget.new(share)
   self.retry_budget.share = share
+  self.statements:configure(inherited)
 end
 
 local EXECUTE = options.known(routing.OPTIONS, reads.OPTIONS, {
@@ -137,10 +140,13 @@ local function run_plainly(self, member, sql, params, opts, deadline, wishes)
   spare[n], self.n_spare = how, n
   if err then
     err.elapsed = self:elapsed(opts, deadline)
+    self.statements:failed(self, err, sql, params, opts)
+    return nil, err
   elseif not wishes then
     member:mark_written(result)
   end
-  return result, err
+  self.statements:ended(self, result, sql, params, opts)
+  return result
 end
 
 -- Apart: what closes over its arguments is not compiled.
@@ -255,6 +261,32 @@ function Router:execute_reference(sql, params, opts, kind)
     return nil, err
   end
   return reference.run(self, opts.table, sql, params, opts, kind, deadline)
+end
+
+--- The statements that took most time in the last five minutes, without the values in them. A few of all are looked at
+-- (about a hundred in a second), and those that took `slow_statement` or longer: numbers are estimates when there are
+-- more. Statements of streams, of `execute_many` and of `copy_in` are not among them.
+-- @int[opt] n how many at the most [10]
+-- @treturn {table,...} `statement` (the same for those that differ in values alone), `count`, `seconds` (in
+--   all), `average_ms`, `longest_ms`, `share` (of the time of all)
+function Router:get_top_statements(n)
+  return self.statements:top(n or 10)
+end
+
+--- The buckets that got most statements in the last five minutes, estimated as `get_top_statements` does.
+-- Only of strategies with numbered buckets: `hash`, `consistent_hash`, `rendezvous`.
+-- @int[opt] n how many at the most [10]
+-- @treturn {table,...} `bucket`, `shard_id`, `count`, `seconds`, `share` (of the time of all); `table` where strategies
+--   differ by table
+function Router:get_top_buckets(n)
+  return self.statements:top_buckets(n or 10)
+end
+
+--- The latest statements that took `slow_statement` or longer, without values; 50 at the most.
+-- @treturn {table,...} the latest last: `at` (seconds since 1970), `statement`, `shard_id`, `endpoint`, `bucket`,
+--   `duration` (seconds), `error` (its code, when it failed)
+function Router:get_slow_statements()
+  return { unpack(self.statements.recent) }
 end
 
 --- What the router has done so far.

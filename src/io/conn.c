@@ -441,6 +441,8 @@ void luna_conn_cancel(luna_conn *conn)
     errand->conn = conn;
     conn->cancel = errand;
     conn->state_changed = true; /* a late cancel must hit the reset, not somebody's statement */
+    if (conn->cfg->cancels != NULL)
+        ++*conn->cfg->cancels;
     luna_cancel_start(conn->cfg->canceler, &errand->cancel, conn->pg, on_cancel_done);
     luna_timer_start(conn->cfg->loop, &conn->timer, luna_loop_clock() + CANCEL_GRACE,
                      on_grace_over);

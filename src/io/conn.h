@@ -41,6 +41,7 @@ typedef struct luna_conn_config {
     double connection_timeout;
     unsigned statement_cache;
     double slow_statement; /* seconds; what takes longer leaves shared connections */
+    uint64_t *cancels; /* counts what the server is asked to cancel; NULL: nobody wants to know */
 } luna_conn_config;
 
 struct luna_conn {

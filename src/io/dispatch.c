@@ -12,6 +12,8 @@
  * that needs a connection of its own, and those of one kind for the other when it has none. */
 #include "pool_parts.h"
 
+#include <math.h>
+
 /* Statements and reads' groups that may be under way on a lane. */
 #define LANE_DEPTH 64
 #define LANE_BATCHES 4
@@ -63,12 +65,26 @@ static luna_conn *take_idle(luna_pool *pool, luna_lane_kind kind)
 
 /* ---- a connection of one's own -------------------------------------------------- */
 
+static void note_wait(luna_pool *pool, double seconds)
+{
+    unsigned i = 0;
+    if (seconds > ldexp(1, LUNA_POOL_WAITS_FIRST)) {
+        int exponent;
+        if (frexp(seconds, &exponent) == 0.5) /* a power of two belongs to those below it */
+            exponent--;
+        i = (unsigned)(exponent - LUNA_POOL_WAITS_FIRST + LUNA_POOL_WAITS_STEP - 1) /
+            LUNA_POOL_WAITS_STEP;
+    }
+    pool->stats.wait_time += seconds;
+    pool->stats.waits[i < LUNA_POOL_WAITS ? i : LUNA_POOL_WAITS - 1]++;
+}
+
 static void give(luna_pool *pool, luna_conn *conn, luna_waiter *waiter)
 {
     luna_list_del(&waiter->op.link);
     pool->n_waiters--;
     pool->n_own--;
-    pool->stats.wait_time += luna_loop_clock() - waiter->queued;
+    note_wait(pool, luna_loop_clock() - waiter->queued);
     luna_pool_move(pool, conn, &pool->busy);
     if (waiter->is_lease) {
         conn->lease = waiter;
@@ -158,7 +174,7 @@ static void fill_lane(luna_pool *pool, luna_conn *conn, luna_lane_kind kind, dou
         luna_list_del(&waiter->op.link);
         pool->n_waiters--;
         luna_lane_add(conn, request, now);
-        pool->stats.wait_time += now - waiter->queued;
+        note_wait(pool, now - waiter->queued);
         pool->stats.queries++;
         pool->stats.shared++;
         pool->stats.batched += !solo;

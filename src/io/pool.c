@@ -504,6 +504,7 @@ luna_pool *luna_pool_new(const luna_pool_config *cfg)
     if (pool == NULL)
         abort();
     pool->cfg = *cfg;
+    pool->cfg.conn.cancels = &pool->stats.cancels;
     pool->loop = cfg->conn.loop;
     luna_list_init(&pool->connecting);
     luna_list_init(&pool->idle);

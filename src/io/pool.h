@@ -16,6 +16,9 @@ typedef struct luna_pool_config {
     bool pipeline, read_batches;       /* share connections; and Syncs, of reads */
 } luna_pool_config;
 
+/* Waits of up to 2^-13, 2^-11, ... 2^5 seconds, and longer ones. */
+enum { LUNA_POOL_WAITS = 11, LUNA_POOL_WAITS_FIRST = -13, LUNA_POOL_WAITS_STEP = 2 };
+
 typedef struct luna_pool_stats {
     unsigned size, used, idle, connecting, waiting, max_size, min_size;
     unsigned lanes; /* connections that are shared */
@@ -23,7 +26,9 @@ typedef struct luna_pool_stats {
     uint64_t shared, batched, batches; /* statements on lanes, in batches; those */
     uint64_t reruns;                   /* for the sake of others on a shared connection */
     uint64_t refused;                  /* for max_waiters */
+    uint64_t cancels;                  /* asked of the server */
     double wait_time;                  /* seconds that work has waited for connections, in all */
+    uint64_t waits[LUNA_POOL_WAITS];   /* how often it did, by how long */
     char last_error[256];
 } luna_pool_stats;
 

@@ -84,6 +84,7 @@ void luna_pool_reconfigure(luna_pool *pool, const luna_pool_config *cfg)
 {
     luna_pool_config before = pool->cfg;
     pool->cfg = *cfg;
+    pool->cfg.conn.cancels = &pool->stats.cancels;
     /* connections that resolve the host's name now hold on to it */
     pool->cfg.conn.host = before.conn.host;
     pool->cfg.conn.endpoint = before.conn.endpoint;

@@ -244,7 +244,8 @@ static int pool_load(lua_State *L)
 /*** What the pool is doing.
 @function pool:stats
 @treturn ?table `size used idle connecting waiting max_size min_size queries errors connects
-  connect_failures wait_time lanes shared batched batches reruns refused last_error`; nil when
+  connect_failures wait_time lanes shared batched batches reruns refused cancels last_error`, and
+  `waits`: how often work waited up to 2^-13, 2^-11, ... 2^5 seconds, and longer; nil when
 closed */
 static int pool_stats(lua_State *L)
 {
@@ -275,12 +276,19 @@ static int pool_stats(lua_State *L)
         { "batches", (double)stats.batches },
         { "reruns", (double)stats.reruns },
         { "refused", (double)stats.refused },
+        { "cancels", (double)stats.cancels },
     };
     lua_createtable(L, 0, 24);
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
         lua_pushnumber(L, fields[i].value);
         lua_setfield(L, -2, fields[i].name);
     }
+    lua_createtable(L, LUNA_POOL_WAITS, 0);
+    for (int i = 0; i < LUNA_POOL_WAITS; i++) {
+        lua_pushnumber(L, (double)stats.waits[i]);
+        lua_rawseti(L, -2, i + 1);
+    }
+    lua_setfield(L, -2, "waits");
     if (stats.last_error[0] != '\0') {
         lua_pushstring(L, stats.last_error);
         lua_setfield(L, -2, "last_error");

@@ -33,6 +33,13 @@ static int refuse(lua_State *L, const char *why)
     return luna_push_err(L, &err);
 }
 
+static const char *refusal(const char *sql, size_t len)
+{
+    if (len > MAX_TEXT)
+        return "a text of more than 32 KiB is not parsed";
+    return memchr(sql, '\0', len) != NULL ? "SQL cannot contain a NUL byte" : NULL;
+}
+
 /*** Parse a text that holds any number of statements.
 Beware of integer constants in the tree: one that is not above 0 is there without its value.
 @function parse
@@ -45,10 +52,9 @@ static int sql_parse(lua_State *L)
 {
     size_t len;
     const char *sql = luaL_checklstring(L, 1, &len);
-    if (len > MAX_TEXT)
-        return refuse(L, "a text of more than 32 KiB is not parsed");
-    if (memchr(sql, '\0', len) != NULL)
-        return refuse(L, "SQL cannot contain a NUL byte");
+    const char *why = refusal(sql, len);
+    if (why != NULL)
+        return refuse(L, why);
     PgQueryParseResult result = pg_query_parse(sql);
     if (result.error == NULL)
         lua_pushstring(L, result.parse_tree);
@@ -57,10 +63,32 @@ static int sql_parse(lua_State *L)
     return n_values;
 }
 
+/*** A text with most of its constants replaced by `$1`, `$2`, ...
+Comments stay, and so do constants of some statements (EXECUTE, COMMENT, ALTER SYSTEM, ...).
+@function normalize
+@string sql
+@treturn[1] string
+@treturn[2] nil
+@treturn[2] lunashard.error as `parse` */
+static int sql_normalize(lua_State *L)
+{
+    size_t len;
+    const char *sql = luaL_checklstring(L, 1, &len), *why = refusal(sql, len);
+    if (why != NULL)
+        return refuse(L, why);
+    PgQueryNormalizeResult result = pg_query_normalize(sql);
+    if (result.error == NULL)
+        lua_pushstring(L, result.normalized_query);
+    int n_values = result.error == NULL ? 1 : push_syntax_error(L, result.error);
+    pg_query_free_normalize_result(result);
+    return n_values;
+}
+
 int luaopen_lunashard_core_sql(lua_State *L)
 {
     static const luaL_Reg functions[] = {
         { "parse", sql_parse },
+        { "normalize", sql_normalize },
         { NULL, NULL },
     };
     lua_newtable(L);

@@ -206,7 +206,26 @@ local OF_POOL = {
   { "batches", "counter", "Batches of reads.", "batches_total" },
   { "reruns", "counter", "Statements run again for the sake of others on a shared connection.", "reruns_total" },
   { "refused", "counter", "Statements refused, for too many waited.", "refused_total" },
+  { "cancels", "counter", "Statements that the server was asked to cancel.", "cancels_total" },
 }
+
+local WAIT_BOUNDS = {} -- see LUNA_POOL_WAITS
+for power = -13, 5, 2 do
+  WAIT_BOUNDS[#WAIT_BOUNDS + 1] = ("%.14g"):format(2 ^ power)
+end
+
+local function write_waits(out, list)
+  out:family("shard_pool_wait_seconds", "histogram", "How long work waited for a connection.")
+  local counts = {}
+  for _, pool in ipairs(list) do
+    local seen, waits = 0, pool.stats.waits or {}
+    for i = 1, #WAIT_BOUNDS + 1 do
+      seen = seen + (waits[i] or 0)
+      counts[i] = seen
+    end
+    out:histogram(pool.labels, WAIT_BOUNDS, counts, seen, pool.stats.wait_time)
+  end
+end
 
 local function write_pools(out, members)
   local list = {}
@@ -225,6 +244,7 @@ local function write_pools(out, members)
       out:sample(pool.labels, pool.stats[one[1]])
     end
   end
+  write_waits(out, list)
 end
 
 -- ---- the rest -----------------------------------------------------------------------

@@ -87,6 +87,7 @@ function transaction.open(router, member, opts, sql, deadline)
     lease = begun.lease,
     deadline = deadline,
     started = started,
+    opts = opts,
     closed = false,
     savepoints = 0,
     nested = 0,
@@ -140,6 +141,7 @@ local function run(tx, sql, params, pool_options)
     result.shard_id = tx.shard_id
     result.attempts = 1
     tx.router.statistics:record(tx.shard_id, result.duration, tx.endpoint, result.command)
+    tx.router.statements:ended(tx.router, result, sql, params, tx.opts)
     return tx.written and setmetatable(result, tx.written) or result
   end
   err = certain(tx, err)
@@ -148,6 +150,7 @@ local function run(tx, sql, params, pool_options)
     failover.suspect(tx.router.manager, tx.member)
   end
   tx.router.statistics:record_failure(tx.shard_id, err, sql)
+  tx.router.statements:failed(tx.router, err, sql, params, tx.opts)
   return nil, err
 end
 
