@@ -108,6 +108,8 @@
 ---@field retries? number [2]
 ---@field retry_budget? number [0.2]
 ---@field shards? lunashard.ShardOptions[]
+---@field slow_log? number
+---@field slow_log_parameters? boolean [false]
 ---@field slow_statement? number [0.05]
 ---@field statement_cache? number [256]
 ---@field strategy? string|table|lunashard.Strategy
@@ -516,6 +518,23 @@ local Router = {}
 ---@return lunashard.Result|nil # `rows`, `columns`, `column_types`, `row_count`, `command`, `shard_id`, `endpoint`, `duration` (seconds), `attempts`, `success`; where the shard has replicas and `read_only` was not said, `lsn`: the position of the write in the log (or a later one), asked of the primary when it is first looked at, which yields, and raises when the primary does not say. Results of one statement share the lists `columns` and `column_types`: copy them to change them. From several shards: as from `scatter_gather`, and of what was split by its keys `split`, shard_id -> how many keys or rows were its
 ---@return lunashard.Error|nil # `NO_KEY`, `NULL_KEY`, `NO_SHARD`, `KEY_MISMATCH`, `INVALID`, `SQL`, `TIMEOUT`, `SHARD_DOWN`, `AUTH`, `UNKNOWN_OUTCOME`, `POOL_EXHAUSTED`, `RESULT_TOO_LARGE`, `CLOSED`; from several shards `SHARDS_FAILED`, `NOT_MERGEABLE`
 function Router:execute(sql, params, opts) end
+
+--- The statements that took most time in the last five minutes, without the values in them. A few of all are looked at
+--- (about a hundred in a second), and those that took `slow_statement` or longer: numbers are estimates when there are
+--- more. Statements of streams, of `execute_many` and of `copy_in` are not among them.
+---@param n? integer # how many at the most [10]
+---@return table[] # `statement` (the same for those that differ in values alone), `count`, `seconds` (in all), `average_ms`, `longest_ms`, `share` (of the time of all)
+function Router:get_top_statements(n) end
+
+--- The buckets that got most statements in the last five minutes, estimated as `get_top_statements` does.
+--- Only of strategies with numbered buckets: `hash`, `consistent_hash`, `rendezvous`.
+---@param n? integer # how many at the most [10]
+---@return table[] # `bucket`, `shard_id`, `count`, `seconds`, `share` (of the time of all); `table` where strategies differ by table
+function Router:get_top_buckets(n) end
+
+--- The latest statements that took `slow_statement` or longer, without values; 50 at the most.
+---@return table[] # the latest last: `at` (seconds since 1970), `statement`, `shard_id`, `endpoint`, `bucket`, `duration` (seconds), `error` (its code, when it failed)
+function Router:get_slow_statements() end
 
 --- What the router has done so far.
 ---@return table # see `lunashard.router.statistics`
