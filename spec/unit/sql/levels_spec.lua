@@ -336,6 +336,12 @@ describe("whether rows of different keys meet", function()
       ["SELECT * FROM (SELECT x, count(*) FROM users GROUP BY x) x"] = "groups rows of users",
       ["SELECT * FROM (SELECT my_sum(x) FROM users) x"] = "an aggregate in a sub-select",
       ["SELECT * FROM (SELECT DISTINCT x FROM users) x"] = "DISTINCT in a sub-select",
+      ["SELECT * FROM (SELECT DISTINCT o.user_id FROM users u LEFT JOIN orders o ON o.user_id = u.user_id) x"]
+        = "DISTINCT in a sub-select", -- the NULLs of all shards are one
+      ["SELECT * FROM (SELECT o.user_id FROM users u LEFT JOIN orders o ON o.user_id = u.user_id GROUP BY 1) x"]
+        = "groups rows of",
+      ["SELECT user_id FROM users UNION SELECT o.user_id FROM users u LEFT JOIN orders o ON o.user_id = u.user_id"]
+        = "the arms of a UNION",
       ["SELECT * FROM (SELECT rank() OVER (ORDER BY x) FROM users) x"] = "a window function",
       ["WITH o AS (SELECT * FROM orders) SELECT * FROM o a, o b"] = "not joined",
       ["SELECT x FROM (SELECT id AS x FROM countries UNION ALL SELECT x FROM users) x"] = "one arm of a UNION",

@@ -4,6 +4,8 @@
 -- not looked at here.
 -- @module lunashard.sql.levels.locality
 
+local names = require("lunashard.sql.levels.names")
+
 local locality = {}
 
 -- More than anybody joins; each is compared with each.
@@ -253,13 +255,14 @@ local function may_aggregate(level)
   end
 end
 
+-- NULLs of an outer join are on every shard, and would be one group on all rows.
 local function holds_key(terms, spread)
   for _, key in ipairs(spread.keys) do
     local complete = true
     for _, set in ipairs(key.sets) do
       local found = false
       for term in pairs(set) do
-        found = found or terms[term]
+        found = found or terms[term] and not names.may_be_null(term)
       end
       complete = complete and found
     end
@@ -365,7 +368,7 @@ local function union_spread(level, options)
   end
   local spread = { keys = union_keys(level, left, right), name = left.name }
   local node = level.node
-  if (node.op ~= "SETOP_UNION" or not node.all or level.recursive) and #spread.keys == 0 then
+  if (node.op ~= "SETOP_UNION" or not node.all or level.recursive) and not holds_key(output_terms(level), spread) then
     return broken("the arms of a UNION, INTERSECT or EXCEPT do not give the shard key in the same column")
   elseif not options.top and (node.limitCount or node.limitOffset) then
     return broken("LIMIT in a sub-select counts rows of %s on all shards", spread.name)

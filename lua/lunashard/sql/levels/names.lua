@@ -276,4 +276,24 @@ function names.resolve(scope, fields)
   end
 end
 
+local function find_null(term, level)
+  if term.arms then
+    return names.may_be_null(term.arms[1], level) or names.may_be_null(term.arms[2], level)
+  elseif term.parts or level and level.has_grouping_sets or term.item and term.item.nullable then
+    return true
+  end
+  return term.inner ~= nil and names.may_be_null(term.inner, term.item and term.item.level or level)
+end
+
+--- May a term be NULL where its table has a value, by an outer join or grouping sets?
+-- @tparam table term
+-- @tparam ?table level that it is of
+-- @treturn boolean
+function names.may_be_null(term, level)
+  if term.nullable == nil then
+    term.nullable = find_null(term, level) or false
+  end
+  return term.nullable
+end
+
 return names

@@ -171,30 +171,11 @@ local function note_rows(level, item, rows)
   build.add_filter(level, sink, { item })
 end
 
-local may_become_null
-
-local function find_null(term, level)
-  if term.arms then
-    return may_become_null(term.arms[1], level) or may_become_null(term.arms[2], level)
-  elseif level.has_grouping_sets or term.item and term.item.nullable then
-    return true
-  end
-  return term.inner ~= nil and may_become_null(term.inner, term.item and term.item.level or level)
-end
-
--- A column that may be NULL where its table has a value, by an outer join.
-function may_become_null(term, level)
-  if term.nullable == nil then
-    term.nullable = find_null(term, level) or false
-  end
-  return term.nullable
-end
-
 local function note_select(self, level, item, positions, query)
   local sink = conditions.sink()
   for c, position in ipairs(positions) do
     local term = names.output_at(query.outputs, position)
-    if not term or may_become_null(term, query) then
+    if not term or names.may_be_null(term, query) then
       refuse(self, "NO_KEY", ("INSERT ... SELECT into %s: it cannot be told that the shard key %s is that of the rows read")
         :format(item.relname, item.key.columns[c]))
       return
@@ -275,7 +256,7 @@ local function merge_insert(self, level, item, clause, inner)
     local node = clause.values and clause.values[position]
     local read = node and source.read(node, self.sql)
     local term = node and node.ColumnRef and names.resolve(inner.scope, node.ColumnRef.fields)
-    if term and term.item ~= item and not may_become_null(term, level) then
+    if term and term.item ~= item and not names.may_be_null(term, level) then
       sink.equal[#sink.equal + 1] = { row.keys[c], term }
     elseif read and not read.null then
       sink.facts[#sink.facts + 1] = { term = row.keys[c], domain = { kind = "eq", source = read, id = read.id } }
