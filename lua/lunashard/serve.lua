@@ -55,6 +55,7 @@ local function sources(self)
     page = function()
       return page.render(status.read(self.cluster))
     end,
+    script = require("lunashard.serve.page.script"),
     changes = function(all)
       return feed:changes(status.read(self.cluster), all)
     end,

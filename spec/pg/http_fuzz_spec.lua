@@ -83,6 +83,7 @@ describe("the HTTP surface", function()
       ready = function() return random(2) == 1, "tossed" end,
       metrics = function() return ("up 1\n"):rep(random(1, 20000)) end,
       status = function() return { text = ("\"</script>\n\0"):rep(random(1, 3000)) } end,
+      changes = function() return random(2) == 1 and ("x"):rep(random(1, 50000)) or nil end,
       page = function() return random(20) == 1 and error("an error") or "<!doctype html>" end,
     }))
     local before = lunashard.set_warn(function() end)

@@ -354,6 +354,7 @@ describe("what is served", function()
       metrics = function() return "up 1\n" end,
       status = function() return { a = { 1, 0 / 0 } } end,
       page = function() return "<!doctype html>" end,
+      script = "abc",
     })
     assert.equal("ok\n", client.get(port, "/healthz").body)
     assert.equal("ready\n", client.get(port, "/readyz").body)
@@ -361,7 +362,8 @@ describe("what is served", function()
     assert.equal('{"a":[1,null]}\n', client.get(port, "/status").body)
     local page = client.get(port, "/")
     assert.equal("text/html; charset=utf-8", page.headers["content-type"])
-    assert.matches("default%-src 'none'", page.headers["content-security-policy"])
+    assert.matches("default%-src 'none'.* script%-src 'sha256%-ungWv48Bz%+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0='; ",
+      page.headers["content-security-policy"])
     assert.equal("nosniff", page.headers["x-content-type-options"])
     assert.equal("no-store", page.headers["cache-control"])
     for _, path in ipairs({ "/nothing", "//", "/metrics/", "/..", "/%2fstatus" }) do

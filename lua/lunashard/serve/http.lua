@@ -7,6 +7,7 @@ local cjson = require("cjson.safe").new()
 local core = require("lunashard.core.http")
 local errors = require("lunashard.errors")
 local events = require("lunashard.events")
+local system = require("lunashard.core.system")
 local task = require("lunashard.task")
 local warn = require("lunashard.warn")
 
@@ -20,8 +21,7 @@ local EVENTS = "text/event-stream; charset=utf-8"
 
 local SAFE = {
   ["Cache-Control"] = "no-store",
-  ["Content-Security-Policy"] = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-    .. "connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+  ["Content-Security-Policy"] = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
   ["Cross-Origin-Opener-Policy"] = "same-origin",
   ["Cross-Origin-Resource-Policy"] = "same-origin",
   ["Referrer-Policy"] = "no-referrer",
@@ -29,8 +29,13 @@ local SAFE = {
   ["X-Frame-Options"] = "DENY",
 }
 
+-- The page runs its own script and no other, whatever gets into it.
+local PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-%s'; connect-src 'self'; "
+  .. "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
 local MAX_STREAMS = 32
 local TICK = 1 -- seconds between the looks that clients of /events get
+local HEARTBEAT = 15 -- ticks without news after which a client hears that there are none; it may have gone
 
 -- What is not measured yet may be no number.
 cjson.encode_invalid_numbers("null")
@@ -78,7 +83,7 @@ routes["/status"] = { answer = function(self)
 end }
 
 routes["/"] = { answer = function(self)
-  return 200, headers(HTML), self.sources.page()
+  return 200, headers(HTML, { ["Content-Security-Policy"] = self.page_policy }), self.sources.page()
 end }
 
 routes["/events"] = { answer = function(self, request)
@@ -131,20 +136,21 @@ end
 
 -- ---- events -------------------------------------------------------------------------
 
---- Tell everybody who listens at /events.
--- @string name of the event
--- @string data without line ends, such as JSON
-function Server:publish(name, data)
-  if self.open_streams == 0 then
-    return
-  end
-  local text = ("event: %s\ndata: %s\n\n"):format(name, data)
+local function send(self, text)
+  self.quiet = 0
   for stream in pairs(self.streams) do
     if not stream:send(text) then
       self.streams[stream] = nil
       self.open_streams = self.open_streams - 1
     end
   end
+end
+
+--- Tell everybody who listens at /events.
+-- @string name of the event
+-- @string data without line ends, such as JSON
+function Server:publish(name, data)
+  send(self, ("event: %s\ndata: %s\n\n"):format(name, data))
 end
 
 local function publish_changes(self)
@@ -166,6 +172,10 @@ local function tick(self)
   while not self.closed do
     task.sleep(TICK)
     publish_changes(self)
+    self.quiet = self.quiet + 1
+    if self.quiet > HEARTBEAT then
+      send(self, ": nothing new\n\n")
+    end
   end
 end
 
@@ -174,8 +184,8 @@ end
 --- Answer requests from now on.
 -- @tparam table options `host`, `port`, `auth` (see `lunashard.serve.access`), and limits as `lunashard.core.http` has them
 -- @tparam table sources functions that yield nothing: `ready() -> boolean, why`, and where they are wanted
---   `metrics() -> text`, `status() -> table`, `page() -> html`, `changes(all) -> text`: JSON without line ends of what has
---   changed on the page since the last call, or of all of it; nil when nothing has
+--   `metrics() -> text`, `status() -> table`, `page() -> html` and the text of its `script`, `changes(all) -> text`:
+--   JSON without line ends of what has changed on the page since the last call, or of all of it; nil when nothing has
 -- @treturn[1] Server with `port`, `counts`, `publish`, `close`
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `INVALID`: the port is in use, or everybody could read without a secret
@@ -184,7 +194,8 @@ function http.listen(options, sources)
   if not rules then
     return nil, errors.new("INVALID", { message = problem })
   end
-  local self = setmetatable({ access = rules, sources = sources, streams = {}, open_streams = 0, told = {} }, Server)
+  local self = setmetatable({ access = rules, sources = sources, streams = {}, open_streams = 0, quiet = 0, told = {},
+    page_policy = PAGE_POLICY:format(system.sha256(sources.script or "")) }, Server)
   local given = {}
   for name, value in pairs(options) do
     given[name] = name ~= "auth" and value or nil
