@@ -13,7 +13,7 @@ local RETRY = 60 -- seconds after which a shard that did not answer is asked aga
 local found = setmetatable({}, { __mode = "k" }) -- manager -> what `of` gives
 
 -- What ANALYZE or VACUUM found; where neither was there yet, what was inserted and deleted since. A partitioned table
--- is as large as its partitions.
+-- is as large as its partitions; one that is not has no partition tree at all.
 local ROWS = [[
   SELECT coalesce(sum(CASE WHEN c.reltuples >= 0 THEN c.reltuples ELSE coalesce(s.n_live_tup, 0) END), 0)::float8 AS n
   FROM %s
@@ -21,9 +21,9 @@ local ROWS = [[
   LEFT JOIN pg_catalog.pg_stat_user_tables s ON s.relid = c.oid]]
 
 local DECLARED = [[(
-    SELECT p.relid FROM unnest($1::text[]) AS declared(name)
-    CROSS JOIN LATERAL pg_catalog.pg_partition_tree(pg_catalog.to_regclass(declared.name)) AS p
-    WHERE p.isleaf) AS t]]
+    SELECT coalesce(p.relid, pg_catalog.to_regclass(declared.name)) AS relid FROM unnest($1::text[]) AS declared(name)
+    LEFT JOIN LATERAL pg_catalog.pg_partition_tree(pg_catalog.to_regclass(declared.name)) AS p ON true
+    WHERE p.isleaf IS NOT FALSE) AS t]]
 
 -- Without declared tables, every one that has the strategy's column is sharded by it.
 local WITH_COLUMN = [[(
