@@ -98,7 +98,8 @@ local function bad(found, status)
   if #found.down > 0 then
     local left = status.total_shards - #found.down
     return ("%s %s down; %s."):format(subject(found.down, "Shard"), #found.down == 1 and "is" or "are",
-      left == 0 and "no shard answers" or ("%d of %s answer"):format(left, plural(status.total_shards, "shard")))
+      left == 0 and "no shard answers" or ("%d of %s %s"):format(left, plural(status.total_shards, "shard"),
+      left == 1 and "answers" or "answer"))
   elseif #found.refusing > 0 then
     return ("%s %s no writes; all shards can be read."):format(subject(found.refusing, "Shard"),
       #found.refusing == 1 and "takes" or "take")

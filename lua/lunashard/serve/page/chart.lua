@@ -9,14 +9,14 @@ local chart = {}
 
 local HEIGHT = 100
 
---- The next number of the form 1, 2 or 5 times a power of ten.
+--- The next round number.
 -- @number n
 -- @number least
 -- @treturn number
 function chart.ceiling(n, least)
   n = math.max(n, least)
   local power = 10 ^ math.floor(math.log10(n))
-  for _, factor in ipairs({ 1, 2, 5 }) do
+  for _, factor in ipairs({ 1, 1.5, 2, 3, 4, 5, 6, 8 }) do
     if n <= factor * power * 1.0000001 then
       return factor * power
     end

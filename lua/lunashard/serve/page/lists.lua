@@ -1,6 +1,7 @@
---- The lower part of the page: plug-ins, jobs, a rebalance under way, events, the runtime itself.
+--- The lower part of the page: what takes the time, plug-ins, jobs, events, the runtime itself.
 -- @module lunashard.serve.page.lists
 
+local chart = require("lunashard.serve.page.chart")
 local html = require("lunashard.serve.page.html")
 local icons = require("lunashard.serve.page.icons")
 local words = require("lunashard.serve.page.words")
@@ -25,13 +26,13 @@ function lists.plugins(status)
   local rows = {}
   for i, plugin in ipairs(status.plugins) do
     local level = plugin.problem and plugin.state == "active" and "warn" or PLUGIN_LEVELS[plugin.state] or "warn"
-    rows[i] = fill('<tr><th scope="row"><bdi>%s</bdi>%s</th><td>%s</td><td>%s</td><td class="num">%s</td>'
+    rows[i] = fill('<tr><th scope="row"><bdi>%s</bdi>%s</th><td class="minor">%s</td><td>%s</td><td class="num">%s</td>'
       .. '<td class="num">%s</td></tr>',
       plugin.name or plugin.path, plugin.trusted and fill(" <small>trusted</small>") or nil, plugin.kind or "–",
       icons.state(level, plugin.problem and plugin.state == "active" and "older version" or plugin.state),
       plugin.generation or "–", plugin.failures or "–")
   end
-  return #rows > 0 and fill('<table><thead><tr><th scope="col">Plug-in</th><th scope="col">Kind</th>'
+  return #rows > 0 and fill('<table><thead><tr><th scope="col">Plug-in</th><th scope="col" class="minor">Kind</th>'
     .. '<th scope="col">State</th><th scope="col" class="num">Generation</th><th scope="col" class="num">Failures</th>'
     .. "</tr></thead><tbody>%s</tbody></table>", rows) or nil
 end
@@ -51,15 +52,49 @@ end
 function lists.jobs(status)
   local rows = {}
   for i, job in ipairs(status.jobs) do
-    rows[i] = fill('<tr><th scope="row"><bdi>%s</bdi></th><td>%s</td><td class="num">%s</td><td class="num">%s</td>'
-      .. '<td class="num">%s</td><td class="num">%s</td></tr>',
+    rows[i] = fill('<tr><th scope="row"><bdi>%s</bdi></th><td>%s</td><td class="num minor">%s</td>'
+      .. '<td class="num">%s</td><td class="num">%s</td><td class="num">%s</td></tr>',
       job.name, job_state(job), words.duration(job.every),
       job.last_duration and words.latency(job.last_duration) or "–", job.runs, job.failures)
   end
   return #rows > 0 and fill('<table><thead><tr><th scope="col">Job</th><th scope="col">State</th>'
-    .. '<th scope="col" class="num">Every</th><th scope="col" class="num">Took</th><th scope="col" class="num">Runs</th>'
+    .. '<th scope="col" class="num minor">Every</th><th scope="col" class="num">Took</th><th scope="col" class="num">Runs</th>'
     .. '<th scope="col" class="num">Failures</th></tr></thead>'
     .. "<tbody>%s</tbody></table>", rows) or nil
+end
+
+--- The statements that took most of the time; nil when nobody counts them, or there were none.
+-- @tparam table status
+-- @treturn ?Fragment
+function lists.statements(status)
+  local rows = {}
+  for i, one in ipairs(status.top_statements or {}) do
+    rows[i] = fill('<tr><td class="code">%s</td><td class="num">%s</td><td class="num">%s</td><td class="num">%s</td>'
+      .. '<td class="num">%s</td></tr>', one.statement, words.percent(one.share), words.number(one.count),
+      words.latency(one.average_ms / 1000), words.latency(one.longest_ms / 1000))
+  end
+  return #rows > 0 and fill('<table class="statements"><thead><tr><th scope="col">Statement</th>'
+    .. '<th scope="col" class="num">Of all time</th><th scope="col" class="num">Times</th>'
+    .. '<th scope="col" class="num">Average</th><th scope="col" class="num">Longest</th></tr></thead>'
+    .. "<tbody>%s</tbody></table>", rows) or nil
+end
+
+--- The buckets that got most statements; nil when nobody counts them, or there were none.
+-- @tparam table status
+-- @treturn ?Fragment
+function lists.buckets(status)
+  local most, rows = 0, {}
+  for _, one in ipairs(status.top_buckets or {}) do
+    most = math.max(most, one.count)
+  end
+  for i, one in ipairs(status.top_buckets or {}) do
+    rows[i] = fill('<tr><th scope="row">%s%s</th><td><bdi>%s</bdi></td><td class="wide">%s</td><td class="num">%s</td></tr>',
+      one.bucket, one.table and fill(" <small><bdi>%s</bdi></small>", one.table) or nil, one.shard_id,
+      chart.bar(one.count / most, "keys"), words.number(one.count))
+  end
+  return #rows > 0 and fill('<table class="bars"><thead><tr><th scope="col">Bucket</th><th scope="col">Shard</th>'
+    .. '<th scope="col" class="wide"></th><th scope="col" class="num">Statements</th></tr></thead><tbody>%s</tbody></table>',
+    rows) or nil
 end
 
 local EVENT_LEVELS = { healthy = "ok", ok = "ok", degraded = "warn", recovering = "warn", unhealthy = "bad",

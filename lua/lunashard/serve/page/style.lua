@@ -87,7 +87,8 @@ thead th { color: var(--quiet); font-size: 12px; line-height: 18px; padding-top:
   white-space: nowrap; }
 tbody th { font-weight: 600; }
 tbody tr { border-top: 1px solid var(--faint); }
-.num { text-align: right; white-space: nowrap; } .wide { width: 60%; } td { overflow-wrap: anywhere; }
+.num { text-align: right; white-space: nowrap; } .wide { width: 60%; } td { overflow-wrap: break-word; }
+.events .wide, .code, thead .wide { overflow-wrap: anywhere; white-space: normal; }
 .numeric td, .numeric thead th:not(:first-child) { text-align: right; } .numeric th { white-space: nowrap; font-weight: 400; }
 
 .shards tbody { border-top: 1px solid var(--line); } .shards tbody tr { border: 0; }
@@ -115,6 +116,7 @@ tbody tr { border-top: 1px solid var(--faint); }
   padding-right: 0; }
 .events .icon { display: block; } .events .wide { width: auto; } .events td { vertical-align: top; }
 .events .icon { margin-top: 3px; }
+.code { font: 12px/20px ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
 .events-box { max-height: 306px; overflow: auto; }
 .panel > p.quiet { padding: 0 16px 8px; } .panel .scroll > p.quiet { padding: 2px 16px 8px; }
 details { grid-column: 1 / -1; } summary { cursor: pointer; color: var(--quiet); width: max-content; padding: 0 2px; }
@@ -136,8 +138,28 @@ body > footer { display: flex; flex-wrap: wrap; gap: 2px 18px; color: var(--quie
   .failed, .pool .bar, .spark, thead .unseen { display: none; } .pool .of { min-width: 0; }
   th, td { padding-left: 6px; padding-right: 6px; }
   th:first-child, td:first-child { padding-left: 12px; } th:last-child, td:last-child { padding-right: 12px; }
-  .shards .role { display: none; } .shards td.endpoint { white-space: normal; }
+  .panel.flush > h2, .panel > p.quiet, .panel .scroll > p.quiet { padding-left: 12px; padding-right: 12px; }
   .events .kind { display: none; } body > footer nav { margin-left: 0; }
+}
+@media (max-width: 560px) {
+  .minor { display: none; }
+  .shards, .shards tbody { display: block; } .shards thead { position: absolute; clip-path: inset(50%); height: 1px;
+  overflow: hidden; }
+  .shards tbody { padding: 6px 0; }
+  .shards tbody tr { display: grid; grid-template-columns: 92px minmax(0, 1fr) auto auto; gap: 0 10px; padding: 3px 12px; }
+  .shards tbody tr > * { padding: 0; }
+  .shards tr.first > *, .shards tbody tr:last-child > td, .shards tr.first > [rowspan] { padding: 0; }
+  .shards tbody th { grid-area: 1 / 1 / 2 / 3; } .shards tbody th small { display: inline; margin-left: 8px; }
+  .shards .rate { grid-area: 1 / 3 / 2 / 4; } .shards .p95 { grid-area: 1 / 4 / 2 / 5; min-width: 62px; }
+  .traffic > span { min-width: 0; }
+  .shards .first .health { grid-row: 2; } .shards .health { grid-column: 1; grid-row: 1; }
+  .shards .endpoint { grid-column: 2; } .shards .role { grid-column: 2; font-size: 12px; line-height: 16px;
+  color: var(--quiet); }
+  .shards .lag { grid-column: 3; grid-row: 1; } .shards .pools { grid-column: 4; grid-row: 1; text-align: right;
+  min-width: 62px; }
+  .shards .first > .lag, .shards .first > .pools, .shards .first > .endpoint { grid-row: 2; }
+  .shards .first > .role { grid-row: 3; }
+  .shards tbody th { padding-bottom: 2px; }
 }
 @media (prefers-reduced-motion: no-preference) { .bar i { transition: width .4s; } }
 @media (forced-colors: active) { .bar i, .live.on i { forced-color-adjust: none; } }
