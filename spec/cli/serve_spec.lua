@@ -1,6 +1,7 @@
 local cjson = require("cjson.safe")
 local cli = require("spec.support.cli")
 local client = require("spec.support.http")
+local plugins = require("spec.support.plugins")
 local sandbox = require("spec.support.sandbox")
 local sockets = require("spec.support.sockets")
 
@@ -129,6 +130,18 @@ describe("lunashard serve", function()
     cluster([[query_timeot = 8]])
     service:signal("HUP")
     wait_log("nothing was changed: [^\n]*query_timeot[^\n]*query_timeout")
+    assert.equal(0, stop().code)
+  end)
+
+  it("loads plug-ins again as they are saved", function()
+    local folder = plugins.folder({ ["strategies/tier.lua"] = plugins.strategy() })
+    finally(plugins.clean)
+    local port = serve(cluster(('plugins = %q, strategy = { "tier", shard_key = "user_id", key_type = "int8" }'):format(
+      folder.path)))
+    folder:write("strategies/tier.lua", plugins.strategy({ head = "-- the second" }))
+    wait_log("strategy tier reloaded %(generation 2%)")
+    local status = assert(cjson.decode(client.get(port, "/status").body))
+    assert.equal(2, status.plugins[1].generation)
     assert.equal(0, stop().code)
   end)
 
