@@ -63,6 +63,8 @@ describe("the way of a statement", function()
       { "run_plainly", locals_of(router.run_on).run_plainly },
       { "attempt.run", attempt.run },
       { "succeeded", locals_of(attempt.run).succeeded },
+      { "statistics:record", router.statistics.record },
+      { "statements:ended", router.statements.ended },
       { "pool:execute", pool.execute },
       { "the pool's run", locals_of(pool.execute).run },
       { "answers.request", answers.request },

@@ -128,11 +128,7 @@ local function key_of(self, labels, what)
 end
 
 local function new_series(self, values)
-  local pairs_of = {}
-  for i, name in ipairs(self.labels) do
-    pairs_of[2 * i - 1], pairs_of[2 * i] = name, values[i]
-  end
-  local series = { labels = text.labels(unpack(pairs_of, 1, 2 * #self.labels)), value = 0 }
+  local series = { labels = text.label_list(self.labels, values), value = 0 }
   if self.buckets then
     series.counts, series.count = {}, 0
     for i = 1, #self.buckets do

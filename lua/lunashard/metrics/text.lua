@@ -43,25 +43,68 @@ function text.value(value)
   return value
 end
 
---- `name="value"` pairs, without the braces.
--- @string ... names and values by turns
--- @treturn string
-function text.labels(...)
-  local out = {}
-  for i = 1, select("#", ...), 2 do
-    local name, value = select(i, ...)
-    out[#out + 1] = name .. '="' .. text.value(value):gsub('[\\"\n]', ESCAPED) .. '"'
+-- Labels are the same for one scrape after the other.
+local MAX_KNOWN = 10000
+local known, n_known = {}, 0 -- name -> value -> text
+
+local function label(name, value)
+  local of_name = known[name]
+  local found = of_name and of_name[value]
+  if not found then
+    if n_known >= MAX_KNOWN then
+      known, n_known = {}, 0
+    end
+    of_name = known[name] or {}
+    found = name .. '="' .. text.value(value):gsub('[\\"\n]', ESCAPED) .. '"'
+    known[name], of_name[value], n_known = of_name, found, n_known + 1
   end
-  return table.concat(out, ",")
+  return found
+end
+
+--- `name="value"` pairs, without the braces.
+-- @string n1 name of the first
+-- @param v1 its value
+-- @string[opt] n2 name of the second, and so on
+-- @param[opt] v2
+-- @string[opt] n3
+-- @param[opt] v3
+-- @string[opt] n4
+-- @param[opt] v4
+-- @treturn string
+function text.labels(n1, v1, n2, v2, n3, v3, n4, v4)
+  if n4 then
+    return label(n1, v1) .. "," .. label(n2, v2) .. "," .. label(n3, v3) .. "," .. label(n4, v4)
+  elseif n3 then
+    return label(n1, v1) .. "," .. label(n2, v2) .. "," .. label(n3, v3)
+  elseif n2 then
+    return label(n1, v1) .. "," .. label(n2, v2)
+  end
+  return label(n1, v1)
+end
+
+--- The same for lists.
+-- @tparam {string,...} names
+-- @tparam table values
+-- @treturn string "" when the lists are empty
+function text.label_list(names, values)
+  local list = {}
+  for i, name in ipairs(names) do
+    list[i] = label(name, values[i])
+  end
+  return table.concat(list, ",")
 end
 
 local Writer = {}
 Writer.__index = Writer
 
+local spare -- a large table, which would have to grow again for every scrape
+
 --- Something to write families into.
 -- @treturn Writer
 function text.writer()
-  return setmetatable({ n = 0 }, Writer)
+  local self = spare or setmetatable({}, Writer)
+  self.n, spare = 0, nil
+  return self
 end
 
 --- Begin a family; its samples follow.
@@ -101,12 +144,14 @@ function Writer:sample(labels, value)
   local n = self.n
   self[n + 1] = self.name
   if labels == "" then
-    self[n + 2], self[n + 3] = " ", ""
+    self[n + 2] = " "
+    n = n + 2
   else
-    self[n + 2], self[n + 3] = "{" .. labels, "} "
+    self[n + 2], self[n + 3], self[n + 4] = "{", labels, "} "
+    n = n + 4
   end
-  self[n + 4], self[n + 5] = number(value), "\n"
-  self.n = n + 5
+  self[n + 1], self[n + 2] = number(value), "\n"
+  self.n = n + 2
 end
 
 --- Write a histogram of the family.
@@ -131,9 +176,10 @@ function Writer:histogram(labels, bounds, counts, count, sum)
   self.n = n
 end
 
---- All that was written.
+--- All that was written. The writer is of no use any more.
 -- @treturn string
 function Writer:text()
+  spare = self
   return table.concat(self, "", 1, self.n)
 end
 
