@@ -49,6 +49,7 @@ function page.parts(status)
     keys = panel("half", "Keys", shards.keys(status)).text,
     buckets = panel("half", "Hot buckets", lists.buckets(status)).text,
     statements = panel("", "Statements that take the time", lists.statements(status)).text,
+    slow = panel("", "Slow statements, the latest", lists.slow(status)).text,
     plugins = panel("half", "Plug-ins", lists.plugins(status)).text,
     jobs = panel("half", "Jobs", lists.jobs(status)).text,
     events = panel("", "Events", lists.events(status), "events-box").text,
@@ -56,7 +57,7 @@ function page.parts(status)
   }
 end
 
-local SLOTS = { "alerts", "charts", "shards", "keys", "buckets", "statements", "plugins", "jobs", "events" }
+local SLOTS = { "alerts", "charts", "shards", "keys", "buckets", "statements", "slow", "plugins", "jobs", "events" }
 
 --- The whole page.
 -- @tparam table status as `lunashard.serve.status` reads it

@@ -13,6 +13,7 @@ local status = {}
 
 local INTERVAL = 1 -- seconds between two samples
 local EVENTS = 50 -- that are remembered
+local TOP = 8 -- statements and buckets
 
 local watched = setmetatable({}, { __mode = "k" }) -- cluster -> Watch
 
@@ -84,7 +85,8 @@ end
 -- @treturn table what `manager:get_cluster_status` gives (each endpoint with its `pool`), and `name`, `environment`,
 --   `file`, `version`, `time` (Unix time), `shard_ids` (in the order of the file), `verdict` (`level`, `sentence`),
 --   `statistics` (see `router:get_statistics`), `runtime` (see `lunashard.stats`; `lua_memory_bytes`), `keys` (see
---   `lunashard.metrics.keys`; nil before they were counted), `jobs`; of a
+--   `lunashard.metrics.keys`; nil before they were counted), `top_statements`, `top_buckets`, `slow_statements` (as the
+--   router's `get_...` give them), `jobs`; of a
 --   cluster that is watched also `uptime`, `history` (see `lunashard.serve.history`; null where there was nothing to
 --   measure) and `events`, the latest first, each with
 --   its `time` and how many `times` in a row it was
@@ -99,6 +101,8 @@ function status.read(cluster)
   all.runtime = stats.read()
   all.runtime.lua_memory_bytes = collectgarbage("count") * 1024
   all.keys = keys.of(manager)
+  all.top_statements, all.top_buckets = cluster.router:get_top_statements(TOP), cluster.router:get_top_buckets(TOP)
+  all.slow_statements = cluster.router:get_slow_statements()
   all.jobs = cluster.jobs and cluster.jobs:status() or {}
   local watch = watched[cluster]
   if watch then

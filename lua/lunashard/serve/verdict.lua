@@ -54,7 +54,8 @@ local function sort_out(status)
       if endpoint.endpoint ~= shard.primary and behind then
         note("replicas", endpoint.endpoint)
       end
-      crowded = crowded or endpoint.pool and endpoint.pool.waiting > 0
+      local pool = endpoint.pool
+      crowded = crowded or pool and pool.waiting > 0 and pool.used >= pool.max_size
     end
     if crowded then
       note("crowded", id)

@@ -73,6 +73,11 @@ describe("the page", function()
       assert.equal("warn: Replica b:5433 is of no use, and 1 more.", sentence(shard("a", crowded), shard("b", nil, DOWN)))
     end)
 
+    it("finds no crowd where connections are being made for those who wait", function()
+      local connecting = { pool = { used = 0, size = 1, max_size = 10, waiting = 3 } }
+      assert.matches("^ok", sentence(shard("a", connecting)))
+    end)
+
     it("warns of jobs that fail and of plug-ins that do not serve", function()
       local given = status(shard("a"))
       given.jobs = { { name = "check", failures_in_a_row = 2 }, { name = "well", failures_in_a_row = 0 } }
@@ -93,6 +98,8 @@ describe("the page", function()
     given.events = { { time = 1e9, times = 2, kind = HOSTILE, message = HOSTILE, to = HOSTILE } }
     given.top_statements = { { statement = HOSTILE, share = 1, count = 1, average_ms = 1, longest_ms = 1 } }
     given.top_buckets = { { bucket = 7, shard_id = HOSTILE, table = HOSTILE, count = 1 } }
+    given.slow_statements = { { at = 1e9, statement = HOSTILE, shard_id = HOSTILE, bucket = HOSTILE, duration = 1,
+      error = HOSTILE } }
     given.keys = { shards = { [HOSTILE] = 10 } }
     given.verdict = verdict.of(given)
     local text = page.render(given)
@@ -124,9 +131,17 @@ describe("the page", function()
     assert.matches("700</td><td class=\"num\">−6%.7", text)
   end)
 
+  it("lists buckets that are hot, and not all others as if they were one", function()
+    local given = status(shard("a"))
+    given.top_buckets = { { count = 500 }, { bucket = 7, shard_id = "a", count = 20 } }
+    local text = page.parts(given).buckets
+    assert.matches('<th scope="row">7</th>', text)
+    assert.is_nil(text:find("500", 1, true))
+  end)
+
   it("has no empty panels", function()
     local parts = page.parts(status(shard("a")))
-    for _, id in ipairs({ "keys", "buckets", "statements", "plugins", "jobs", "alerts", "charts", "numbers" }) do
+    for _, id in ipairs({ "keys", "buckets", "statements", "slow", "plugins", "jobs", "alerts", "charts", "numbers" }) do
       assert.equal("", parts[id])
     end
   end)

@@ -79,18 +79,36 @@ function lists.statements(status)
     .. "<tbody>%s</tbody></table>", rows) or nil
 end
 
+local SLOW = 10
+
+--- The latest that were slow; nil when none was.
+-- @tparam table status
+-- @treturn ?Fragment
+function lists.slow(status)
+  local all, rows = status.slow_statements or {}, {}
+  for i = #all, math.max(#all - SLOW + 1, 1), -1 do
+    local one = all[i]
+    rows[#rows + 1] = fill('<tr><td class="when">%s</td><td class="code">%s%s</td><td><bdi>%s</bdi></td>'
+      .. '<td class="num minor">%s</td><td class="num">%s</td></tr>', clock(one.at, status.time), one.statement,
+      one.error and fill(" <b>%s</b>", one.error) or nil, one.shard_id, one.bucket or "–", words.latency(one.duration))
+  end
+  return #rows > 0 and fill('<table class="events"><thead><tr><th scope="col">Time</th><th scope="col">Statement</th>'
+    .. '<th scope="col">Shard</th><th scope="col" class="num minor">Bucket</th><th scope="col" class="num">Took</th></tr>'
+    .. "</thead><tbody>%s</tbody></table>", rows) or nil
+end
+
 --- The buckets that got most statements; nil when nobody counts them, or there were none.
 -- @tparam table status
 -- @treturn ?Fragment
 function lists.buckets(status)
   local most, rows = 0, {}
   for _, one in ipairs(status.top_buckets or {}) do
-    most = math.max(most, one.count)
-  end
-  for i, one in ipairs(status.top_buckets or {}) do
-    rows[i] = fill('<tr><th scope="row">%s%s</th><td><bdi>%s</bdi></td><td class="wide">%s</td><td class="num">%s</td></tr>',
-      one.bucket, one.table and fill(" <small><bdi>%s</bdi></small>", one.table) or nil, one.shard_id,
-      chart.bar(one.count / most, "keys"), words.number(one.count))
+    if one.bucket then -- and not all that were too many to be counted each
+      most = math.max(most, one.count)
+      rows[#rows + 1] = fill('<tr><th scope="row">%s%s</th><td><bdi>%s</bdi></td><td class="wide">%s</td>'
+        .. '<td class="num">%s</td></tr>', one.bucket, one.table and fill(" <small><bdi>%s</bdi></small>", one.table) or nil,
+        one.shard_id, chart.bar(one.count / most, "keys"), words.number(one.count))
+    end
   end
   return #rows > 0 and fill('<table class="bars"><thead><tr><th scope="col">Bucket</th><th scope="col">Shard</th>'
     .. '<th scope="col" class="wide"></th><th scope="col" class="num">Statements</th></tr></thead><tbody>%s</tbody></table>',

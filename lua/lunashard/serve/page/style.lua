@@ -79,7 +79,7 @@ main { display: grid; grid-template-columns: repeat(6, minmax(0, 1fr)); gap: 14p
 .line.c { stroke: var(--c); stroke-dasharray: 1.5 2.5; stroke-linecap: butt; }
 .line.e { stroke: var(--e); stroke-dasharray: 7 2 2 2; stroke-linecap: butt; }
 
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; position: relative; }
 table { border-collapse: collapse; width: 100%; text-align: left; }
 th, td { padding: 5px 8px; font-weight: 400; vertical-align: middle; }
 th:first-child, td:first-child { padding-left: 16px; } th:last-child, td:last-child { padding-right: 16px; }
@@ -109,7 +109,7 @@ tbody tr { border-top: 1px solid var(--faint); }
 .traffic > span { min-width: 58px; }
 .spark { width: 96px; height: 20px; overflow: visible; border-bottom: 1px solid var(--faint); }
 .spark .line.a { stroke-width: 1.25; }
-.bars .wide { width: auto; } .bars th:first-child { width: 1%; white-space: nowrap; }
+.bars .wide { width: auto; } .bars td:not(.wide) { width: 1%; white-space: nowrap; } .bars th:first-child { width: 1%; white-space: nowrap; }
 .bar.keys { width: 100%; height: 10px; vertical-align: middle; overflow: visible; }
 .bar.keys u { position: absolute; top: -3px; bottom: -3px; width: 2px; margin-left: -1px; background: var(--text); }
 .events .when, .events .kind { white-space: nowrap; color: var(--quiet); width: 1%; } .events .sign { width: 1%;
