@@ -109,7 +109,8 @@ tbody tr { border-top: 1px solid var(--faint); }
 .traffic > span { min-width: 58px; }
 .spark { width: 96px; height: 20px; overflow: visible; border-bottom: 1px solid var(--faint); }
 .spark .line.a { stroke-width: 1.25; }
-.bars .wide { width: auto; } .bars td:not(.wide) { width: 1%; white-space: nowrap; } .bars th:first-child { width: 1%; white-space: nowrap; }
+.bars .wide { width: auto; } .bars td:not(.wide) { width: 1%; white-space: nowrap; } .bars th:first-child { width: 1%;
+  white-space: nowrap; }
 .bar.keys { width: 100%; height: 10px; vertical-align: middle; overflow: visible; }
 .bar.keys u { position: absolute; top: -3px; bottom: -3px; width: 2px; margin-left: -1px; background: var(--text); }
 .events .when, .events .kind { white-space: nowrap; color: var(--quiet); width: 1%; } .events .sign { width: 1%;
