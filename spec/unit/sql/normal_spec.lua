@@ -35,4 +35,19 @@ describe("a statement without its values", function()
     assert.equal("SELECT ... (10 bytes, not parsed)", normal.of("SELECT 'a "))
     assert.equal("... (1 bytes, not parsed)", normal.of("\0"))
   end)
+
+  it("takes any text", function()
+    local seed = os.time()
+    math.randomseed(seed)
+    local pieces = { "SELECT", "'", '"', "$1", "$$", "(", ")", ",", "5", "'a'", "E'\\", "/*", "*/", "--", "\n", ";", "\255",
+      "INSERT INTO t VALUES (1), (2)", "WITH a AS (SELECT 1)", "$2147483647", "\0", "IN (1, 2)", " " }
+    for _ = 1, 2000 do
+      local text = {}
+      for i = 1, math.random(0, 12) do
+        text[i] = pieces[math.random(#pieces)]
+      end
+      local ok, found = pcall(normal.of, table.concat(text))
+      assert(ok and type(found) == "string", ("seed %d: %q: %s"):format(seed, table.concat(text), tostring(found)))
+    end
+  end)
 end)
