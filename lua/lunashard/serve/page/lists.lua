@@ -63,14 +63,24 @@ function lists.jobs(status)
     .. "<tbody>%s</tbody></table>", rows) or nil
 end
 
+local LONGEST = 500 -- bytes of a statement
+
+-- Two lines of it; all that is kept is shown when it is pointed at.
+local function code(statement)
+  if #statement > LONGEST then
+    statement = statement:sub(1, LONGEST):gsub("[\192-\255][\128-\191]*$", "") .. "…"
+  end
+  return fill('<div class="code" title="%s">%s</div>', statement, statement)
+end
+
 --- The statements that took most of the time; nil when nobody counts them, or there were none.
 -- @tparam table status
 -- @treturn ?Fragment
 function lists.statements(status)
   local rows = {}
   for i, one in ipairs(status.top_statements or {}) do
-    rows[i] = fill('<tr><td class="code">%s</td><td class="num">%s</td><td class="num">%s</td><td class="num">%s</td>'
-      .. '<td class="num">%s</td></tr>', one.statement, words.percent(one.share), words.number(one.count),
+    rows[i] = fill('<tr><td class="wide">%s</td><td class="num">%s</td><td class="num">%s</td><td class="num">%s</td>'
+      .. '<td class="num">%s</td></tr>', code(one.statement), words.percent(one.share), words.number(one.count),
       words.latency(one.average_ms / 1000), words.latency(one.longest_ms / 1000))
   end
   return #rows > 0 and fill('<table class="statements"><thead><tr><th scope="col">Statement</th>'
@@ -88,9 +98,9 @@ function lists.slow(status)
   local all, rows = status.slow_statements or {}, {}
   for i = #all, math.max(#all - SLOW + 1, 1), -1 do
     local one = all[i]
-    rows[#rows + 1] = fill('<tr><td class="when">%s</td><td class="code">%s%s</td><td><bdi>%s</bdi></td>'
-      .. '<td class="num minor">%s</td><td class="num">%s</td></tr>', clock(one.at, status.time), one.statement,
-      one.error and fill(" <b>%s</b>", one.error) or nil, one.shard_id, one.bucket or "–", words.latency(one.duration))
+    rows[#rows + 1] = fill('<tr><td class="when">%s</td><td class="wide">%s%s</td><td><bdi>%s</bdi></td>'
+      .. '<td class="num minor">%s</td><td class="num">%s</td></tr>', clock(one.at, status.time), code(one.statement),
+      one.error and fill('<b>%s</b>', one.error) or nil, one.shard_id, one.bucket or "–", words.latency(one.duration))
   end
   return #rows > 0 and fill('<table class="events"><thead><tr><th scope="col">Time</th><th scope="col">Statement</th>'
     .. '<th scope="col">Shard</th><th scope="col" class="num minor">Bucket</th><th scope="col" class="num">Took</th></tr>'

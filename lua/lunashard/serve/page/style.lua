@@ -117,7 +117,9 @@ tbody tr { border-top: 1px solid var(--faint); }
   padding-right: 0; }
 .events .icon { display: block; } .events .wide { width: auto; } .events td { vertical-align: top; }
 .events .icon { margin-top: 3px; }
-.code { font: 12px/20px ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
+.code { font: 12px/20px ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace;
+  overflow: hidden; display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2; line-clamp: 2; }
+.code + b { font-size: 12px; color: var(--bad); }
 .events-box { max-height: 306px; overflow: auto; }
 .panel > p.quiet { padding: 0 16px 8px; } .panel .scroll > p.quiet { padding: 2px 16px 8px; }
 details { grid-column: 1 / -1; } summary { cursor: pointer; color: var(--quiet); width: max-content; padding: 0 2px; }
