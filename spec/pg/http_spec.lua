@@ -456,6 +456,14 @@ describe("what is served", function()
     end
   end)
 
+  it("tells those who listen to events of changes that are large, as with very many shards", function()
+    local large = ("x"):rep(2 ^ 20) .. "!"
+    local port = listen({ changes = function(all) return all and large or nil end })
+    local connection = client.connect(port)
+    connection:send("GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert.is_true(#connection:wait("!\n\n") > 2 ^ 20)
+  end)
+
   it("tells those who listen to events what happens", function()
     local port = listen({ changes = function(all) return all and [[{"n":42}]] or nil end })
     local connection = client.connect(port)

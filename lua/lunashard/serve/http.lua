@@ -34,6 +34,7 @@ local PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src '
   .. "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 local MAX_STREAMS = 32
+local MAX_BACKLOG = 4 * 1024 * 1024 -- bytes that wait for one of them; the page of a thousand shards must fit
 local TICK = 1 -- seconds between the looks that clients of /events get
 local HEARTBEAT = 15 -- ticks without news after which a client hears that there are none; it may have gone
 
@@ -92,7 +93,7 @@ routes["/events"] = { answer = function(self, request)
   elseif self.open_streams >= MAX_STREAMS then
     return plain(503, "too many listen already", { ["Retry-After"] = "10" })
   end
-  local stream = core.stream()
+  local stream = core.stream(MAX_BACKLOG)
   self.streams[stream] = true
   self.open_streams = self.open_streams + 1
   self.has_newcomer = true
