@@ -52,9 +52,10 @@ describe("a pool with more work than it can do", function()
 
   it("bounds the queue of shared connections too", function()
     local pool = pools.open({ max_size = 2, max_waiters = 10, slow_statement = 60 })
-    for _ = 1, 5 do
-      assert(pool:execute("SELECT 1 AS n")) -- known to be fit for sharing from then on
-    end
+    pools.wait_until("it is known to be fit for sharing", function()
+      assert(pool:execute("SELECT 1 AS n"))
+      return pool:stats().shared > 0
+    end)
     local blockers = { assert(pool:acquire()), assert(pool:acquire()) }
     local queued = spawn_many(50, function()
       return pool:execute("SELECT 1 AS n")

@@ -36,7 +36,7 @@ local REFUSED = {
   { "7,000 negations", "DELETE FROM bad_input WHERE " .. ("NOT "):rep(7000) .. "true", "NO_KEY", "nested" },
   { "3,500 subselects", ("SELECT ("):rep(3500) .. "1" .. (")"):rep(3500), "SQL", "memory exhausted" },
   { "500 WITHs in each other", "WITH " .. ("a AS (WITH "):rep(500) .. "b AS (SELECT 1) SELECT 1" .. (") SELECT 1"):rep(500),
-    "NO_KEY", "nested" },
+    "NO_KEY", "names no table" },
 }
 
 -- Texts that look odd, and name the key 7 all the same.
