@@ -91,9 +91,11 @@ $(BUILD)/spec/%: spec/c/%.c spec/c/test.h $(filter $(BUILD)/base/%,$(C_OBJ))
 # What `make test` leaves to `make test-fault`; such specs have #long in their titles.
 SHORT_FORM := --exclude-tags=long
 
-test: deps ## everything below, on servers started for it
+SUITES := spec/unit spec/pg spec/cli spec/fault
+
+test: deps ## everything below, on servers started for it; SUITES="spec/unit ..." takes some of them
 	@$(MAKE) --no-print-directory all test-c
-	@scripts/dev/test.sh $(BIN) spec/unit spec/pg spec/cli spec/fault $(SHORT_FORM)
+	@scripts/dev/test.sh $(BIN) $(SUITES) $(SHORT_FORM)
 
 test-unit: all ## specs without I/O; ARGS="--filter=..." goes to busted
 	@$(BIN) test spec/unit $(ARGS)
