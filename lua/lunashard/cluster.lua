@@ -119,6 +119,24 @@ function Cluster:reload(opts)
   return changed
 end
 
+--- Build the manager of a cluster file. It has connected nowhere yet.
+-- @local
+-- @string path
+-- @treturn[1] Manager
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `INVALID` for a file that is missing or wrong
+function cluster.build(path)
+  local given, err = cluster.load(path)
+  if not given then
+    return nil, err
+  end
+  local manager, message = require("lunashard.manager").build(given)
+  if not manager then
+    return invalid("cluster file %s: %s", path, message)
+  end
+  return manager
+end
+
 --- Build manager and router from a cluster file and probe the shards. Yields.
 -- Shards that are down are warned of and not fatal, unless the file says `require_all = true`.
 -- @string path
@@ -130,13 +148,9 @@ function cluster.open(path)
   if type(path) ~= "string" or path == "" then
     error("lunashard.open: expected the path of a cluster file, got " .. tostring(path), 2)
   end
-  local given, err = cluster.load(path)
-  if not given then
-    return nil, err
-  end
-  local manager, message = require("lunashard.manager").build(given)
+  local manager, err = cluster.build(path)
   if not manager then
-    return invalid("cluster file %s: %s", path, message)
+    return nil, err
   end
   local ok
   ok, err = manager:initialize()
@@ -146,7 +160,7 @@ function cluster.open(path)
   end
   return setmetatable({
     path = path,
-    name = given.name,
+    name = manager.name,
     manager = manager,
     router = require("lunashard.router").new({ shard_manager = manager }),
   }, Cluster)

@@ -49,26 +49,10 @@ local function check(args)
   elseif args.column and not args.keys then
     cli.usage_error("--column goes with --keys FILE")
   end
-  local path = args.cluster or os.getenv("LUNASHARD_CLUSTER")
-  if not path or path == "" then
-    cli.usage_error("give the cluster's file with -c or LUNASHARD_CLUSTER")
-  end
-  return path
+  return cli.cluster_path(args)
 end
 
 -- ---- what is meant ---------------------------------------------------------------
-
-local function build(path)
-  local given, err = cluster.load(path)
-  if not given then
-    return nil, err
-  end
-  local manager, message = require("lunashard.manager").build(given)
-  if not manager then
-    return invalid("cluster file %s: %s", path, message)
-  end
-  return manager
-end
 
 -- The strategy whose keys are counted.
 local function strategy_of(manager, table_name)
@@ -318,7 +302,7 @@ end
 -- ---- the command ---------------------------------------------------------------------
 
 local function prepare(args, path)
-  local manager, err = build(path)
+  local manager, err = cluster.build(path)
   local bound
   if manager then
     bound, err = strategy_of(manager, args.table)

@@ -62,23 +62,16 @@ end
 
 -- A router whose manager connects nowhere.
 local function offline_router(path)
-  local given, err = cluster.load(path)
-  if not given then
-    return nil, err
-  end
-  local manager, message = require("lunashard.manager").build(given)
+  local manager, err = cluster.build(path)
   if not manager then
-    return nil, errors.new("INVALID", { message = ("cluster file %s: %s"):format(path, message) })
+    return nil, err
   end
   cli.say("cluster %s (%s), not connected", manager.name or "without a name", path)
   return require("lunashard.router").new({ shard_manager = manager })
 end
 
 local function explain(args)
-  local path = args.cluster or os.getenv("LUNASHARD_CLUSTER")
-  if not path or path == "" then
-    cli.usage_error("give the cluster's file with -c or LUNASHARD_CLUSTER")
-  end
+  local path = cli.cluster_path(args)
   local sql = args.sql
   if sql == "-" then
     sql = io.read("*a")

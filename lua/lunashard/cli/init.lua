@@ -83,6 +83,17 @@ function cli.program()
   return program
 end
 
+--- The path of the cluster file that a command is for. Ends the command when none was given.
+-- @tparam table args
+-- @treturn string
+function cli.cluster_path(args)
+  local path = args.cluster or os.getenv("LUNASHARD_CLUSTER")
+  if not path or path == "" then
+    cli.usage_error("give the cluster's file with -c or LUNASHARD_CLUSTER")
+  end
+  return path
+end
+
 --- End a command because its arguments are wrong: exit code 2. Raises.
 -- @string message one line
 function cli.usage_error(message)

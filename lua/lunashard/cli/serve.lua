@@ -82,10 +82,7 @@ local function read_secret(path)
 end
 
 local function run(args)
-  local path = args.cluster or os.getenv("LUNASHARD_CLUSTER")
-  if not path or path == "" then
-    cli.usage_error("give the cluster's file with -c or LUNASHARD_CLUSTER")
-  end
+  local path = cli.cluster_path(args)
   local secret, problem = read_secret(args.auth)
   if problem then
     warn.emit(("serve: --http-auth: %s"):format(problem))
