@@ -394,7 +394,7 @@ function server.kill(ctx, node)
     return nil, errors.new("INVALID", { message = node.name .. " is not running" })
   end
   local deadline = task.now() + ORPHANS_TIMEOUT
-  while server.pid(ctx, node) == pid and task.now() < deadline do
+  while process.is_alive(pid) and task.now() < deadline do
     task.sleep(0.01)
   end
   return true
