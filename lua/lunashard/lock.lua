@@ -32,6 +32,26 @@ local function held(lease, name, deadline)
   })
 end
 
+--- Take a lock in a session, or say at once who has it. Yields.
+-- @local
+-- @tparam Lease lease which is given back when the lock cannot be had
+-- @string name
+-- @tparam ?number deadline
+-- @treturn[1] Lock
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `LOCK_HELD`, or why the server could not be asked
+function lock.take(lease, name, deadline)
+  local result, err = lease:execute("SELECT pg_try_advisory_lock(" .. KEY .. ") AS taken", { name }, { deadline = deadline })
+  if result and not result.rows[1].taken then
+    result, err = held(lease, name, deadline)
+  end
+  if not result then
+    lease:release()
+    return nil, err
+  end
+  return setmetatable({ lease = lease, name = name }, Lock)
+end
+
 --- Take a lock, or say at once who has it. Yields.
 -- @tparam Manager manager initialized
 -- @string name
@@ -45,16 +65,7 @@ function lock.acquire(manager, name, timeout)
   if not lease then
     return nil, err
   end
-  local result
-  result, err = lease:execute("SELECT pg_try_advisory_lock(" .. KEY .. ") AS taken", { name }, { deadline = deadline })
-  if result and not result.rows[1].taken then
-    result, err = held(lease, name, deadline)
-  end
-  if not result then
-    lease:release()
-    return nil, err
-  end
-  return setmetatable({ lease = lease, name = name }, Lock)
+  return lock.take(lease, name, deadline)
 end
 
 --- Is the session that holds the lock still there, as far as is known?

@@ -1,0 +1,252 @@
+local planners = require("lunashard.rebalancer.planners")
+
+local function cluster(shards, buckets, owner_of, rows_of)
+  local state = { group = "int8", shards = {}, buckets = {} }
+  for i, id in ipairs(shards) do
+    state.shards[i] = { shard_id = id, weight = 1 }
+  end
+  for i = 1, buckets do
+    local rows = rows_of and rows_of(i) or 10
+    state.buckets[i] = { bucket = i - 1, shard_id = owner_of(i), rows = rows, bytes = rows * 100 }
+  end
+  return state
+end
+
+local function three(buckets, rows_of, shards)
+  return cluster(shards or { "s1", "s2", "s3", "s4" }, buckets, function(i)
+    return "s" .. i % 3 + 1
+  end, rows_of)
+end
+
+-- source -> destination -> { buckets, rows }; each bucket at most once.
+local function ways(assignments)
+  local found, seen = {}, {}
+  for _, one in ipairs(assignments) do
+    local item = one.bucket
+    assert(not seen[item.bucket], "a bucket moves twice")
+    assert(item.shard_id ~= one.destination, "a bucket moves to where it is")
+    seen[item.bucket] = true
+    found[item.shard_id] = found[item.shard_id] or {}
+    local way = found[item.shard_id][one.destination] or { 0, 0 }
+    found[item.shard_id][one.destination] = { way[1] + 1, way[2] + item.rows }
+  end
+  return found
+end
+
+local function refused(value, err, text)
+  assert.is_nil(value)
+  assert.equal("INVALID", err.code)
+  assert.truthy(err.message:find(text, 1, true), err.message)
+end
+
+describe("following the strategy", function()
+  it("gives a new shard of hash an even share from each other, and moves nothing between these", function()
+    for _, n in ipairs({ 16386, 12, 100 }) do
+      local found = ways(assert(planners.follow(three(n))))
+      local total = 0
+      for _, source in ipairs({ "s1", "s2", "s3" }) do
+        for destination, way in pairs(found[source] or {}) do
+          assert.equal("s4", destination)
+          assert.is_true(math.abs(way[1] - n / 12) <= 1, ("%d of %d"):format(way[1], n))
+          total = total + way[1]
+        end
+      end
+      assert.is_true(math.abs(total - n / 4) <= 1, ("%d of %d"):format(total, n))
+    end
+  end)
+
+  it("takes that share of the rows too, however unlike the buckets are", function()
+    math.randomseed(7)
+    local state = three(16386, function(i)
+      return i % 5 == 0 and 0 or math.floor(-20 * math.log(1 - math.random()))
+    end)
+    local rows, moved = 0, 0
+    for _, item in ipairs(state.buckets) do
+      rows = rows + item.rows
+    end
+    for _, one in ipairs(planners.follow(state)) do
+      moved = moved + one.bucket.rows
+    end
+    assert.is_true(math.abs(moved / rows - 0.25) < 0.005, ("%g"):format(moved / rows))
+  end)
+
+  it("weighs shards that have weights", function()
+    local state = three(4000)
+    state.shards[4].weight = 2
+    local moved = #planners.follow(state)
+    assert.is_true(math.abs(moved - 4000 * 2 / 5) <= 1, tostring(moved))
+  end)
+
+  it("gives two new shards their share each", function()
+    local counts = {}
+    for _, one in ipairs(planners.follow(three(1500, nil, { "s1", "s2", "s3", "s4", "s5" }))) do
+      counts[one.destination] = (counts[one.destination] or 0) + 1
+    end
+    assert.same({ s4 = 300, s5 = 300 }, counts)
+  end)
+
+  it("deals out what shards own that are no more, and moves nothing else", function()
+    local found = ways(planners.follow(three(3000, nil, { "s1", "s2" })))
+    assert.is_nil(found.s1)
+    assert.is_nil(found.s2)
+    assert.same({ 500, 500 }, { found.s3.s1[1], found.s3.s2[1] })
+  end)
+
+  it("does nothing when every shard has something", function()
+    assert.same({}, planners.follow(three(300, nil, { "s1", "s2", "s3" })))
+  end)
+
+  it("asks a strategy that has places of its own", function()
+    local state = three(10)
+    state.place = function(bucket)
+      return bucket == 3 and "s4" or state.buckets[bucket + 1].shard_id
+    end
+    assert.same({ { bucket = state.buckets[4], destination = "s4" } }, planners.follow(state))
+    state.place = function(bucket)
+      if bucket == 9 then
+        return nil, { message = "there is no bucket 9" }
+      end
+      return "s1"
+    end
+    local value, err = planners.follow(state)
+    refused(value, err, "no place for bucket 9: there is no bucket 9")
+    state.place = function()
+      return "s5"
+    end
+    value, err = planners.follow(state)
+    refused(value, err, 'there is no shard s5 that could get buckets')
+  end)
+end)
+
+describe("draining a shard", function()
+  it("moves all that it has, and nothing else, to who has the least", function()
+    local state = three(900, nil, { "s1", "s3" })
+    local found = ways(planners.drain(state, { shard = "s2" }))
+    assert.same({ "s2" }, { next(found), next(found, (next(found))) })
+    assert.same({ 150, 150 }, { found.s2.s1[1], found.s2.s3[1] })
+  end)
+
+  it("goes by the strategy's places where it has them", function()
+    local state = three(9, nil, { "s1", "s3" })
+    state.place = function()
+      return "s3"
+    end
+    assert.same({ s2 = { s3 = { 3, 30 } } }, ways(planners.drain(state, { shard = "s2" })))
+  end)
+
+  it("is refused when there is no other shard", function()
+    local value, err = planners.drain(cluster({}, 3, function()
+      return "s1"
+    end), { shard = "s1" })
+    refused(value, err, "s1 is the only shard")
+  end)
+end)
+
+describe("evening out", function()
+  local function spread(state, assignments, field)
+    local held = {}
+    for _, item in ipairs(state.buckets) do
+      held[item.shard_id] = (held[item.shard_id] or 0) + item[field]
+    end
+    for _, one in ipairs(assignments) do
+      local item = one.bucket
+      held[item.shard_id] = held[item.shard_id] - item[field]
+      held[one.destination] = (held[one.destination] or 0) + item[field]
+    end
+    return held
+  end
+
+  it("brings every shard within 2 % of its share by rows, bytes or buckets, from any state", function()
+    math.randomseed(11)
+    for round = 1, 20 do
+      local state = cluster({ "s1", "s2", "s3", "s4" }, 2000, function()
+        return "s" .. math.ceil(math.random() ^ 2 * 4)
+      end, function()
+        return math.random(0, 40)
+      end)
+      for _, by in ipairs({ "rows", "bytes" }) do
+        local assignments = assert(planners.even(state, { by = by }))
+        ways(assignments)
+        local held, total = spread(state, assignments, by), 0
+        for _, value in pairs(held) do
+          total = total + value
+        end
+        for id, value in pairs(held) do
+          assert.is_true(math.abs(value - total / 4) <= total / 4 * 0.021, ("round %d: %s has %d of %d"):format(round, id,
+            value, total))
+        end
+      end
+    end
+  end)
+
+  it("moves nothing when all is even already", function()
+    assert.same({}, planners.even(three(300, nil, { "s1", "s2", "s3" }), {}))
+  end)
+
+  it("moves no more than what is over", function()
+    local state = cluster({ "s1", "s2" }, 100, function(i)
+      return i <= 60 and "s1" or "s2"
+    end)
+    assert.same({ s1 = { s2 = { 10, 100 } } }, ways(planners.even(state, { tolerance = 0 })))
+  end)
+
+  it("takes weights", function()
+    local state = cluster({ "s1", "s2" }, 90, function()
+      return "s1"
+    end)
+    state.shards[2].weight = 2
+    assert.equal(60, #planners.even(state, { tolerance = 0, by = "buckets" }))
+  end)
+
+  it("does not throw one giant bucket to and fro", function()
+    local state = cluster({ "s1", "s2" }, 3, function()
+      return "s1"
+    end, function(i)
+      return i == 1 and 1000 or 10
+    end)
+    local found = ways(planners.even(state, {}))
+    assert.is_true(found.s1.s2[2] <= 20 or found.s1.s2[2] >= 1000)
+  end)
+
+  it("refuses to go by what nobody knows", function()
+    local value, err = planners.even(three(3), { by = "row" })
+    refused(value, err, 'not row; did you mean "rows"?')
+  end)
+end)
+
+describe("explicit plans", function()
+  it("pin buckets to a shard", function()
+    local state = three(6)
+    assert.same({ { bucket = state.buckets[2], destination = "s4" } }, planners.pin(state, { buckets = { 1 }, shard = "s4" }))
+    local value, err = planners.pin(state, { buckets = { 1 }, shard = "s44" })
+    refused(value, err, 'there is no shard s44 that could get buckets; did you mean "s4"?')
+  end)
+
+  it("take a list, in which buckets may be texts", function()
+    local state = three(6)
+    local assignments = assert(planners.list(state, { moves = { { buckets = { "0", 5 }, to = "s4" },
+      { bucket = 1, to = "s3" } } }))
+    local found = {}
+    for _, one in ipairs(assignments) do
+      found[one.bucket.bucket] = one.destination
+    end
+    assert.same({ [0] = "s4", [5] = "s4" }, found) -- 1 is on s3
+  end)
+
+  it("are refused when they name what is not there, or a bucket twice", function()
+    local state = three(6)
+    local function try(moves)
+      return planners.list(state, { moves = moves })
+    end
+    for text, moves in pairs({
+      ["must be a list"] = {},
+      ["moves[1]: names no bucket"] = { { to = "s4" } },
+      ["the group int8 has no bucket 6"] = { { bucket = 6, to = "s4" } },
+      ["moves[2]: bucket 1 is named twice"] = { { bucket = 1, to = "s4" }, { bucket = 1, to = "s1" } },
+      ["there is no shard nil"] = { { bucket = 1 } },
+    }) do
+      local value, err = try(moves)
+      refused(value, err, text)
+    end
+  end)
+end)
