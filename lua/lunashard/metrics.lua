@@ -12,6 +12,7 @@
 local options = require("lunashard.options")
 local registry = require("lunashard.metrics.registry")
 local runtime = require("lunashard.metrics.runtime")
+local service = require("lunashard.metrics.service")
 local shards = require("lunashard.metrics.shards")
 local text = require("lunashard.metrics.text")
 
@@ -54,6 +55,9 @@ function metrics.render(cluster)
     shards.write(out, cluster.manager, cluster.router)
   end
   runtime.write(out)
+  if cluster then
+    service.write(out, cluster)
+  end
   registry.write(out)
   return out:text()
 end

@@ -372,6 +372,41 @@ describe("what is served", function()
     assert.equal(400, client.get(port, "/status%00x").status)
   end)
 
+  it("makes an answer anew when twenty times as long has passed as it took, and not before", function()
+    local made, slow = 0, true
+    local port = listen({ metrics = function()
+      made = made + 1
+      local until_then = task.now() + (slow and 0.02 or 0)
+      while task.now() < until_then do end -- what makes it does not yield
+      return made .. "\n"
+    end })
+    local began = task.now()
+    assert.equal("1\n", client.get(port, "/metrics").body)
+    repeat
+      local body = client.get(port, "/metrics").body
+      assert.is_true(body == "1\n" or task.now() >= began + 0.4)
+    until body ~= "1\n"
+    slow = false
+    wait_until("the slow answer is not good any more", function()
+      return client.get(port, "/metrics").body == "3\n"
+    end)
+    task.sleep(0.01)
+    assert.equal("4\n", client.get(port, "/metrics").body)
+  end)
+
+  it("counts answers by path and status, with what there is none of together", function()
+    local port = listen({ metrics = function() error("no") end })
+    local before = lunashard.set_warn(function() end)
+    finally(function() lunashard.set_warn(before) end)
+    for _, path in ipairs({ "/metrics", "/healthz", "/healthz", "/a", "/b", "/status" }) do
+      client.get(port, path)
+    end
+    assert.same({
+      { path = "/healthz", status = 200, count = 2 }, { path = "/metrics", status = 500, count = 1 },
+      { path = "/status", status = 404, count = 1 }, { path = "other", status = 404, count = 2 },
+    }, server:answers())
+  end)
+
   it("has no route for what there is no source of", function()
     local port = listen({})
     for _, path in ipairs({ "/metrics", "/status", "/", "/events" }) do

@@ -36,6 +36,7 @@ local PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src '
 local MAX_STREAMS = 32
 local MAX_BACKLOG = 4 * 1024 * 1024 -- bytes that wait for one of them; the page of a thousand shards must fit
 local TICK = 1 -- seconds between the looks that clients of /events get
+local MOST = 0.05 -- of the loop's time, for making an answer: until then the one before is given again
 local HEARTBEAT = 15 -- ticks without news after which a client hears that there are none; it may have gone
 
 -- What is not measured yet may be no number.
@@ -62,6 +63,18 @@ end
 local Server = {}
 Server.__index = Server
 
+-- However many ask at once, an answer is not made so often that statements have to wait for it.
+local function made(self, path, make)
+  local kept, began = self.kept[path], task.now()
+  if kept and began < kept.good_until then
+    return kept.body
+  end
+  local body = make()
+  local ended = task.now()
+  self.kept[path] = { body = body, good_until = ended + (ended - began) / MOST }
+  return body
+end
+
 local routes = {}
 
 -- Is the process well? It is when it answers.
@@ -76,15 +89,17 @@ routes["/readyz"] = { open = true, answer = function(self)
 end }
 
 routes["/metrics"] = { answer = function(self)
-  return 200, headers(METRICS), self.sources.metrics()
+  return 200, headers(METRICS), made(self, "/metrics", self.sources.metrics)
 end }
 
 routes["/status"] = { answer = function(self)
-  return 200, headers(JSON), assert(cjson.encode(self.sources.status())) .. "\n"
+  return 200, headers(JSON), made(self, "/status", function()
+    return assert(cjson.encode(self.sources.status())) .. "\n"
+  end)
 end }
 
 routes["/"] = { answer = function(self)
-  return 200, headers(HTML, { ["Content-Security-Policy"] = self.page_policy }), self.sources.page()
+  return 200, headers(HTML, { ["Content-Security-Policy"] = self.page_policy }), made(self, "/", self.sources.page)
 end }
 
 routes["/events"] = { answer = function(self, request)
@@ -125,14 +140,15 @@ end
 
 local function guarded(self, request)
   local ok, status, all, body = pcall(answer, self, request)
-  if ok then
-    if status == 200 then
-      self.told[request.path] = nil
-    end
-    return status, all, body
+  if ok and status == 200 then
+    self.told[request.path] = nil
+  elseif not ok then
+    tell_failure(self, request.path, status)
+    status, all, body = plain(500, "internal error; see the log")
   end
-  tell_failure(self, request.path, status)
-  return plain(500, "internal error; see the log")
+  local counted = self.counted[routes[request.path] and request.path or "other"]
+  counted[status] = (counted[status] or 0) + 1
+  return status, all, body
 end
 
 -- ---- events -------------------------------------------------------------------------
@@ -187,7 +203,7 @@ end
 -- @tparam table sources functions that yield nothing: `ready() -> boolean, why`, and where they are wanted
 --   `metrics() -> text`, `status() -> table`, `page() -> html` and the text of its `script`, `changes(all) -> text`:
 --   JSON without line ends of what has changed on the page since the last call, or of all of it; nil when nothing has
--- @treturn[1] Server with `port`, `counts`, `publish`, `close`
+-- @treturn[1] Server with `port`, `counts`, `answers`, `publish`, `close`
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `INVALID`: the port is in use, or everybody could read without a secret
 function http.listen(options, sources)
@@ -196,7 +212,10 @@ function http.listen(options, sources)
     return nil, errors.new("INVALID", { message = problem })
   end
   local self = setmetatable({ access = rules, sources = sources, streams = {}, open_streams = 0, quiet = 0, told = {},
-    page_policy = PAGE_POLICY:format(system.sha256(sources.script or "")) }, Server)
+    kept = {}, counted = { other = {} }, page_policy = PAGE_POLICY:format(system.sha256(sources.script or "")) }, Server)
+  for path in pairs(routes) do
+    self.counted[path] = {}
+  end
   local given = {}
   for name, value in pairs(options) do
     given[name] = name ~= "auth" and value or nil
@@ -228,6 +247,21 @@ end
 -- @treturn table
 function Server:counts()
   return self.core:counts()
+end
+
+--- How often what was answered.
+-- @treturn {table,...} in order, each `path` (one that there is, or `other`), `status`, `count`
+function Server:answers()
+  local list = {}
+  for path, counted in pairs(self.counted) do
+    for status, count in pairs(counted) do
+      list[#list + 1] = { path = path, status = status, count = count }
+    end
+  end
+  table.sort(list, function(a, b)
+    return a.path < b.path or a.path == b.path and a.status < b.status
+  end)
+  return list
 end
 
 --- Answer no longer. May be called again.
