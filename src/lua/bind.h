@@ -49,4 +49,5 @@ int luaopen_lunashard_core_pattern(lua_State *L);
 int luaopen_lunashard_core_watch(lua_State *L);
 int luaopen_lunashard_core_http(lua_State *L);
 int luaopen_lunashard_core_signal(lua_State *L);
+int luaopen_lunashard_core_text(lua_State *L);
 #endif

@@ -27,6 +27,7 @@ static const luaL_Reg bindings[] = {
     { "lunashard.core.watch", luaopen_lunashard_core_watch },
     { "lunashard.core.http", luaopen_lunashard_core_http },
     { "lunashard.core.signal", luaopen_lunashard_core_signal },
+    { "lunashard.core.text", luaopen_lunashard_core_text },
     { NULL, NULL },
 };
 
