@@ -460,6 +460,9 @@ function config.manager(given)
   if not cfg then
     return nil, message
   end
+  if cfg.environment == "production" and not cfg.name then
+    return nil, "name: missing; a production cluster needs one, which commands that write ask for"
+  end
   local hints, seen = {}, {}
   for i in ipairs(given.shards or {}) do
     local path = ("shards[%d]"):format(i)

@@ -90,6 +90,7 @@ describe("the manager's options", function()
     { "a port that is no integer", function(g) g.shards[1].port = 54.5 end, "shards[1].port: expected an integer" },
     { "a port given as text", function(g) g.shards[1].port = "5432" end,
       'shards[1].port: expected an integer from 1 to 65535, got "5432"' },
+    { "a production cluster without a name", function(g) g.environment = "production" end, "name: missing" },
     { "a weight of 0", function(g) g.shards[1].weight = 0 end, "shards[1].weight: expected a number above 0, got 0" },
     { "a negative weight", function(g) g.shards[1].weight = -2 end, "shards[1].weight: expected a number above 0, got -2" },
     { "a weight that is NaN", function(g) g.shards[1].weight = 0 / 0 end, "shards[1].weight: expected a number above 0" },
