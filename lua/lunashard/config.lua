@@ -93,6 +93,8 @@ local SHARD = with_connection({
   metadata = { type = "table" },
 })
 
+local CATALOG = with_connection({ host = text({ required = true }), database = text() })
+
 local TABLE = {
   shard_key = { type = "string", or_type = "table" },
   type = { type = "string", or_type = "table" },
@@ -120,7 +122,7 @@ local MANAGER = {
   max_plugin_failures = count(5, 1),
   plugin_time = seconds(0.05),
   plugin_memory = count(64 * 1024 * 1024, 1),
-  catalog = { type = "table", or_type = "string" },
+  catalog = { type = "table", or_type = "string", fields = CATALOG },
   jobs = { list_of = JOB, what = "jobs" },
   require_all = flag(false),
   allow_placement_change = flag(false), -- there are no rows yet: keys may change their shard
@@ -286,6 +288,8 @@ local function check_value(field, value, path)
     return check_strings(value, path)
   elseif not fits(field, value) then
     return nil, mismatch(path, field, value)
+  elseif field.fields and type(value) == "table" then
+    return check_fields(field.fields, value, path)
   end
   return value
 end
@@ -533,6 +537,8 @@ local function resolve_fields(template, given, dir)
     local field = template[name]
     if field and field.path and type(value) == "string" and value ~= "" then
       copy[name] = resolve(value, dir)
+    elseif field and field.fields then
+      copy[name] = resolve_fields(field.fields, value, dir)
     elseif field and field.list_of and type(value) == "table" then
       copy[name] = {}
       for key, item in pairs(value) do

@@ -4,6 +4,7 @@
 
 local admission = require("lunashard.manager.admission")
 local binding = require("lunashard.manager.binding")
+local catalog_place = require("lunashard.catalog.place")
 local config = require("lunashard.config")
 local errors = require("lunashard.errors")
 local extractor = require("lunashard.extractor")
@@ -101,6 +102,11 @@ function manager.build(given)
   for i, options in ipairs(cfg.shards) do
     members[i] = shard.new(options, cfg)
   end
+  local problem
+  self.catalog_place, problem = catalog_place.of(cfg)
+  if not self.catalog_place then
+    return nil, problem
+  end
   local strategies, message = use_plugins(self, members)
   -- These may hold passwords; what is public of the shards is in self.shards.
   cfg.shards, cfg.strategy, cfg.catalog = nil, nil, nil
@@ -182,6 +188,7 @@ function Manager:shutdown()
     for _, member in ipairs(self.members) do
       member:close()
     end
+    catalog_place.close(self)
     for endpoint in pairs(self.retired) do
       shard.close(endpoint)
     end

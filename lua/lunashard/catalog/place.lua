@@ -1,0 +1,88 @@
+--- Where the catalog is: the database that the option `catalog` names, by default the first shard's.
+-- @module lunashard.catalog.place
+-- @local
+
+local errors = require("lunashard.errors")
+local shard = require("lunashard.manager.shard")
+
+local place = {}
+
+-- What a connection of its own takes over from the first shard, unless it says otherwise.
+local INHERITED = { "database", "user", "password", "passfile", "sslmode", "sslrootcert", "sslcert", "sslkey",
+  "sslpassword" }
+
+--- What the option means.
+-- @tparam table cfg from `config.manager`, with its shards
+-- @treturn[1] table `shard_id` (one of the shards), or `endpoint`; `named`: the option is given
+-- @treturn[2] nil
+-- @treturn[2] string what is wrong
+function place.of(cfg)
+  local given = cfg.catalog
+  if type(given) == "table" then
+    local own = {}
+    for name, value in pairs(given) do
+      own[name] = value
+    end
+    if own.host == nil then
+      return nil, "catalog.host: missing; give the catalog's host, or catalog = \"<shard_id>\" for a shard's database"
+    end
+    for _, name in ipairs(INHERITED) do
+      if own[name] == nil then
+        own[name] = cfg.shards[1][name]
+      end
+    end
+    return { endpoint = shard.endpoint("primary", own, "catalog", cfg), named = true }
+  end
+  local ids = {}
+  for i, one in ipairs(cfg.shards) do
+    ids[i] = one.shard_id
+    if one.shard_id == given then
+      return { shard_id = given, named = true }
+    end
+  end
+  if given == nil then
+    return { shard_id = ids[1], named = false }
+  end
+  local near = errors.nearest(given, ids)
+  return nil, ("catalog: there is no shard %q%s"):format(given, near and (", did you mean %q?"):format(near) or
+    "; give a shard_id, or a table with host and database")
+end
+
+--- The pool of connections to the catalog. Opened when it is first asked for.
+-- @tparam Manager manager initialized
+-- @treturn Pool
+function place.pool(manager)
+  local at = manager.catalog_place
+  if at.endpoint then
+    shard.open(at.endpoint)
+    return at.endpoint.pool
+  end
+  return manager.by_id[at.shard_id].primary.pool
+end
+
+--- The catalog's address, for people.
+-- @tparam Manager manager
+-- @treturn string
+function place.describe(manager)
+  local at = manager.catalog_place
+  local info = at.endpoint and at.endpoint.info or manager.by_id[at.shard_id].info
+  return ("%s:%d/%s"):format(info.host, info.port, info.database)
+end
+
+--- The database's name.
+-- @tparam Manager manager
+-- @treturn string
+function place.database(manager)
+  local at = manager.catalog_place
+  return (at.endpoint and at.endpoint.info or manager.by_id[at.shard_id].info).database
+end
+
+--- Close what was opened for it alone.
+-- @tparam Manager manager
+function place.close(manager)
+  if manager.catalog_place.endpoint then
+    shard.close(manager.catalog_place.endpoint)
+  end
+end
+
+return place
