@@ -1,0 +1,79 @@
+--- What a script has to say on stdout: tables for people, one object of JSON for programs, and never a lost byte
+-- that nobody hears of.
+-- @module lunashard.script.output
+
+local cjson = require("cjson.safe")
+local errors = require("lunashard.errors")
+local table_text = require("lunashard.table_text")
+local values = require("lunashard.values")
+
+local output = {}
+
+local List = {} -- metatable of tables that are lists also when they are empty
+
+--- Write to stdout.
+-- @string text
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `INVALID`: the disk is full, nobody reads the pipe, ...
+function output.write(text)
+  local ok, reason = io.stdout:write(text)
+  if ok then
+    ok, reason = io.stdout:flush()
+  end
+  if not ok then
+    return nil, errors.new("INVALID", { message = "stdout: " .. tostring(reason), exit_code = 1 })
+  end
+  return true
+end
+
+--- Write a table of rows for people.
+-- @tparam {string,...} columns
+-- @tparam {table,...} rows by column name
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function output.table(columns, rows)
+  return output.write((table_text.render(columns, rows)))
+end
+
+-- A tree that JSON has words for: numbers of 64 bits as texts of all their digits, errors as tables without secrets.
+local function plain(value)
+  local kind = type(value)
+  if kind == "cdata" then
+    return (tostring(value):gsub("U?LL$", ""))
+  elseif kind == "number" and (value ~= value or value == math.huge or value == -math.huge) then
+    return tostring(value)
+  elseif kind ~= "table" then
+    return value
+  elseif value == values.null then
+    return cjson.null
+  elseif errors.is(value) then
+    return errors.to_table(value)
+  elseif getmetatable(value) == List and #value == 0 then
+    return cjson.empty_array
+  end
+  local copy, is_list = {}, #value > 0
+  for name, item in pairs(value) do
+    copy[is_list and name or tostring(name)] = plain(item)
+  end
+  return copy
+end
+
+--- A list that is a list in JSON also when it is empty.
+-- @tparam table list
+-- @treturn table the same
+function output.list(list)
+  return setmetatable(list, List)
+end
+
+--- Write one object of JSON, and a line's end.
+-- @tparam table value
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function output.json(value)
+  return output.write(assert(cjson.encode(plain(value))) .. "\n")
+end
+
+return output
