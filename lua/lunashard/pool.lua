@@ -38,7 +38,7 @@ local TYPES = {
   shard_id = "string", host = "string", port = "count", database = "string", max_size = "count", min_size = "count",
   max_waiters = "count", connection_timeout = "seconds", idle_timeout = "number", max_lifetime = "number",
   statement_cache = "count", max_result_bytes = "count", slow_statement = "number", pipeline = "boolean",
-  read_batches = "boolean",
+  read_batches = "boolean", term = "any",
 }
 for _, name in ipairs(PASSED) do
   TYPES[name] = "any" -- numbers and strings alike; libpq checks them
@@ -124,12 +124,16 @@ end
 --   `statement_cache` [256] prepared statements a connection, `max_result_bytes` [256 MiB]; `pipeline` [true]
 --   lets statements of different tasks share connections (never with a `gssencmode` other than `disable`, which is
 --   libpq's alone), `read_batches` [true] lets reads share their Sync,
---   `slow_statement` [0.05 s]: what takes longer gets a connection of its own
+--   `slow_statement` [0.05 s]: what takes longer gets a connection of its own; `term`: of the manager, see
+--   `lunashard.catalog.lease`
 -- @treturn Pool
 function pool.new(options)
   check(options, "pool.new")
   local given = pool.settings(options)
   local handle = assert(core.new(given))
+  if options.term then
+    handle:rely(options.term)
+  end
   raw_execute, raw_acquire = raw_execute or handle.execute, raw_acquire or handle.acquire
   local self = setmetatable({
     handle = handle,
@@ -175,8 +179,10 @@ function Pool:load()
 end
 
 local function run(self, text_or_sql, text, params, opts, started)
+  local guard = opts.guard
   local request, err = raw_execute(self.handle, answers.request(), text_or_sql, params, started, opts.deadline,
-    opts.read_only, opts.max_result_bytes or self.max_result_bytes, opts.pipeline == false)
+    opts.read_only, opts.max_result_bytes or self.max_result_bytes, opts.pipeline == false, opts.generation,
+    opts.discardable, guard and guard.text or nil, guard and guard.params or nil)
   if request == CANCELED then
     answers.cancelled(self, started)
   elseif not request then
@@ -208,12 +214,15 @@ end
 -- @tparam ?table params
 -- @tparam ?table opts `deadline` on the clock of `lunashard.now`, `read_only` (losing it midway
 --   leaves no doubt), `simple` protocol, `decode_json`, `max_result_bytes`, `pipeline = false` (not on a
---   connection that others share)
+--   connection that others share); `guard`: `{ text, params }` of a statement that goes before this one in the same
+--   transaction, and with whose error this one has failed and done nothing; `generation` of the map by which it was
+--   routed: it relies on the pool's term; `discardable`: it is a read, and its answer of no use after the term
 -- @treturn[1] table `{ rows, columns, column_types, row_count, command, duration, endpoint,
 --   shard_id, success = true }`; results of one statement share `columns` and `column_types`
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `SQL TIMEOUT POOL_EXHAUSTED SHARD_DOWN AUTH UNKNOWN_OUTCOME
---   RESULT_TOO_LARGE INVALID CLOSED`
+--   RESULT_TOO_LARGE INVALID CLOSED`; `STALE_MAP`: the term is over, or the generation, and nothing was sent, or of a
+--   read the answer dropped
 function Pool:execute(query, params, opts)
   opts = opts or NONE
   local started = now()
@@ -226,12 +235,13 @@ end
 
 --- Wait for a connection of one's own. Yields. It is given back when the task ends, at the latest.
 -- @tparam ?number deadline
+-- @tparam ?number generation as for `execute`
 -- @treturn[1] Lease
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
-function Pool:acquire(deadline)
+function Pool:acquire(deadline, generation)
   local started = now()
-  local handle, err = answers.settled(self, started, raw_acquire(self.handle, deadline))
+  local handle, err = answers.settled(self, started, raw_acquire(self.handle, deadline, generation))
   if not handle then
     return fail(self, err, started)
   end

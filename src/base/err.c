@@ -32,6 +32,7 @@ const char *luna_status_name(luna_status code)
     case LUNA_EUNKNOWN: return "UNKNOWN_OUTCOME";
     case LUNA_ETOOLARGE: return "RESULT_TOO_LARGE";
     case LUNA_ECLOSED: return "CLOSED";
+    case LUNA_ESTALE: return "STALE_MAP";
     }
     return "UNKNOWN";
 }

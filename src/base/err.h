@@ -24,6 +24,7 @@ typedef enum luna_status {
     LUNA_EUNKNOWN = -10, /* UNKNOWN_OUTCOME */
     LUNA_ETOOLARGE = -11,
     LUNA_ECLOSED = -12,
+    LUNA_ESTALE = -13, /* STALE_MAP */
 } luna_status;
 
 typedef struct luna_err {

@@ -47,7 +47,7 @@ static void exchange_end(luna_conn *conn)
     }
     conn->request = NULL;
     conn->resetting = conn->pipelined = false;
-    conn->executing = NULL;
+    conn->executing = conn->guard = NULL;
     conn->state = LUNA_CONN_IDLE;
     if (request != NULL) {
         request->w.conn = NULL;
@@ -56,6 +56,7 @@ static void exchange_end(luna_conn *conn)
             PQresultStatus(request->result) != PGRES_FATAL_ERROR)
             request->w.err = (luna_err){ 0 }; /* it was done after all */
         luna_take_doubt(conn, request);
+        luna_request_check_term(request, request->answered);
         luna_waiter_finish(&request->w, request->w.err.code, NULL);
     }
     conn->unreplicated = false;
@@ -85,7 +86,7 @@ static void note_command(luna_conn *conn, const char *tag)
         conn->plans_changed |= strcmp(tag, plans[i]) == 0;
     if (strcmp(tag, "DEALLOCATE ALL") == 0 || strcmp(tag, "DISCARD ALL") == 0) { /* ours too */
         luna_statements_clear(&conn->statements);
-        conn->executing = NULL;
+        conn->executing = conn->guard = NULL;
     }
 }
 
@@ -103,6 +104,35 @@ static void set_result(luna_request *request, PGresult *res)
     request->result = res;
 }
 
+/* An error says of what was prepared that the server has it not, or not as we know it. */
+static void forget_statements(luna_conn *conn, const char *sqlstate, const char *where)
+{
+    luna_statements *cache = &conn->statements;
+    luna_request *request = conn->request;
+    bool of_guard = conn->guarding > 0;
+    bool unprepared = of_guard ? conn->guarding > 1 : conn->to_prepare;
+    const luna_statement *failed = of_guard ? conn->guard : conn->executing;
+    bool stale = failed != NULL && !unprepared && luna_is_stale_plan(sqlstate, where);
+    if (stale) {
+        conn->plans_changed = true; /* the server may have it still, under its old name */
+        conn->resend = request != NULL && !request->resent && !conn->in_transaction;
+    }
+    if (stale && sqlstate[0] == '2') {
+        luna_statements_clear(cache);
+    } else {
+        if (of_guard && conn->guard != NULL && (unprepared || stale))
+            luna_statements_remove(cache, conn->guard);
+        /* what a guard went before was skipped, its preparation as well */
+        if (conn->executing != NULL && (conn->to_prepare || (stale && !of_guard)))
+            luna_statements_remove(cache, conn->executing);
+    }
+    if (request != NULL)
+        request->refused |= of_guard;
+    conn->executing = conn->guard = NULL;
+    conn->guarding = 0;
+    conn->to_prepare = false;
+}
+
 /* Takes `res`. */
 static void take_error(luna_conn *conn, PGresult *res)
 {
@@ -111,19 +141,7 @@ static void take_error(luna_conn *conn, PGresult *res)
     const char *where = PQresultErrorField(res, PG_DIAG_SOURCE_FUNCTION);
     if (sqlstate == NULL)
         sqlstate = "";
-    if (conn->executing != NULL && conn->to_prepare) {
-        luna_statements_remove(&conn->statements, conn->executing);
-        conn->executing = NULL;
-    } else if (conn->executing != NULL && luna_is_stale_plan(sqlstate, where)) {
-        if (sqlstate[0] == '2')
-            luna_statements_clear(&conn->statements);
-        else
-            luna_statements_remove(&conn->statements, conn->executing);
-        conn->plans_changed = true; /* the server may have it still, under its old name */
-        conn->executing = NULL;
-        conn->resend = request != NULL && !request->resent && !conn->in_transaction;
-    }
-    conn->to_prepare = false;
+    forget_statements(conn, sqlstate, where);
     conn->reset_failed |= conn->resetting;
     /* the first error is the cause of what follows */
     if (request == NULL || request->w.err.code == LUNA_ESQL) {
@@ -218,8 +236,8 @@ static void refuse_copy(luna_conn *conn)
 static bool take_result(luna_conn *conn, PGresult *res)
 {
     ExecStatusType status = PQresultStatus(res);
-    if (conn->deallocating) {
-        conn->deallocating = status != PGRES_PIPELINE_SYNC;
+    if (conn->deallocating > 0) {
+        conn->deallocating -= status == PGRES_PIPELINE_SYNC;
         PQclear(res);
         return true;
     }
@@ -268,7 +286,10 @@ static bool take_result(luna_conn *conn, PGresult *res)
     case PGRES_BAD_RESPONSE:
     case PGRES_FATAL_ERROR: take_error(conn, res); return true;
     default:
-        if (conn->to_prepare) {
+        if (conn->guarding > 0) {
+            conn->guarding--;
+            PQclear(res);
+        } else if (conn->to_prepare) {
             conn->to_prepare = false;
             PQclear(res);
         } else {

@@ -61,9 +61,9 @@ struct luna_conn {
     luna_statements statements;
     luna_request *request; /* the one that runs; NULL when nobody waits for it any more */
     luna_request *next;    /* of the lease; waits for an abandoned exchange to drain */
-    luna_statement *executing;
-    luna_wire wire;       /* reads the rows of a stream */
-    luna_channel channel; /* of a lane */
+    luna_statement *executing, *guard; /* NULL: not in the table of statements */
+    luna_wire wire;                    /* reads the rows of a stream */
+    luna_channel channel;              /* of a lane */
     luna_lane lane;
     enum {
         LUNA_CONN_RESOLVING,
@@ -75,13 +75,14 @@ struct luna_conn {
         LUNA_CONN_SHARED,    /* a lane with statements under way */
         LUNA_CONN_CLOSED,
     } state;
-    bool deallocating;  /* what comes first in this exchange, up to a sync of its own */
-    bool to_prepare;    /* the next result belongs to the preparation */
-    bool pipelined;     /* this exchange ends with a sync */
-    bool copying_out;   /* what streams is COPY data */
-    bool state_changed; /* the session is not as it was: reset before others use it */
-    bool plans_changed; /* somebody prepared or deallocated by SQL */
-    bool resetting;     /* runs the reset; no request */
+    unsigned deallocating; /* what comes first in this exchange, each up to a sync of its own */
+    unsigned guarding;     /* results of the guard that are to come, its preparation's among them */
+    bool to_prepare;       /* the next result belongs to the preparation */
+    bool pipelined;        /* this exchange ends with a sync */
+    bool copying_out;      /* what streams is COPY data */
+    bool state_changed;    /* the session is not as it was: reset before others use it */
+    bool plans_changed;    /* somebody prepared or deallocated by SQL */
+    bool resetting;        /* runs the reset; no request */
     bool reset_failed;
     bool resend;         /* the statement was stale: prepare it anew and run it again */
     bool in_transaction; /* when the exchange began */

@@ -84,12 +84,20 @@ static void give(luna_pool *pool, luna_conn *conn, luna_waiter *waiter)
     luna_list_del(&waiter->op.link);
     pool->n_waiters--;
     pool->n_own--;
-    note_wait(pool, luna_loop_clock() - waiter->queued);
+    double now = luna_loop_clock();
+    note_wait(pool, now - waiter->queued);
+    if (luna_waiter_is_late(waiter, now)) {
+        luna_waiter_end_late(waiter);
+        return;
+    }
     luna_pool_move(pool, conn, &pool->busy);
     if (waiter->is_lease) {
         conn->lease = waiter;
         waiter->conn = conn;
+        luna_term *term = waiter->term; /* it is counted up to its end */
+        waiter->term = NULL;
         luna_waiter_finish(waiter, LUNA_OK, NULL);
+        waiter->term = term;
         return;
     }
     luna_request *request = LUNA_CONTAINER(waiter, luna_request, w);
@@ -169,10 +177,14 @@ static void fill_lane(luna_pool *pool, luna_conn *conn, luna_lane_kind kind, dou
         bool solo = is_solo(waiter, kind);
         if (!has_room(conn, solo))
             break;
-        if (solo && batch > 0)
-            luna_lane_sync(conn);
         luna_list_del(&waiter->op.link);
         pool->n_waiters--;
+        if (luna_waiter_is_late(waiter, now)) {
+            luna_waiter_end_late(waiter);
+            continue;
+        }
+        if (solo && batch > 0)
+            luna_lane_sync(conn);
         luna_lane_add(conn, request, now);
         note_wait(pool, now - waiter->queued);
         pool->stats.queries++;
@@ -190,10 +202,20 @@ static void fill_lane(luna_pool *pool, luna_conn *conn, luna_lane_kind kind, dou
 
 static void serve_lanes(luna_pool *pool, luna_lane_kind kind, double now)
 {
-    luna_conn *conn;
-    while (!luna_list_empty(&pool->shareable[kind]) &&
-           (conn = choose_lane(pool, kind, now)) != NULL)
+    luna_list *queue = &pool->shareable[kind];
+    while (!luna_list_empty(queue)) {
+        luna_waiter *waiter = head_of(queue);
+        if (luna_waiter_is_late(waiter, now)) { /* a lane is for what is sent */
+            luna_list_del(&waiter->op.link);
+            pool->n_waiters--;
+            luna_waiter_end_late(waiter);
+            continue;
+        }
+        luna_conn *conn = choose_lane(pool, kind, now);
+        if (conn == NULL)
+            return;
         fill_lane(pool, conn, kind, now);
+    }
 }
 
 /* ---- making way ---------------------------------------------------------------------- */

@@ -44,25 +44,56 @@ static bool send_execute(luna_conn *conn, const luna_request *request, const cha
     return sent && PQpipelineSync(conn->pg);
 }
 
-static bool send_query(luna_conn *conn, const luna_request *request)
+/* The entry for `text`; what it replaces is deallocated.  NULL when libpq refuses. */
+static luna_statement *find_statement(luna_conn *conn, luna_text *text)
 {
     luna_statements *cache = &conn->statements;
-    if (cache->max == 0)
-        return send_execute(conn, request, NULL);
-    luna_statement *st = luna_statements_find(cache, request->text);
-    if (st == NULL) {
-        luna_statement *old =
-            luna_statements_are_full(cache) ? luna_statements_oldest(cache) : NULL;
-        /* in a failed transaction DEALLOCATE would fail too, and hide the real error */
-        if (old != NULL && PQtransactionStatus(conn->pg) != PQTRANS_INERROR) {
-            /* some commands must be the first of their transaction: it gets one of its own */
-            conn->deallocating = true;
-            if (!luna_send_deallocate(conn, old) || !PQpipelineSync(conn->pg))
-                return false;
-            luna_statements_remove(cache, old);
-        }
-        st = luna_statements_add(cache, request->text);
+    luna_statement *st = luna_statements_find(cache, text);
+    if (st != NULL)
+        return st;
+    luna_statement *old = luna_statements_are_full(cache) ? luna_statements_oldest(cache) : NULL;
+    /* in a failed transaction DEALLOCATE would fail too, and hide the real error */
+    if (old != NULL && PQtransactionStatus(conn->pg) != PQTRANS_INERROR) {
+        /* some commands must be the first of their transaction: it gets one of its own */
+        conn->deallocating++;
+        if (!luna_send_deallocate(conn, old) || !PQpipelineSync(conn->pg))
+            return NULL;
+        luna_statements_remove(cache, old);
     }
+    return luna_statements_add(cache, text);
+}
+
+/* In the transaction of what follows, so that none may be begun and ended in between. */
+static bool send_guard(luna_conn *conn, const luna_call *guard)
+{
+    luna_statement *st = conn->guard;
+    conn->guarding = 1;
+    if (st == NULL)
+        return PQsendQueryParams(conn->pg, guard->text->sql, guard->n_params, NULL, guard->values,
+                                 guard->lengths, guard->formats, 0);
+    if (!st->sent) {
+        st->sent = true;
+        conn->guarding++;
+        if (!PQsendPrepare(conn->pg, st->name, guard->text->sql, 0, NULL))
+            return false;
+    }
+    return PQsendQueryPrepared(conn->pg, st->name, guard->n_params, guard->values, guard->lengths,
+                               guard->formats, 0);
+}
+
+static bool send_query(luna_conn *conn, const luna_request *request)
+{
+    luna_text *guard = request->guard.text;
+    unsigned max = conn->statements.max;
+    luna_statement *st = NULL;
+    if (guard != NULL && max > 1 && (conn->guard = find_statement(conn, guard)) == NULL)
+        return false;
+    if (max > 0 && (st = find_statement(conn, request->text)) == NULL)
+        return false;
+    if (guard != NULL && !send_guard(conn, &request->guard))
+        return false;
+    if (st == NULL)
+        return send_execute(conn, request, NULL);
     conn->executing = st;
     if (!st->sent) {
         st->sent = conn->to_prepare = true;
@@ -144,10 +175,10 @@ bool luna_conn_send(luna_conn *conn, luna_request *request)
     if (request->kind != LUNA_REQUEST_FETCH) /* which goes on with the exchange of its stream */
         conn->pipelined = conn->wire.on = false;
     conn->to_prepare = false;
-    conn->deallocating = false;
+    conn->deallocating = conn->guarding = 0;
     conn->bursts = 0;
     conn->received = 0;
-    conn->executing = NULL;
+    conn->executing = conn->guard = NULL;
     conn->resend = conn->fatal = false;
     if (conn->state == LUNA_CONN_IDLE) /* otherwise it is that of the stream or COPY */
         conn->in_transaction = PQtransactionStatus(conn->pg) != PQTRANS_IDLE;

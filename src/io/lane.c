@@ -111,19 +111,29 @@ static luna_statement *lane_prepare(luna_conn *conn, luna_text *text)
     return st;
 }
 
+static luna_step *lane_call(luna_conn *conn, int kind, const luna_call *call)
+{
+    luna_buf *out = &conn->channel.out;
+    luna_statement *st = lane_prepare(conn, call->text);
+    if (st == NULL)
+        luna_message_parse(out, "", call->text->sql);
+    luna_message_execute(out, st != NULL ? st->name : "", call->n_params, call->values,
+                         call->lengths, call->formats, st == NULL || !st->described);
+    return step_push(&conn->lane, kind, st);
+}
+
 void luna_lane_add(luna_conn *conn, luna_request *request, double now)
 {
     luna_lane *lane = &conn->lane;
-    luna_buf *out = &conn->channel.out;
+    const luna_call call = { request->text, request->n_params, request->values, request->lengths,
+                             request->formats };
     lane_begin(conn, now);
-    luna_statement *st = lane_prepare(conn, request->text);
-    if (st == NULL)
-        luna_message_parse(out, "", request->sql);
-    luna_message_execute(out, st != NULL ? st->name : "", request->n_params, request->values,
-                         request->lengths, request->formats, st == NULL || !st->described);
-    request->step = lane->end;
+    if (request->guard.text != NULL)
+        lane_call(conn, LUNA_STEP_GUARD, &request->guard);
+    luna_step *step = lane_call(conn, LUNA_STEP_RUN, &call);
+    step->request = request;
+    request->step = lane->end - 1;
     request->w.conn = conn;
-    step_push(lane, LUNA_STEP_RUN, st)->request = request;
     lane->depth++;
 }
 

@@ -6,6 +6,9 @@
  * then the server makes one system call for all of them.  We make one for all groups
  * of a turn.
  *
+ * A guard goes before its statement, in the same group: what it has found and locked
+ * holds until the group's end.
+ *
  * A group counts when its Sync is answered.  When one of a batch fails, the
  * server has rolled all of it back and skipped the rest: the others are handed
  * back to the owner (`again`), which runs them again without the culprit.
@@ -34,11 +37,12 @@ typedef enum luna_lane_kind {
 /* One thing sent to the server whose answer is to come. */
 typedef struct luna_step {
     luna_request *request;     /* of RUN; NULL when nobody waits for it any more */
-    luna_statement *statement; /* of PREPARE and RUN */
+    luna_statement *statement; /* of PREPARE, GUARD and RUN */
     enum {
         LUNA_STEP_SETUP,
         LUNA_STEP_DEALLOCATE,
         LUNA_STEP_PREPARE,
+        LUNA_STEP_GUARD, /* of the next RUN */
         LUNA_STEP_RUN,
         LUNA_STEP_SYNC
     } kind;

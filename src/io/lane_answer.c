@@ -82,11 +82,12 @@ static void deliver(luna_conn *conn, const luna_step *step, unsigned runs, bool 
         luna_lane_run_again(conn, request);
         return;
     }
-    if (at_fault && runs > 1)
+    if (at_fault && runs > 1 && !request->refused)
         request->text->solo_for = PENALTY_FAILED;
     if (!failed && request->w.err.code == LUNA_ETIMEOUT)
         request->w.err = (luna_err){ 0 }; /* it was done after all */
     luna_take_doubt(conn, request);
+    luna_request_check_term(request, now);
     request->w.conn = NULL;
     request->answered = now;
     luna_waiter_finish(&request->w, request->w.err.code, NULL);
@@ -201,10 +202,11 @@ static void set_error(luna_request *request, const luna_message *message)
 /* Which execution does an error at this step belong to?  NULL: to none, or to all of a batch. */
 static luna_step *culprit_of(luna_lane *lane, luna_step *step)
 {
+    if (step->kind == LUNA_STEP_PREPARE || step->kind == LUNA_STEP_GUARD)
+        for (unsigned i = lane->next; step->kind != LUNA_STEP_RUN;)
+            step = luna_lane_step(lane, ++i);
     if (step->kind == LUNA_STEP_RUN)
         return step;
-    if (step->kind == LUNA_STEP_PREPARE)
-        return luna_lane_step(lane, lane->next + 1);
     luna_step *only = NULL; /* at the Sync: the commit failed */
     for (unsigned i = lane->first; step->kind == LUNA_STEP_SYNC && i != lane->next; i++)
         if (luna_lane_step(lane, i)->kind == LUNA_STEP_RUN) {
@@ -212,6 +214,14 @@ static luna_step *culprit_of(luna_lane *lane, luna_step *step)
             only = only == NULL ? luna_lane_step(lane, i) : step;
         }
     return only == step ? NULL : only;
+}
+
+/* Was it a guard, or its preparation, that failed? */
+static bool is_of_guard(const luna_lane *lane, const luna_step *step)
+{
+    if (step->kind == LUNA_STEP_PREPARE)
+        step = luna_lane_step(lane, lane->next + 1);
+    return step->kind == LUNA_STEP_GUARD;
 }
 
 /* After an error the server skips what is before the Sync. */
@@ -255,6 +265,7 @@ static bool take_error(luna_conn *conn, const luna_message *message)
     }
     if (culprit != NULL && culprit->request != NULL) {
         culprit->state = LUNA_STEP_FAILED;
+        culprit->request->refused = is_of_guard(lane, step);
         set_error(culprit->request, message);
     }
     if (step->kind != LUNA_STEP_SYNC)
@@ -331,7 +342,7 @@ static bool take_end(luna_step *step, const luna_message *message)
     return true;
 }
 
-/* What belongs to one statement, or to the lane's setup. */
+/* What belongs to one statement, a guard, or to the lane's setup. */
 static bool take_of_run(luna_lane *lane, luna_step *step, const luna_message *message)
 {
     bool is_run = step->kind == LUNA_STEP_RUN, good = true;
@@ -368,6 +379,7 @@ static bool take_answer(luna_conn *conn, const luna_message *message)
     char confirmed = 0;
     switch (step->kind) {
     case LUNA_STEP_SETUP:
+    case LUNA_STEP_GUARD:
     case LUNA_STEP_RUN: return take_of_run(lane, step, message);
     case LUNA_STEP_PREPARE: confirmed = '1'; break;
     case LUNA_STEP_DEALLOCATE: confirmed = '3'; break;

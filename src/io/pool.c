@@ -151,6 +151,7 @@ void luna_waiter_abandon(luna_waiter *waiter)
         else
             waiter->conn->request = NULL;
     }
+    luna_waiter_uncount(waiter);
     luna_op_abandon(&waiter->op);
 }
 
@@ -160,6 +161,10 @@ static void waiter_start(luna_pool *pool, luna_waiter *waiter)
     waiter->conn = NULL;
     waiter->failures = &pool->stats.errors;
     waiter->err = (luna_err){ 0 };
+    if (waiter->generation != 0 && pool->term != NULL) {
+        waiter->term = pool->term;
+        waiter->term->running++;
+    }
     luna_timer_start(pool->loop, &waiter->timer, waiter->deadline, on_waiter_timer);
 }
 
@@ -257,6 +262,10 @@ static void pool_enqueue(luna_pool *pool, luna_waiter *waiter)
         waiter_refuse(waiter, LUNA_ETIMEOUT, "the deadline had passed before the start");
         return;
     }
+    if (luna_waiter_is_late(waiter, luna_loop_clock())) {
+        luna_waiter_end_late(waiter);
+        return;
+    }
     unsigned held = pool->n_idle + pool->n_busy;
     unsigned room = pool->cfg.max_size > held ? pool->cfg.max_size - held : 0; /* to be opened */
     if (pool->n_waiters >= pool->cfg.max_waiters + room + pool->n_idle) {
@@ -304,6 +313,11 @@ void luna_lease_submit(luna_lease *lease, luna_request *request)
         return;
     }
     waiter_start(pool, &request->w);
+    if (request->w.term != NULL &&
+        !luna_term_holds(request->w.term, request->w.generation, luna_loop_clock())) {
+        luna_waiter_end_late(&request->w);
+        return;
+    }
     if (request->w.deadline > 0 && request->w.deadline <= request->w.queued) {
         waiter_refuse(&request->w, LUNA_ETIMEOUT, "the deadline had passed before the start");
         return;
@@ -324,6 +338,7 @@ static luna_conn *lease_end(luna_lease *lease)
     if (conn == NULL)
         return NULL;
     lease->w.conn = NULL;
+    luna_waiter_uncount(&lease->w);
     conn->lease = NULL;
     conn->state_changed = true; /* functions may have changed the session unseen */
     return conn;
@@ -425,6 +440,7 @@ static void pool_on_closed(luna_conn *conn, const luna_err *why)
     if (conn->lease != NULL) {
         luna_lease *lease = LUNA_CONTAINER(conn->lease, luna_lease, w);
         lease->w.conn = NULL;
+        luna_waiter_uncount(&lease->w);
         lease->lost = *why;
     }
     if (pool->closing)
@@ -542,7 +558,13 @@ void luna_pool_free(luna_pool *pool)
     close_list(&pool->connecting);
     luna_list_del(&pool->turn.link);
     luna_conn_config_deinit(&pool->cfg.conn);
+    luna_term_unref(pool->term);
     free(pool);
+}
+
+void luna_pool_rely(luna_pool *pool, luna_term *term)
+{
+    pool->term = luna_term_ref(term);
 }
 
 void luna_pool_refuse_waiting(luna_pool *pool, const char *why)

@@ -38,6 +38,9 @@ typedef struct luna_lease {
     luna_err lost; /* why */
 } luna_lease;
 
+/* What has a generation relies on this term from now on; see term.h. */
+void luna_pool_rely(luna_pool *pool, luna_term *term);
+
 /* Takes what `cfg` points to.  Never NULL.  Opens min_size connections. */
 luna_pool *luna_pool_new(const luna_pool_config *cfg);
 

@@ -10,6 +10,7 @@
 struct luna_pool {
     luna_pool_config cfg;
     luna_loop *loop;
+    luna_term *term;                  /* or NULL */
     luna_list connecting, idle, busy; /* of luna_conn.link; idle: least recently used first */
     unsigned n_connecting, n_idle, n_busy;
     luna_list waiters;                         /* of luna_op.link: for connections of their own */

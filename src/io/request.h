@@ -14,6 +14,7 @@
 #include "many.h"
 #include "reply.h"
 #include "rows.h"
+#include "term.h"
 #include "text.h"
 #include "timer.h"
 
@@ -29,6 +30,9 @@ typedef struct luna_waiter {
     luna_conn *conn;    /* the connection it has; NULL while it waits */
     luna_err err;       /* when op.status is not LUNA_OK */
     uint64_t *failures; /* counts failed waiters, while it is set */
+    uint64_t
+        generation;  /* of the map by which it was routed without a guard; 0: it relies on none */
+    luna_term *term; /* while it is counted there */
     bool is_lease;
     unsigned lane; /* a luna_lane_kind: the lanes that it waits for */
 } luna_waiter;
@@ -46,11 +50,22 @@ typedef enum luna_request_kind {
     LUNA_REQUEST_COPY_READ,  /* read whole rows of it into `received`, some 64 KiB of them */
 } luna_request_kind;
 
+/* A statement with its parameters.  It owns nothing. */
+typedef struct luna_call {
+    luna_text *text;
+    int n_params;
+    const char *const *values; /* as those of a request */
+    const int *lengths;
+    const int *formats;
+} luna_call;
+
 typedef struct luna_request {
     luna_waiter w;
     luna_request_kind kind;
     const char *sql; /* of QUERY: text->sql */
     luna_text *text; /* QUERY only */
+    luna_call guard; /* QUERY in a pool: runs before it in the same transaction; when it fails, the
+                        request has failed with its error and has done nothing.  text NULL: none */
     int n_params;
     const char *const *values; /* text or, where formats[i] is 1, binary; NULL is NULL */
     const int *lengths;
@@ -60,8 +75,10 @@ typedef struct luna_request {
     size_t n_bytes;
     size_t max_bytes;   /* of a buffered result */
     bool read_only;     /* losing it midway leaves no doubt about an outcome */
+    bool discardable;   /* a read: when the term has ended meanwhile its answer is dropped */
     bool alone;         /* not on a shared connection */
     bool solo;          /* not in a batch */
+    bool refused;       /* it was the guard that failed */
     bool resent;        /* a stale prepared statement was replaced once */
     bool expired;       /* the deadline passed; waiting for the server's last word */
     unsigned reruns;    /* for the sake of others on a shared connection */
@@ -83,6 +100,17 @@ void luna_request_deinit(luna_request *request);
 
 /* A field of the server's error (PG_DIAG_...); NULL when there is none, or no such error. */
 const char *luna_request_error_field(const luna_request *request, int field);
+
+/* It waits to be sent: is the map another by now, or the term over?  Then end it, with LUNA_ESTALE.
+ */
+bool luna_waiter_is_late(const luna_waiter *waiter, double now);
+void luna_waiter_end_late(luna_waiter *waiter);
+
+/* It does not rely on its term any more. */
+void luna_waiter_uncount(luna_waiter *waiter);
+
+/* Its answer is complete: drop it when the term has ended meanwhile. */
+void luna_request_check_term(luna_request *request, double now);
 
 /* End a pending waiter: fills `err` unless it is NULL or the waiter's own, posts the op. */
 void luna_waiter_finish(luna_waiter *waiter, luna_status status, const luna_err *err);

@@ -41,7 +41,7 @@ void *luna_bind_new(lua_State *L, size_t size, const char *tname)
 
 static int is_retryable(luna_status code)
 {
-    return code == LUNA_EDOWN || code == LUNA_EPOOL || code == LUNA_ETIMEOUT;
+    return code == LUNA_EDOWN || code == LUNA_EPOOL || code == LUNA_ETIMEOUT || code == LUNA_ESTALE;
 }
 
 void luna_push_err_object(lua_State *L, const luna_err *err)

@@ -13,13 +13,16 @@
 typedef struct luna_request_handle {
     const char *type; /* see luna_bind_check */
     luna_request request;
-    luna_params params;
-    luna_buf bytes, field; /* SQL, COPY data */
+    luna_params params, guard; /* `guard`: those of the guard */
+    luna_buf bytes, field;     /* SQL, COPY data */
     luna_many many;
 } luna_request_handle;
 
 /* The optional deadline at `idx`; 0 is none. */
 double luna_opt_deadline(lua_State *L, int idx);
+
+/* The optional generation of the map at `idx`; 0 is none. */
+uint64_t luna_opt_generation(lua_State *L, int idx);
 
 /* Push a new request. */
 luna_request_handle *luna_request_push(lua_State *L, luna_request_kind kind);
@@ -30,8 +33,9 @@ luna_request_handle *luna_request_make(lua_State *L, int idx, luna_request_kind 
                                        luna_err *err);
 
 /* Fill the request at index 2, used before or new, with the arguments after it: text (of QUERY)
- * or sql (of SIMPLE), params, started, deadline, read_only, max_bytes, alone.  Leaves the request
- * on top; otherwise as luna_request_make. */
+ * or sql (of SIMPLE), params, started, deadline, read_only, max_bytes, alone, generation,
+ * discardable, guard's text and params.  Leaves the request on top; otherwise as
+ * luna_request_make. */
 luna_request_handle *luna_request_fill(lua_State *L, luna_err *err);
 int luna_request_new(lua_State *L);
 
@@ -42,7 +46,7 @@ int luna_request_park_on_lease(lua_State *L, luna_request *request, luna_lease *
 
 /* Push a new lease on `pool`, whose handle is at `idx`, and park until it has
  * its connection; to be returned by the binding. */
-int luna_lease_park(lua_State *L, int idx, luna_pool *pool, double deadline);
+int luna_lease_park(lua_State *L, int idx, luna_pool *pool, double deadline, uint64_t generation);
 
 /* The request at `idx`, the lease at index 1; raise for anything else. */
 luna_request_handle *luna_request_check(lua_State *L, int idx);

@@ -12,6 +12,7 @@
 #include "shape.h"
 
 static const char POOL_TYPE[] = "lunashard.pool";
+static const char TERM_TYPE[] = "lunashard.term";
 
 typedef struct pool_handle {
     const char *type; /* see luna_bind_check */
@@ -199,6 +200,10 @@ static int pool_refuse_waiting(lua_State *L)
 @tparam ?boolean read_only
 @tparam ?number max_bytes of the result
 @tparam ?boolean alone not on a shared connection
+@tparam ?number generation of the map by which it was routed: it relies on the pool's term
+@tparam ?boolean discardable a read, whose answer is of no use after the term
+@tparam ?userdata guard text of what runs before it in the same transaction; not on a lease
+@tparam ?table guard_params
 @treturn[1] userdata the request, to be asked with `answer`
 @treturn[2] nil
 @treturn[2] lunashard.error */
@@ -218,15 +223,17 @@ static int pool_execute(lua_State *L)
 It is given back when the task ends, at the latest.
 @function pool:acquire
 @tparam ?number deadline
+@tparam ?number generation as for `execute`; it is counted up to the lease's end
 @treturn userdata lease, to be asked with `opened` */
 static int pool_acquire(lua_State *L)
 {
     luna_pool *pool = check_pool(L);
     double deadline = luna_opt_deadline(L, 2);
+    uint64_t generation = luna_opt_generation(L, 3);
     if (pool == NULL)
         return closed_error(L);
     luna_task_check(L, "acquire");
-    return luna_lease_park(L, 1, pool, deadline);
+    return luna_lease_park(L, 1, pool, deadline, generation);
 }
 
 /* ---- the pool's other methods ---------------------------------------------------------- */
@@ -307,6 +314,73 @@ static int pool_close(lua_State *L)
     return 0;
 }
 
+/* ---- terms ----------------------------------------------------------------------------- */
+
+typedef struct term_handle {
+    const char *type; /* see luna_bind_check */
+    luna_term *term;
+} term_handle;
+
+static luna_term *check_term(lua_State *L, int idx)
+{
+    term_handle *handle = luna_bind_check(L, idx, TERM_TYPE);
+    return handle->term;
+}
+
+/*** How long, and by which map, statements may be sent without a guard; it is over at first.
+@function term
+@treturn userdata */
+static int term_new(lua_State *L)
+{
+    term_handle *handle = luna_bind_new(L, sizeof(*handle), TERM_TYPE);
+    handle->term = luna_term_new();
+    return 1;
+}
+
+/*** Set all of a term.
+@function term:set
+@number generation of the map: what was routed by another one is not sent
+@number ends on the clock of `lunashard.now`
+@number lost what relied on this generation, or on an earlier one, has outlived its term */
+static int term_set(lua_State *L)
+{
+    luna_term *term = check_term(L, 1);
+    uint64_t generation = luna_opt_generation(L, 2), lost = luna_opt_generation(L, 4);
+    term->until = luaL_checknumber(L, 3);
+    term->generation = generation;
+    term->lost = lost;
+    return 0;
+}
+
+/*** How many statements and leases are under way that rely on the term.
+@function term:running
+@treturn number */
+static int term_running(lua_State *L)
+{
+    lua_pushnumber(L, check_term(L, 1)->running);
+    return 1;
+}
+
+static int term_gc(lua_State *L)
+{
+    term_handle *handle = luna_bind_check(L, 1, TERM_TYPE);
+    luna_term_unref(handle->term);
+    handle->term = NULL;
+    return 0;
+}
+
+/*** Let what has a generation rely on a term; once, before anything has.
+@function pool:rely
+@tparam userdata term */
+static int pool_rely(lua_State *L)
+{
+    luna_pool *pool = check_pool(L);
+    luna_term *term = check_term(L, 2);
+    if (pool != NULL)
+        luna_pool_rely(pool, term);
+    return 0;
+}
+
 /*** Mark bytes as a bytea parameter.
 @function bytea
 @string bytes
@@ -343,17 +417,17 @@ static int set_dns_servers(lua_State *L)
 int luaopen_lunashard_core_pool(lua_State *L)
 {
     static const luaL_Reg pool_methods[] = {
-        { "execute", pool_execute },
-        { "acquire", pool_acquire },
-        { "load", pool_load },
-        { "reconfigure", pool_reconfigure },
-        { "drain", pool_drain },
-        { "refuse_waiting", pool_refuse_waiting },
-        { "stats", pool_stats },
-        { "close", pool_close },
-        { NULL, NULL },
+        { "execute", pool_execute }, { "acquire", pool_acquire },
+        { "load", pool_load },       { "reconfigure", pool_reconfigure },
+        { "drain", pool_drain },     { "refuse_waiting", pool_refuse_waiting },
+        { "rely", pool_rely },       { "stats", pool_stats },
+        { "close", pool_close },     { NULL, NULL },
     };
     static const luaL_Reg pool_meta[] = { { "__gc", pool_close }, { NULL, NULL } };
+    static const luaL_Reg term_methods[] = { { "set", term_set },
+                                             { "running", term_running },
+                                             { NULL, NULL } };
+    static const luaL_Reg term_meta[] = { { "__gc", term_gc }, { NULL, NULL } };
     static const luaL_Reg no_methods[] = { { NULL, NULL } };
     static const luaL_Reg functions[] = {
         { "new", pool_new },
@@ -361,9 +435,11 @@ int luaopen_lunashard_core_pool(lua_State *L)
         { "request", luna_request_new },
         { "set_dns_servers", set_dns_servers },
         { "text", luna_shape_new_text },
+        { "term", term_new },
         { NULL, NULL },
     };
     luna_bind_type(L, POOL_TYPE, pool_methods, pool_meta);
+    luna_bind_type(L, TERM_TYPE, term_methods, term_meta);
     luna_lease_register(L);
     luna_request_register(L);
     luna_shape_register(L);

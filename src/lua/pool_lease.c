@@ -28,7 +28,7 @@ static void on_held_release(luna_held *held)
     luna_lease_release(&LUNA_CONTAINER(held, lease_handle, held)->lease);
 }
 
-int luna_lease_park(lua_State *L, int idx, luna_pool *pool, double deadline)
+int luna_lease_park(lua_State *L, int idx, luna_pool *pool, double deadline, uint64_t generation)
 {
     lease_handle *handle = lua_newuserdata(L, sizeof(*handle));
     memset(handle, 0, sizeof(*handle));
@@ -42,6 +42,7 @@ int luna_lease_park(lua_State *L, int idx, luna_pool *pool, double deadline)
     lua_setfenv(L, -2);
     luna_task_hold(&handle->held);
     handle->lease.w.deadline = deadline;
+    handle->lease.w.generation = generation;
     luna_op_start(&handle->lease.w.op, &luna_rt.loop, luna_task_wake, luna_waiter_cancel);
     luna_pool_acquire(pool, &handle->lease);
     return luna_task_park(L, &handle->lease.w.op);

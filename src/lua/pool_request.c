@@ -30,6 +30,13 @@ double luna_opt_deadline(lua_State *L, int idx)
     return deadline;
 }
 
+uint64_t luna_opt_generation(lua_State *L, int idx)
+{
+    double generation = luaL_optnumber(L, idx, 0);
+    luaL_argcheck(L, generation >= 0, idx, "generation is negative");
+    return (uint64_t)generation;
+}
+
 static luna_status set_params(lua_State *L, luna_request_handle *handle, int idx, luna_err *err)
 {
     luna_request *request = &handle->request;
@@ -77,6 +84,18 @@ luna_request_handle *luna_request_make(lua_State *L, int idx, luna_request_kind 
     return handle;
 }
 
+static luna_status set_guard(lua_State *L, luna_request_handle *handle, luna_text *text, int idx,
+                             luna_err *err)
+{
+    luna_params *params = &handle->guard;
+    if (text == NULL)
+        return LUNA_OK;
+    luna_status status = luna_params_encode(L, idx, params, err);
+    handle->request.guard = (luna_call){ luna_text_ref(text), params->n, params->values,
+                                         params->lengths, params->formats };
+    return status;
+}
+
 /* What a request keeps for its next use is bounded. */
 static void reuse(luna_request_handle *handle)
 {
@@ -90,6 +109,7 @@ static void reuse(luna_request_handle *handle)
             luna_buf_clear(bufs[i]);
     }
     luna_text_unref(handle->request.text);
+    luna_text_unref(handle->request.guard.text);
     luna_request_clear(&handle->request);
     luna_reply reply = handle->request.reply; /* its storage */
     memset(&handle->request, 0, sizeof(handle->request));
@@ -100,16 +120,19 @@ luna_request_handle *luna_request_fill(lua_State *L, luna_err *err)
 {
     luna_request_handle *handle = luna_request_check(L, 2);
     luna_text *text = luna_shape_opt_text(L, 3);
+    luna_text *guard = lua_isnoneornil(L, 12) ? NULL : luna_shape_text(L, 12);
     double started = luaL_checknumber(L, 5), deadline = luna_opt_deadline(L, 6);
+    uint64_t generation = luna_opt_generation(L, 10);
     if (text == NULL)
         check_sql(L, 3);
+    luaL_argcheck(L, guard == NULL || text != NULL, 12, "a guard goes with a prepared statement");
     check_params(L, 4);
     luna_task_check(L, "execute");
     if (handle->request.w.op.state != LUNA_OP_IDLE)
         luaL_error(L, "the request is under way");
     reuse(handle);
     luna_request *request = &handle->request;
-    if (set_params(L, handle, 4, err) != LUNA_OK)
+    if (set_params(L, handle, 4, err) != LUNA_OK || set_guard(L, handle, guard, 13, err) != LUNA_OK)
         return NULL;
     if (text != NULL) {
         request->kind = LUNA_REQUEST_QUERY;
@@ -124,6 +147,8 @@ luna_request_handle *luna_request_fill(lua_State *L, luna_err *err)
     request->read_only = lua_toboolean(L, 7);
     request->max_bytes = (size_t)lua_tonumber(L, 8);
     request->alone = lua_toboolean(L, 9);
+    request->w.generation = generation;
+    request->discardable = lua_toboolean(L, 11);
     lua_settop(L, 2);
     return handle;
 }
@@ -234,9 +259,11 @@ static int request_gc(lua_State *L)
     luna_request_handle *handle = luna_request_check(L, 1);
     luna_waiter_abandon(&handle->request.w);
     luna_text_unref(handle->request.text);
-    handle->request.text = NULL;
+    luna_text_unref(handle->request.guard.text);
+    handle->request.text = handle->request.guard.text = NULL;
     luna_request_deinit(&handle->request);
     luna_params_deinit(&handle->params);
+    luna_params_deinit(&handle->guard);
     luna_buf_deinit(&handle->bytes);
     luna_buf_deinit(&handle->field);
     luna_many_deinit(&handle->many);

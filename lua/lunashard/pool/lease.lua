@@ -55,7 +55,8 @@ function Lease:execute(query, params, opts)
   local text = not opts.simple and (self.pool.texts[query] or texts.meet(self.pool, query).text) or nil
   local started = now()
   local request, err = settled(self, started, raw.execute(self.handle, answers.request(), text or query, params,
-    started, opts.deadline, opts.read_only, opts.max_result_bytes or self.max_result_bytes))
+    started, opts.deadline, opts.read_only, opts.max_result_bytes or self.max_result_bytes, false, opts.generation,
+    opts.discardable))
   if not request then
     return fail(self, err, started)
   end
