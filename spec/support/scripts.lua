@@ -9,7 +9,7 @@ local sandbox = require("spec.support.sandbox")
 
 local scripts = {}
 
-local opened = {}
+local opened, databases = {}, {}
 
 --- Run a script. Yields.
 -- @string name of the script, or its path
@@ -42,8 +42,8 @@ function scripts.run(name, arguments, options)
 end
 
 --- A cluster file beside the shared sandbox's, with other options. It is removed by `scripts.release`.
--- @tparam[opt] table options `down`: number of a shard whose server does not answer; `user` and `password`; `lines`: Lua that
---   goes into the options table
+-- @tparam[opt] table options `down`: number of a shard whose server does not answer; `database`: another one,
+--   from `scripts.database`; `lines`: Lua that goes into the options table, with `user` and `password` for the shards
 -- @string[opt] base another sandbox's cluster file
 -- @treturn string path
 function scripts.cluster_file(options, base)
@@ -61,10 +61,28 @@ for name, value in pairs(own) do
   options[name] = value
 end
 %s
+%s
 return options
 ]]):format(base or sandbox.shared().cluster_file, options.lines or "", sandbox.shared().passfile,
-    options.down and ("options.shards[%d].port = 1"):format(options.down) or "")
+    options.down and ("options.shards[%d].port = 1"):format(options.down) or "",
+    options.database and ("for _, shard in ipairs(options.shards) do shard.database = %q end"):format(options.database) or "")
   return cli.write(scripts.dir, ("cluster%d.lua"):format(scripts.count), text)
+end
+
+local function as_superuser(format, name)
+  local router = scripts.connect(scripts.cluster_file({ lines = 'user = "postgres"' }))
+  assert(router:execute_on_all_shards(format:format(name)))
+end
+
+--- Make a database of this name on every shard of the shared sandbox, for specs that look at all that is in one. Removed by
+-- `release`. Yields.
+-- @string name
+-- @treturn string name
+function scripts.database(name)
+  as_superuser("DROP DATABASE IF EXISTS %s WITH (FORCE)", name)
+  as_superuser("CREATE DATABASE %s OWNER app", name)
+  databases[#databases + 1] = name
+  return name
 end
 
 --- A router and a manager on a cluster file, closed by `release`. Yields.
@@ -85,6 +103,10 @@ end
 
 --- For a `teardown`. Yields.
 function scripts.release()
+  for _, name in ipairs(databases) do
+    as_superuser("DROP DATABASE IF EXISTS %s WITH (FORCE)", name)
+  end
+  databases = {}
   for _, manager in ipairs(opened) do
     manager:shutdown()
   end

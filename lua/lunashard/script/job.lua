@@ -1,6 +1,7 @@
 --- What a script's work is given: its arguments, the cluster, and ways to tell what it does.
 -- @classmod lunashard.script.job
 
+local confirm = require("lunashard.cli.confirm")
 local errors = require("lunashard.errors")
 local output = require("lunashard.script.output")
 local parallel = require("lunashard.parallel")
@@ -105,6 +106,19 @@ end
 -- @string message one line
 function Job:usage(message) -- luacheck: no self
   error(setmetatable({ message = message }, job.Usage), 0)
+end
+
+--- Before something severe: the cluster's name has to be typed or given with `--yes`, on any cluster. Nothing is asked in a
+-- dry run. Raises when it is not confirmed.
+-- @string what follows "this will"
+function Job:confirm(what)
+  if self.dry_run then
+    return
+  end
+  local ok, err = confirm.check(self.manager, { what = what, yes = self.args.yes, severe = true })
+  if not ok then
+    error(err, 0)
+  end
 end
 
 --- There is something to see to: with `--exit-code` the exit code is 3.
