@@ -41,6 +41,7 @@ end
 -- - `user`: run as this user, which takes root; the directory is then `/` unless given
 -- - `stdin`: its input as a string (none by default), or `inherit_stdin = true`
 -- - `stdout`, `stderr`: `capture` (default), `inherit`, `discard`; or `stdout_file`, `stderr_file` to append to
+-- - `foreground`: in our process group, so that it may read from the terminal, whose Ctrl-C and Ctrl-Z are then for both
 -- - `max_output`: bytes kept of each captured stream (1 MiB)
 -- @treturn[1] Process
 -- @treturn[2] nil

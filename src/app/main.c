@@ -31,8 +31,10 @@ static void on_signal(int signo)
 {
     if (luna_signal_take(signo))
         return;
-    if (caught_signal != 0)
+    if (caught_signal != 0) {
+        luna_terminal_restore(&luna_rt.terminal);
         _exit(128 + (signo == SIGALRM ? caught_signal : signo));
+    }
     caught_signal = signo;
     alarm(SIGNAL_GRACE);
     lua_sethook(luna_rt.main, on_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
@@ -46,6 +48,30 @@ static void on_signal_in_loop(struct ev_loop *ev, ev_async *w, int revents)
     (void)revents;
     lua_sethook(luna_rt.main, NULL, 0, 0);
     luna_runtime_cancel_tasks();
+}
+
+/* The shell is to find its terminal as it left it, whatever becomes of us. */
+static void on_crash(int signo)
+{
+    luna_terminal_restore(&luna_rt.terminal);
+    raise(signo); /* as SA_RESETHAND has it: the end, with a core where there is to be one */
+}
+
+static void on_exit_restore(void)
+{
+    luna_terminal_restore(&luna_rt.terminal);
+}
+
+static void catch_crashes(void)
+{
+    static const int signals[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGQUIT };
+    struct sigaction sa = { .sa_handler = on_crash, .sa_flags = (int)SA_RESETHAND }, before;
+    for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
+        sigaction(signals[i], NULL, &before);
+        if (before.sa_handler == SIG_DFL) /* a sanitizer has its own */
+            sigaction(signals[i], &sa, NULL);
+    }
+    atexit(on_exit_restore);
 }
 
 static void catch_signals(void)
@@ -83,6 +109,7 @@ int main(int argc, char **argv)
 {
     if (luna_runtime_open() != 0)
         return EXIT_FAILURE;
+    catch_crashes();
     catch_signals();
     lua_State *L = luna_rt.main;
     luna_task *task = start_main_task(L, argc, argv);

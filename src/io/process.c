@@ -256,7 +256,8 @@ static _Noreturn void child_run(const start_plan *plan, int status_fd)
     sigprocmask(SIG_SETMASK, &none, NULL);
     signal(SIGPIPE, SIG_DFL); /* exec resets handlers, but keeps what is ignored */
     signal(SIGINT, SIG_DFL);
-    setpgid(0, 0);
+    if (!options->foreground)
+        setpgid(0, 0);
     for (int i = 0; i < 3; i++)
         if (plan->fd[i] >= 0 && dup2(plan->fd[i], i) < 0)
             child_fail(status_fd, 'x');
@@ -316,6 +317,7 @@ static luna_status plan_execute(const start_plan *plan, pid_t *pid, luna_err *er
 static void process_watch(luna_process *p, luna_loop *loop, start_plan *plan)
 {
     p->loop = loop;
+    p->foreground = plan->options->foreground;
     for (int i = 0; i < 2; i++) {
         luna_process_pipe *pipe = &p->pipe[i];
         pipe->max = plan->options->max_output;
@@ -371,7 +373,7 @@ void luna_process_wait_start(luna_process *p, double deadline, void (*done)(luna
 void luna_process_signal(luna_process *p, int signal, bool group)
 {
     if (p->loop != NULL && !p->reaped)
-        kill(group ? -p->pid : p->pid, signal);
+        kill(group && !p->foreground ? -p->pid : p->pid, signal);
 }
 
 void luna_process_close(luna_process *p)

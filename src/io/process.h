@@ -1,9 +1,9 @@
 /* process.h - child processes on the event loop.  Layer: io.
  *
- * A child is started without a shell, in a process group of its own, so that a
- * Ctrl-C at our terminal does not reach it and one signal reaches all it
- * started.  It is killed when we die; what it left in the background is not.
- * Captured output is gathered in bounded buffers while the loop runs.
+ * A child is started without a shell, in a process group of its own (unless it
+ * is to have the terminal), so that a Ctrl-C at our terminal does not reach it
+ * and one signal reaches all it started.  It is killed when we die; what it left in the background
+ * is not. Captured output is gathered in bounded buffers while the loop runs.
  *
  * The process is finished once it was reaped and its captured pipes are at
  * their end; a grandchild that keeps a pipe open delays that by
@@ -35,6 +35,7 @@ typedef struct luna_process_options {
     const char *input;       /* standard input's bytes, or NULL for /dev/null */
     size_t input_len;
     bool inherit_input;
+    bool foreground;               /* in our process group: keys of the terminal reach it too */
     luna_process_output output[2]; /* of stdout and stderr */
     const char *file[2];           /* for LUNA_PROCESS_FILE */
     size_t max_output;             /* of each captured stream; what is beyond is read and dropped */
@@ -51,7 +52,8 @@ typedef struct luna_process_pipe {
 /* Owned by the caller, at a fixed address from start to close. */
 typedef struct luna_process {
     luna_loop *loop;
-    pid_t pid;      /* stays set after the end */
+    pid_t pid; /* stays set after the end */
+    bool foreground;
     bool reaped;    /* the pid means nothing any more */
     bool finished;  /* reaped, and the pipes are closed */
     int wait_state; /* as waitpid gives it; valid once reaped */

@@ -50,4 +50,6 @@ int luaopen_lunashard_core_watch(lua_State *L);
 int luaopen_lunashard_core_http(lua_State *L);
 int luaopen_lunashard_core_signal(lua_State *L);
 int luaopen_lunashard_core_text(lua_State *L);
+int luaopen_lunashard_core_descriptor(lua_State *L);
+int luaopen_lunashard_core_terminal(lua_State *L);
 #endif

@@ -70,10 +70,10 @@ static void check_output(lua_State *L, int idx, luna_process_options *options, i
     luaL_error(L, "spawn: %s is \"%s\"; expected discard, capture or inherit", fields[which], mode);
 }
 
-static const char *const known_options[] = { "argv",       "env",           "cwd",
-                                             "user",       "stdin",         "stdout",
-                                             "stderr",     "stdout_file",   "stderr_file",
-                                             "max_output", "inherit_stdin", NULL };
+static const char *const known_options[] = {
+    "argv",        "env",         "cwd",        "user",          "stdin",      "stdout", "stderr",
+    "stdout_file", "stderr_file", "max_output", "inherit_stdin", "foreground", NULL
+};
 
 static void check_option_names(lua_State *L, int idx)
 {
@@ -94,7 +94,7 @@ static void check_option_names(lua_State *L, int idx)
 @tparam table options `argv` (list; the first is looked up in PATH), `env` (list of `NAME=value`, or
 `NAME` to remove), `cwd`, `user` (takes root), `stdin` (bytes; none by default), `inherit_stdin`,
 `stdout` and `stderr` (`capture`, the default, `inherit` or `discard`), `stdout_file`, `stderr_file`
-(appended to), `max_output` (bytes kept of each stream, 1 MiB)
+(appended to), `foreground`, `max_output` (bytes kept of each stream, 1 MiB)
 @treturn[1] lunashard.process
 @treturn[2] nil
 @treturn[2] lunashard.error `INVALID` when the program could not be run */
@@ -112,6 +112,8 @@ static int process_spawn(lua_State *L)
     options.input = check_field(L, 1, "stdin", &options.input_len);
     lua_getfield(L, 1, "inherit_stdin");
     options.inherit_input = lua_toboolean(L, -1);
+    lua_getfield(L, 1, "foreground");
+    options.foreground = lua_toboolean(L, -1);
     lua_getfield(L, 1, "max_output");
     if (lua_isnumber(L, -1) && lua_tonumber(L, -1) >= 0)
         options.max_output = (size_t)lua_tonumber(L, -1);

@@ -3,6 +3,7 @@
 @module lunashard.core.signal */
 #include "signals.h"
 
+#include <errno.h>
 #include <unistd.h>
 
 #include "bind.h"
@@ -20,6 +21,24 @@ bool luna_signal_take(int signo)
     }
     ev_async_send(luna_rt.loop.ev, &signals->async);
     return true;
+}
+
+/* Of those that src/app does not catch already. */
+static void on_signal(int signo)
+{
+    int error = errno;
+    if (luna_signal_take(signo))
+        errno = error;
+}
+
+static void set_handler(int signo, void (*handler)(int))
+{
+    struct sigaction sa, before;
+    sigaction(signo, NULL, &before);
+    if (before.sa_handler != SIG_DFL && before.sa_handler != on_signal)
+        return;
+    sa = (struct sigaction){ .sa_handler = handler, .sa_flags = SA_RESTART };
+    sigaction(signo, &sa, NULL);
 }
 
 static void on_async(struct ev_loop *ev, ev_async *w, int revents)
@@ -61,6 +80,7 @@ static int signal_catch(lua_State *L)
     }
     if (seconds > 0)
         signals->alarm = seconds;
+    set_handler(signo, on_signal);
     signals->wanted[signo] = seconds > 0 ? LUNA_SIGNAL_ONCE : LUNA_SIGNAL_EACH;
     return 0;
 }
@@ -73,6 +93,7 @@ static int signal_release(lua_State *L)
     int signo = luaL_checkint(L, 1);
     luaL_argcheck(L, signo >= 1 && signo < LUNA_SIGNALS, 1, "not a signal");
     luna_rt.signals.wanted[signo] = LUNA_SIGNAL_NOT;
+    set_handler(signo, SIG_DFL);
     return 0;
 }
 

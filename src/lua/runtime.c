@@ -28,6 +28,8 @@ static const luaL_Reg bindings[] = {
     { "lunashard.core.http", luaopen_lunashard_core_http },
     { "lunashard.core.signal", luaopen_lunashard_core_signal },
     { "lunashard.core.text", luaopen_lunashard_core_text },
+    { "lunashard.core.descriptor", luaopen_lunashard_core_descriptor },
+    { "lunashard.core.terminal", luaopen_lunashard_core_terminal },
     { NULL, NULL },
 };
 
@@ -149,6 +151,7 @@ void luna_runtime_close(double grace)
     LUNA_LIST_EACH (&luna_rt.tasks, it)
         luna_task_drop(task_of(it));
 
+    luna_terminal_restore(&luna_rt.terminal);
     luna_budget_end();
     lua_close(luna_rt.main);
     luna_memory_close(&luna_rt.memory);

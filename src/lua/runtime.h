@@ -14,6 +14,7 @@
 #include "signals.h"
 #include "stall.h"
 #include "task.h"
+#include "terminal.h"
 
 typedef struct luna_runtime {
     luna_loop loop;
@@ -32,6 +33,7 @@ typedef struct luna_runtime {
     int say_ref;              /* registry reference of what takes lines for stderr, or LUA_NOREF */
     luna_signals signals;
     luna_stalls stalls;
+    luna_terminal terminal; /* raw while a line is edited */
 } luna_runtime;
 
 extern luna_runtime luna_rt;
