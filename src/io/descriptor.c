@@ -116,11 +116,13 @@ int luna_local_listen(const char *path)
         return -1;
     mode_t before = umask(0177); /* from the moment it is there nobody else may connect */
     int rc = bind(fd, (struct sockaddr *)&address, sizeof(address));
-    if (rc < 0 && errno == EADDRINUSE && is_left_behind(path) && unlink(path) == 0)
+    int error = errno;
+    if (rc < 0 && error == EADDRINUSE && is_left_behind(path) && unlink(path) == 0) {
         rc = bind(fd, (struct sockaddr *)&address, sizeof(address));
-    else if (rc < 0)
-        errno = errno == ECONNREFUSED || errno == ENOENT ? EADDRINUSE : errno;
+        error = errno;
+    }
     umask(before);
+    errno = error;
     if (rc < 0 || listen(fd, BACKLOG) < 0)
         return fail(fd);
     return fd;

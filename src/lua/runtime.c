@@ -30,6 +30,7 @@ static const luaL_Reg bindings[] = {
     { "lunashard.core.text", luaopen_lunashard_core_text },
     { "lunashard.core.descriptor", luaopen_lunashard_core_descriptor },
     { "lunashard.core.terminal", luaopen_lunashard_core_terminal },
+    { "lunashard.core.history", luaopen_lunashard_core_history },
     { NULL, NULL },
 };
 

@@ -24,6 +24,7 @@ local COMMANDS = {
   { "distribution", "how keys spread over shards, and which of them another version would move" },
   { "new", "write a plug-in to begin with, and a spec for it" },
   { "explain", "where a statement or a key would go, and why; connects nowhere" },
+  { "repl", "Lua and SQL at a prompt, on a live cluster" },
   { "run", "run a Lua script, usually against a cluster" },
   { "sandbox", "throw-away local PostgreSQL servers to try things on" },
   { "serve", "keep a cluster open: its health, plug-ins and jobs, metrics and a page over HTTP" },

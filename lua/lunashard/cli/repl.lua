@@ -1,0 +1,161 @@
+--- `lunashard repl`: Lua and SQL on a live cluster, at a prompt or from a pipe.
+-- @module lunashard.cli.repl
+
+local batch = require("lunashard.repl.batch")
+local bit = require("bit")
+local cli = require("lunashard.cli")
+local complete = require("lunashard.repl.complete")
+local console = require("lunashard.repl.console")
+local errors = require("lunashard.errors")
+local system = require("lunashard.core.system")
+
+local command = {}
+
+local GROUP_OR_WORLD_WRITABLE = 18 -- 0022
+
+--- Declare the arguments.
+-- @param parser
+function command.configure(parser)
+  parser:option("-c --cluster", "cluster file; without one a sandbox is offered [LUNASHARD_CLUSTER]")
+  parser:epilog("At the prompt \\help lists what there is beside Lua and SQL; TAB completes, Ctrl-R searches, Ctrl-C stops what\n"
+    .. "runs, Ctrl-D leaves. From a pipe or a file each statement is run, up to the first that fails.\n\n"
+    .. "Example:\n  lunashard repl -c cluster.lua\n  echo 'SELECT count(*) FROM users;' | lunashard repl -c cluster.lua\n\n"
+    .. "LUNASHARD_HISTORY   file of what was entered [~/.lunashard_history]; empty for none\n"
+    .. "LUNASHARD_REPLRC    Lua that is run first [~/.config/lunashard/replrc.lua]; `function prompt(state)` there\n"
+    .. "                    makes the prompt\n"
+    .. "LUNASHARD_PAGER     or PAGER: what shows long results [less]")
+end
+
+local function rc_path()
+  local given = os.getenv("LUNASHARD_REPLRC")
+  if given then
+    return given ~= "" and given or nil
+  end
+  local config, home = os.getenv("XDG_CONFIG_HOME"), os.getenv("HOME")
+  local dir = config and config ~= "" and config or home and home .. "/.config"
+  local path = dir and dir .. "/lunashard/replrc.lua"
+  return path and system.stat(path) and path or nil
+end
+
+-- The user's own settings. What is wrong with them is said, and no reason not to begin.
+local function load_rc(session)
+  local path = rc_path()
+  if not path then
+    return
+  end
+  local real, reason = system.realpath(path)
+  local info = real and system.stat(real)
+  if not info then
+    cli.say("repl: %s", reason)
+  elseif bit.band(info.mode, GROUP_OR_WORLD_WRITABLE) ~= 0 then
+    cli.say("repl: %s is not run: others may write it (mode %03o); chmod go-w it", path, info.mode)
+  else
+    local chunk, problem = loadfile(real, "t", session.env)
+    local ok
+    if chunk then
+      ok, problem = pcall(chunk)
+    end
+    if not ok then
+      cli.say("repl: %s", tostring(problem))
+    end
+  end
+end
+
+local function new_session(cluster)
+  local found, module = pcall(require, "lunashard.repl.session")
+  local session = (found and module or require("lunashard.repl.basic")).new(cluster, {})
+  local completer = complete.new({ cluster = cluster, environment = session.env, commands = session.commands })
+  session.completer = completer
+  if not session.complete then
+    function session:complete(text, cursor)
+      return self.completer:candidates(text, cursor)
+    end
+  end
+  return session
+end
+
+local function open_cluster(path)
+  local cluster, err = require("lunashard").open(path)
+  if not cluster then
+    return nil, err
+  end
+  local count = #cluster.manager.shards
+  cli.say("cluster %s (%s), %d shard%s", cluster.name or "without a name", path, count, count == 1 and "" or "s")
+  rawset(_G, "cluster", cluster)
+  rawset(_G, "manager", cluster.manager)
+  rawset(_G, "router", cluster.router)
+  return cluster
+end
+
+-- The path of a sandbox's cluster file, when the user wants one.
+local function offer_sandbox()
+  local sandbox = require("lunashard.sandbox")
+  local status = sandbox.status({})
+  io.stderr:write("No cluster file was given (-c or LUNASHARD_CLUSTER).\n",
+    status and "Use the sandbox that is here? [Y/n] " or "Start a sandbox of three throw-away PostgreSQL servers? [Y/n] ")
+  local answer = io.read("*l")
+  if not answer or answer:lower():find("^%s*n") then
+    cli.usage_error("give the cluster's file with -c or LUNASHARD_CLUSTER")
+  end
+  local description, err = sandbox.start({
+    on_progress = function(text)
+      cli.say("sandbox: %s", text)
+    end,
+  })
+  if not description then
+    return nil, err
+  end
+  cli.say("remove it with `%s sandbox destroy`", cli.program())
+  return description.cluster_file
+end
+
+-- At the prompt, or through what stdin has.
+local function talk(session)
+  if not console.terminal() then
+    return batch.run(session)
+  end
+  local shown = console.new(session)
+  local ok, err = pcall(shown.run, shown)
+  shown:close()
+  if not ok then
+    error(err, 0)
+  end
+  return cli.exit.ok
+end
+
+--- Run it. Yields.
+-- @tparam table args
+-- @treturn number exit code
+function command.run(args)
+  local path, err = args.cluster or os.getenv("LUNASHARD_CLUSTER"), nil
+  if not path or path == "" then
+    if not console.terminal() then
+      cli.cluster_path(args)
+    end
+    path, err = offer_sandbox()
+  end
+  local cluster
+  if path then
+    cluster, err = open_cluster(path)
+  end
+  if not cluster then
+    cli.say("repl: %s", err.message)
+    return cli.exit.failed
+  end
+  local session = new_session(cluster)
+  load_rc(session)
+  local ok, code = pcall(talk, session)
+  session.completer:close()
+  if session.close then
+    session:close()
+  end
+  cluster:close()
+  if not ok and errors.is(code, "CANCELED") then
+    return cli.exit.failed -- by a signal, which decides the exit code
+  elseif not ok then
+    error(code, 0)
+  end
+  return code
+end
+
+return command
