@@ -12,7 +12,10 @@ Session.__index = Session
 -- @tparam ?table cluster
 -- @treturn Session
 function basic.new(cluster)
-  return setmetatable({ cluster = cluster, out = function(text) io.stdout:write(text) end, env = setmetatable({}, { __index = _G }) }, Session)
+  local function out(text)
+    io.stdout:write(text)
+  end
+  return setmetatable({ cluster = cluster, out = out, env = setmetatable({}, { __index = _G }) }, Session)
 end
 
 --- Is it complete?

@@ -1,6 +1,7 @@
 --- Text that is longer than the terminal, through the user's pager.
 -- @module lunashard.repl.pager
 
+local cells = require("lunashard.core.text")
 local process = require("lunashard.process")
 local system = require("lunashard.core.system")
 local terminal = require("lunashard.core.terminal")
@@ -17,7 +18,7 @@ end
 local function is_long(text, columns, rows)
   local count = 0
   for row in text:gmatch("([^\n]*)\n?") do
-    count = count + math.max(1, math.ceil(terminal.width(row) / columns))
+    count = count + math.max(1, math.ceil(cells.width(row) / columns))
     if count > rows then
       return true
     end

@@ -3,6 +3,7 @@
 -- its window becomes another size, and when somebody copies from it.
 -- @module lunashard.repl.view
 
+local cells = require("lunashard.core.text")
 local terminal = require("lunashard.core.terminal")
 
 local view = {}
@@ -125,7 +126,7 @@ end
 function view.columns(items, columns, limit)
   local widest = 1
   for _, item in ipairs(items) do
-    widest = math.max(widest, terminal.width(item))
+    widest = math.max(widest, cells.width(item))
   end
   local across = math.max(1, math.floor(columns / (widest + 2)))
   local down = math.ceil(#items / across)
@@ -136,14 +137,14 @@ function view.columns(items, columns, limit)
   end
   local lines = {}
   for row = 1, down do
-    local cells = {}
+    local parts = {}
     for column = 1, across do
       local item = items[(column - 1) * down + row]
       if item then
-        cells[#cells + 1] = item .. (" "):rep(widest + 2 - terminal.width(item))
+        parts[#parts + 1] = item .. (" "):rep(widest + 2 - cells.width(item))
       end
     end
-    lines[row] = table.concat(cells):gsub(" +$", "")
+    lines[row] = table.concat(parts):gsub(" +$", "")
   end
   if left_out > 0 then
     lines[#lines + 1] = ("... and %d more"):format(left_out)
