@@ -2,6 +2,7 @@
 -- It owns the pools and the health records; the router asks it where to go.
 -- @module lunashard.manager
 
+local adoption = require("lunashard.strategy.adoption")
 local admission = require("lunashard.manager.admission")
 local binding = require("lunashard.manager.binding")
 local catalog_place = require("lunashard.catalog.place")
@@ -168,6 +169,10 @@ function Manager:initialize()
   end
   self.initialized = true
   local ok, err = admission.check(self, self.members)
+  if ok and not self.closed then
+    ok, err = require("lunashard.catalog").attach(self)
+    ok, self.looked_for_catalog = ok ~= nil, true
+  end
   if self.closed then
     return closed()
   elseif not ok then
@@ -220,6 +225,9 @@ function Manager:member(shard_id)
   local member = self.by_id[shard_id]
   if member then
     return member
+  end
+  if shard_id == adoption.UNKNOWN and self.catalog then
+    return nil, self.catalog:unknown_owner()
   end
   local near = errors.nearest(shard_id, self.by_id)
   return nil, errors.new("NO_SHARD", {

@@ -91,3 +91,21 @@ luna_status luna_bucket_map_rendezvous(luna_bucket_map *map, const luna_weighted
     luna_rendezvous_place(shards, n, map->owner, LUNA_BUCKETS);
     return LUNA_OK;
 }
+
+luna_status luna_bucket_map_owners(luna_bucket_map *map, const uint16_t *owner, size_t buckets,
+                                   size_t shards, luna_err *err)
+{
+    if (shards < 1 || shards > LUNA_MAX_SHARDS + 1)
+        return luna_err_set(err, LUNA_EINVAL, "%zu shards: must be 1 to %d", shards,
+                            LUNA_MAX_SHARDS);
+    if (buckets < 1 || buckets > LUNA_MAX_BUCKETS)
+        return luna_err_set(err, LUNA_EINVAL, "%zu buckets: must be 1 to %d", buckets,
+                            LUNA_MAX_BUCKETS);
+    for (size_t b = 0; b < buckets; b++) {
+        if (owner[b] >= shards)
+            return luna_err_set(err, LUNA_EINVAL, "bucket %zu has no owner", b);
+    }
+    map_alloc(map, buckets, shards);
+    memcpy(map->owner, owner, buckets * sizeof(*owner));
+    return LUNA_OK;
+}

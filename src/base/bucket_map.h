@@ -1,7 +1,7 @@
 /* bucket_map.h - bucket -> shard as an array.  Layer: base.
  *
  * Routing a key is its row hash mod the number of buckets, and one array read.  Strategies
- * differ only in how the array is first filled; later the catalog may overwrite single entries. */
+ * differ only in how the array is filled; where there is a catalog, it says who owns each. */
 #ifndef LUNA_BASE_BUCKET_MAP_H
 #define LUNA_BASE_BUCKET_MAP_H
 
@@ -13,6 +13,7 @@
 
 #define LUNA_BUCKETS 16384
 #define LUNA_MAX_SHARDS 1024
+#define LUNA_MAX_BUCKETS 65536
 
 /* Zero-initialised is empty; owns its array until luna_bucket_map_deinit. */
 typedef struct luna_bucket_map {
@@ -38,6 +39,12 @@ LUNA_MUSTCHECK luna_status luna_bucket_map_ring(luna_bucket_map *map,
 LUNA_MUSTCHECK luna_status luna_bucket_map_rendezvous(luna_bucket_map *map,
                                                       const luna_weighted_shard *shards, size_t n,
                                                       luna_err *err);
+
+/* Fill an empty map of 1 to LUNA_MAX_BUCKETS buckets with the owners given, each below `shards`,
+ * which may be one more than LUNA_MAX_SHARDS: the last may stand for nobody. On failure
+ * (LUNA_EINVAL) it stays empty. */
+LUNA_MUSTCHECK luna_status luna_bucket_map_owners(luna_bucket_map *map, const uint16_t *owner,
+                                                  size_t buckets, size_t shards, luna_err *err);
 
 /* row_hash mod buckets by two multiplications, which take half the time of a division: the quotient
  * from the reciprocal is the true one or one less. */

@@ -20,6 +20,9 @@ struct luna_probe {
 
 static const luna_conn_owner probe_as_owner;
 
+/* Is the database a shard of a cluster with a catalog? */
+#define MANAGED "pg_catalog.to_regclass('lunashard.identity') IS NOT NULL"
+
 /* One round trip.  What of pg_stat_wal_receiver is for monitors only is NULL for others, as its
  * row is not.  The checkpoint's timeline is an old one for a while after a promotion. */
 static const char everything[] =
@@ -34,7 +37,7 @@ static const char everything[] =
     " CASE WHEN r.in_recovery THEN extract(epoch FROM pg_catalog.clock_timestamp()"
     "  - pg_catalog.pg_last_xact_replay_timestamp()) END,"
     " w.pid IS NOT NULL, s.system_identifier,"
-    " extract(epoch FROM pg_catalog.pg_postmaster_start_time())"
+    " extract(epoch FROM pg_catalog.pg_postmaster_start_time()), " MANAGED
     " FROM (SELECT pg_catalog.pg_is_in_recovery() AS in_recovery) r"
     " CROSS JOIN pg_catalog.pg_control_checkpoint() c"
     " CROSS JOIN pg_catalog.pg_control_recovery() v"
@@ -43,7 +46,7 @@ static const char everything[] =
 
 /* The same columns, for users from whom the rest was taken away. */
 static const char the_least[] =
-    "SELECT pg_catalog.pg_is_in_recovery(), NULL, NULL, NULL, NULL, false, NULL, NULL";
+    "SELECT pg_catalog.pg_is_in_recovery(), NULL, NULL, NULL, NULL, false, NULL, NULL, " MANAGED;
 
 /* ---- looks ------------------------------------------------------------------- */
 
@@ -138,7 +141,7 @@ static void text_at(const PGresult *res, int column, char *to, size_t size)
 static bool read_report(const luna_probe *probe, luna_report *report)
 {
     const PGresult *res = probe->request.result;
-    if (PQntuples(res) != 1 || PQnfields(res) != 8)
+    if (PQntuples(res) != 1 || PQnfields(res) != 9)
         return false;
     *report = (luna_report){
         .latency = luna_loop_clock() - probe->sent,
@@ -148,6 +151,7 @@ static bool read_report(const luna_probe *probe, luna_report *report)
         .received = number_at(res, 3),
         .replay_age = number_at(res, 4),
         .streaming = PQgetvalue(res, 0, 5)[0] == 't',
+        .managed = PQgetvalue(res, 0, 8)[0] == 't',
     };
     text_at(res, 6, report->system_identifier, sizeof(report->system_identifier));
     text_at(res, 7, report->started, sizeof(report->started));

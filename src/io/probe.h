@@ -16,6 +16,7 @@ typedef struct luna_report {
     double latency; /* seconds, without connecting */
     bool in_recovery;
     bool streaming;    /* a standby: it is connected to its primary */
+    bool managed;      /* the database is a shard of a cluster with a catalog */
     double timeline;   /* of a standby: that of which it knows, maybe an old one */
     double lsn;        /* bytes: written by a primary, replayed by a standby */
     double received;   /* of a standby */

@@ -37,7 +37,7 @@ static luna_weighted_shard *check_shards(lua_State *L, int arg, size_t *n)
 {
     luaL_checktype(L, arg, LUA_TTABLE);
     *n = lua_objlen(L, arg);
-    luaL_argcheck(L, *n >= 1 && *n <= LUNA_MAX_SHARDS, arg, "there must be 1 to 1024 shards");
+    luaL_argcheck(L, *n >= 1 && *n <= LUNA_MAX_SHARDS + 1, arg, "there must be 1 to 1024 shards");
     luna_weighted_shard *shards = lua_newuserdata(L, *n * sizeof(*shards));
     lua_createtable(L, (int)*n, 0);
     for (size_t i = 0; i < *n; i++) {
@@ -128,6 +128,38 @@ static int placement_rendezvous_map(lua_State *L)
     const luna_weighted_shard *shards = check_shards(L, 2, &n);
     bucket_map *m = map_new(L, &spec);
     if (luna_bucket_map_rendezvous(&m->route.map, shards, n, &err) != LUNA_OK)
+        return luna_push_err(L, &err);
+    return 1;
+}
+
+/*** Map whose owners are given.
+@function owner_map
+@tparam ?string|{string,...} types of the shard key's columns
+@tparam {table,...} shards each with `shard_id`
+@tparam {number,...} owners of the buckets from 0 on: numbers of shards, from 1
+@treturn[1] bucket_map
+@treturn[2] nil
+@treturn[2] lunashard.error `INVALID` */
+static int placement_owner_map(lua_State *L)
+{
+    luna_key_spec spec;
+    luna_err err;
+    size_t n;
+    luna_check_key_spec(L, 1, &spec);
+    luaL_checktype(L, 3, LUA_TTABLE);
+    check_shards(L, 2, &n);
+    size_t buckets = lua_objlen(L, 3);
+    luaL_argcheck(L, buckets <= LUNA_MAX_BUCKETS, 3, "too many buckets");
+    uint16_t *owner = lua_newuserdata(L, (buckets + 1) * sizeof(*owner));
+    for (size_t b = 0; b < buckets; b++) {
+        lua_rawgeti(L, 3, (int)b + 1);
+        lua_Number number = lua_tonumber(L, -1); /* 0 for what is none */
+        owner[b] = number >= 1 && number <= (lua_Number)n ? (uint16_t)(number - 1) : UINT16_MAX;
+        lua_pop(L, 1);
+    }
+    lua_insert(L, -2); /* the list of ids on top */
+    bucket_map *m = map_new(L, &spec);
+    if (luna_bucket_map_owners(&m->route.map, owner, buckets, n, &err) != LUNA_OK)
         return luna_push_err(L, &err);
     return 1;
 }
@@ -362,6 +394,7 @@ int luaopen_lunashard_core_placement(lua_State *L)
         { "hash_map", placement_hash_map },
         { "ring_map", placement_ring_map },
         { "rendezvous_map", placement_rendezvous_map },
+        { "owner_map", placement_owner_map },
         { "canonical", placement_canonical },
         { "row_hash", placement_row_hash },
         { NULL, NULL },

@@ -116,8 +116,8 @@ static void set_text(lua_State *L, const char *name, const char *value)
 
 /*** What was seen.
 @function look:report
-@treturn[1] table `latency in_recovery streaming`, and as far as the server said it `timeline lsn
-received replay_age system_identifier started server_encoding`
+@treturn[1] table `latency in_recovery streaming managed`, and as far as the server said it
+`timeline lsn received replay_age system_identifier started server_encoding`
 @treturn[2] nil
 @treturn[2] lunashard.error */
 static int look_report(lua_State *L)
@@ -126,10 +126,11 @@ static int look_report(lua_State *L)
     if (look->err.code != LUNA_OK)
         return luna_push_err(L, &look->err);
     const luna_report *report = &look->report;
-    lua_createtable(L, 0, 12);
+    lua_createtable(L, 0, 13);
     set_number(L, "latency", report->latency);
     set_bool(L, "in_recovery", report->in_recovery);
     set_bool(L, "streaming", report->streaming);
+    set_bool(L, "managed", report->managed);
     set_number(L, "timeline", report->timeline);
     set_number(L, "lsn", report->lsn);
     set_number(L, "received", report->received);

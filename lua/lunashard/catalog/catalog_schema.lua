@@ -39,7 +39,7 @@ CREATE TABLE lunashard_catalog.shard (
 CREATE TABLE lunashard_catalog.placement_group (
   name text PRIMARY KEY,
   strategy text NOT NULL,
-  fingerprint text NOT NULL,
+  fingerprints text[] NOT NULL, -- of every version of the strategy that gives the same buckets
   key_type text NOT NULL,
   buckets int, -- null: the group is open, those that are not listed are at version 1 where the strategy says
   shards jsonb NOT NULL, -- for an open group: the shards that its strategy places unlisted buckets over, for ever

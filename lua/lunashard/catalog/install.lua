@@ -177,8 +177,8 @@ local SHARD_ROW = [[
   INSERT INTO lunashard_catalog.shard (shard_id, host, port, database, position) VALUES ($1, $2, $3, $4, $5)
     ON CONFLICT (shard_id) DO UPDATE SET host = excluded.host, port = excluded.port, database = excluded.database]]
 local GROUP_ROW = [[
-  INSERT INTO lunashard_catalog.placement_group (name, strategy, fingerprint, key_type, buckets, shards)
-    VALUES ($1, $2, $3, $4, $5, $6)]]
+  INSERT INTO lunashard_catalog.placement_group (name, strategy, fingerprints, key_type, buckets, shards)
+    VALUES ($1, $2, ARRAY[$3::text], $4, $5, $6)]]
 local TABLE_ROW = [[INSERT INTO lunashard_catalog.grouped_table (name, grp, shard_key) VALUES ($1, $2, $3)]]
 local BUCKET_ROWS = [[
   INSERT INTO lunashard_catalog.bucket (grp, bucket, shard_id) SELECT $1, b, s FROM unnest($2::text[], $3::text[]) AS u(b, s)]]
@@ -230,12 +230,24 @@ local function record(manager, groups, deadline)
   end)
 end
 
+local SHARD_GROUP = [[
+  INSERT INTO lunashard.placement_group (name, fingerprints, buckets, shards, tables)
+    VALUES ($1, ARRAY[$2::text], $3, $4, $5)]]
+
+local function table_names(group)
+  local names = {}
+  for i, one in ipairs(group.tables) do
+    names[i] = one.name
+  end
+  return names
+end
+
 -- A shard learns what it owns.
 local function hand_over(member, groups, deadline)
   local opts = { deadline = deadline }
   return schema.transaction(member.primary.pool, deadline, function(lease)
     for _, sql in ipairs({ "DELETE FROM lunashard.bucket", "DELETE FROM lunashard.departed",
-      "DELETE FROM lunashard.open_group" }) do
+      "DELETE FROM lunashard.placement_group" }) do
       local ok, err = lease:execute(sql, nil, opts)
       if not ok then
         return nil, err
@@ -249,8 +261,9 @@ local function hand_over(member, groups, deadline)
       local ok, err = lease:execute(
         "INSERT INTO lunashard.bucket (grp, bucket, version) SELECT $1, b, 1 FROM unnest($2::text[]) b",
         { group.name, own }, opts)
-      if ok and group.is_open then
-        ok, err = lease:execute("INSERT INTO lunashard.open_group (name) VALUES ($1)", { group.name }, opts)
+      if ok then
+        ok, err = lease:execute(SHARD_GROUP, { group.name, group.fingerprint, not group.is_open and #group.buckets or nil,
+          group.shards, table_names(group), n = 5 }, opts)
       end
       if not ok then
         return nil, err

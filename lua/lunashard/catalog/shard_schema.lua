@@ -39,7 +39,14 @@ CREATE TABLE lunashard.identity (
   shard_id text NOT NULL
 );
 
-CREATE TABLE lunashard.open_group (name text PRIMARY KEY);
+-- As in the catalog, for when that cannot be reached.
+CREATE TABLE lunashard.placement_group (
+  name text PRIMARY KEY,
+  fingerprints text[] NOT NULL,
+  buckets int, -- null: the group is open
+  shards jsonb NOT NULL,
+  tables text[] NOT NULL
+);
 
 CREATE TABLE lunashard.bucket (
   grp text NOT NULL,
@@ -101,7 +108,7 @@ BEGIN
     RETURN NEW;
   END IF;
   INSERT INTO lunashard.departed (grp, bucket, version)
-    SELECT OLD.grp, OLD.bucket, OLD.version FROM lunashard.open_group o WHERE o.name = OLD.grp
+    SELECT OLD.grp, OLD.bucket, OLD.version FROM lunashard.placement_group o WHERE o.name = OLD.grp AND o.buckets IS NULL
     ON CONFLICT ON CONSTRAINT departed_pkey DO UPDATE SET version = excluded.version;
   RETURN OLD;
 END $$;
@@ -125,7 +132,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
   SELECT coalesce(
     (SELECT b.version FROM lunashard.bucket b WHERE b.grp = in_group AND b.bucket = in_bucket),
-    (SELECT 1 FROM lunashard.open_group o WHERE o.name = in_group AND NOT EXISTS
+    (SELECT 1 FROM lunashard.placement_group o WHERE o.name = in_group AND o.buckets IS NULL AND NOT EXISTS
       (SELECT FROM lunashard.departed d WHERE d.grp = in_group AND d.bucket = in_bucket)))
 $$;
 
@@ -223,7 +230,7 @@ AS $$
   WITH added AS (
     INSERT INTO lunashard.bucket (grp, bucket, version)
       SELECT in_group, u.bucket, 1 FROM unnest(in_buckets) AS u(bucket)
-       WHERE EXISTS (SELECT FROM lunashard.open_group o WHERE o.name = in_group)
+       WHERE EXISTS (SELECT FROM lunashard.placement_group o WHERE o.name = in_group AND o.buckets IS NULL)
          AND NOT EXISTS (SELECT FROM lunashard.departed d WHERE d.grp = in_group AND d.bucket = u.bucket)
       ON CONFLICT DO NOTHING RETURNING 1)
   SELECT count(*) FROM added
@@ -270,7 +277,7 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA lunashard FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION lunashard.lock_key(text, text), lunashard.shard_lock_key(),
   lunashard.guard(text, text, bigint), lunashard.guard_shard(bigint),
   lunashard.guard_replica(text, text, bigint), lunashard.guard_replica_shard(bigint) TO PUBLIC;
-GRANT SELECT ON lunashard.migration, lunashard.identity, lunashard.open_group, lunashard.bucket, lunashard.departed,
+GRANT SELECT ON lunashard.migration, lunashard.identity, lunashard.placement_group, lunashard.bucket, lunashard.departed,
   lunashard.state, lunashard.epoch, lunashard.move TO PUBLIC;
 ]]
 

@@ -20,6 +20,7 @@ local function go_back(self, slot, entry, err)
     generation = good.generation,
     trusted = good.trusted,
     meter = good.meter,
+    sha256 = good.sha256,
     state = "tripped",
     tripped = { generation = entry.generation, message = failed },
   })

@@ -13,6 +13,7 @@ local events = require("lunashard.events")
 local registry = require("lunashard.plugin.registry")
 local selftest = require("lunashard.plugin.selftest")
 local swap = require("lunashard.loader.swap")
+local system = require("lunashard.core.system")
 
 local slots = {}
 
@@ -99,6 +100,16 @@ local function is_module(value)
   return type(value) == "table" and value.api == nil and value.kind == nil
 end
 
+-- Of all files that it is made of, whatever they are called here.
+local function sha256_of(files)
+  local sums = {}
+  for _, held in pairs(files) do
+    sums[#sums + 1] = held:sub(1, 1) ~= "\0" and system.sha256(held) or nil
+  end
+  table.sort(sums)
+  return system.sha256(table.concat(sums, "\n"))
+end
+
 local function new_entry(self, slot, value)
   local good = slot.entry
   if good and good.state == "failing" then
@@ -116,6 +127,7 @@ local function new_entry(self, slot, value)
   entry = registry.entry(limited, {
     source = slot.path,
     shown = slot.shown,
+    sha256 = sha256_of(slot.files),
     generation = (self.generations[slots.title(value)] or 0) + 1,
     trusted = slot.trusted,
     meter = meter,

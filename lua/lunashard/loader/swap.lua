@@ -79,7 +79,7 @@ local function bind(manager, entry)
   end
   entry.old_states = states
   local ok, strategies, message = registry.staged(entry, binding.bind, manager.strategies.spec, manager.members,
-    manager.tables)
+    manager.tables, manager.catalog and manager.catalog:recorded())
   entry.old_states = nil
   if not ok then
     return nil, tostring(strategies)
@@ -108,6 +108,13 @@ local function prepare_one(manager, entry, opts)
     if not ok then
       return nil, errors.new("PLUGIN_FAILED", { message = message })
     end
+  end
+  if manager.catalog then
+    ok, err = manager.catalog:check(after, manager.members, manager.tables)
+    if not ok then
+      return nil, err
+    end
+    return { manager = manager, before = before, after = after }
   end
   for _, key_type in ipairs(bounds.key_types(before)) do
     local old, new = before.by_type[key_type], after.by_type[key_type]

@@ -65,10 +65,11 @@ end
 -- @param given a name, `{ name, option = ... }`, or a strategy
 -- @tparam {table,...} members with `info`
 -- @tparam table tables as declared
+-- @tparam ?table recorded type -> the shards that the catalog has for it, in place of the members
 -- @treturn[1] table `default` (bound), `by_type`, `mixed` (tables declare several key types), `spec`
 -- @treturn[2] nil
 -- @treturn[2] string what is wrong
-function binding.bind(given, members, tables)
+function binding.bind(given, members, tables, recorded)
   local spec, message = to_spec(given)
   if not spec then
     return nil, message
@@ -86,7 +87,7 @@ function binding.bind(given, members, tables)
   for _, name in ipairs(names) do
     local declared = types[name]
     local bound
-    bound, message = call(strategy.bind, spec, described(members), {
+    bound, message = call(strategy.bind, spec, recorded and recorded[name] or described(members), {
       key_type = declared.key_type,
       shard_key = declared.shard_key,
     })

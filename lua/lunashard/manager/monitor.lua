@@ -9,6 +9,7 @@ local errors = require("lunashard.errors")
 local events = require("lunashard.events")
 local failover = require("lunashard.manager.failover")
 local health = require("lunashard.manager.health")
+local identity = require("lunashard.manager.identity")
 local lag = require("lunashard.manager.lag")
 local lag_limit = require("lunashard.manager.lag_limit")
 local probe = require("lunashard.manager.probe")
@@ -73,7 +74,7 @@ end
 
 -- A server that says why it does not serve us is there: it starts up, shuts down, or has no connection left.
 local function note_silence(record, found, err, now)
-  local silent = not found and not err.sqlstate and err.code ~= "AUTH"
+  local silent = not found and not err.sqlstate and err.code ~= "AUTH" and err.code ~= "INVALID"
   record.answered = found ~= nil
   record.misses = silent and (record.misses or 0) + 1 or 0
   record.silent_since = silent and (record.silent_since or now) or nil
@@ -83,6 +84,9 @@ local function look(manager, member, endpoint, deadline, first)
   local record = endpoint.health
   health.probe_begins(record)
   local found, err = probe.run(endpoint, deadline)
+  if found then
+    found, err = identity.check(manager, endpoint, found, deadline)
+  end
   if manager.closed or member.monitor.stopped or err and err.code == "CLOSED" then
     return
   end

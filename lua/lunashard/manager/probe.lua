@@ -39,9 +39,9 @@ end
 --- Ask an endpoint who it is. Yields.
 -- @tparam table endpoint
 -- @number deadline
--- @treturn[1] table `latency` (seconds), `in_recovery`, `streaming` (a standby that is connected to its primary), and
---   as far as this user may know it `timeline`, `lsn`, `received`, `replay_age`, `system_identifier`, `started`,
---   `server_encoding`
+-- @treturn[1] table `latency` (seconds), `in_recovery`, `streaming` (a standby that is connected to its primary),
+--   `managed` (the database is a shard of a cluster with a catalog), and as far as this user may know it `timeline`,
+--   `lsn`, `received`, `replay_age`, `system_identifier`, `started`, `server_encoding`
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
 function probe.run(endpoint, deadline)

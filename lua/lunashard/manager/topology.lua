@@ -68,6 +68,9 @@ function topology.bind(manager, strategies)
     end
   end
   topology.attach(manager, strategies)
+  if manager.catalog then
+    manager.catalog:serve(strategies, manager.members)
+  end
   manager.strategies, manager.strategy = strategies, strategies.default
 end
 
@@ -223,8 +226,9 @@ end
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
 function topology.plan(manager, members, opts, what)
-  local present = manager.strategies
-  local strategies, message = binding.bind(opts.strategy or present.spec, members, opts.tables or manager.tables)
+  local present, catalog = manager.strategies, manager.catalog
+  local tables = opts.tables or manager.tables
+  local strategies, message = binding.bind(opts.strategy or present.spec, members, tables, catalog and catalog:recorded())
   if not strategies then
     return nil, errors.new("INVALID", { message = what .. ": strategy: " .. message })
   end
@@ -232,6 +236,11 @@ function topology.plan(manager, members, opts, what)
   ok, message = bounds.try(strategies)
   if not ok then
     return nil, errors.new("PLUGIN_FAILED", { message = ("%s: %s"):format(what, message) })
+  elseif catalog then -- which says where keys live, whatever the shards
+    ok, err = catalog:check(strategies, members, tables)
+    if not ok then
+      return nil, err
+    end
   elseif not opts.allow_placement_change then
     ok, err = check_placement(present, strategies, opts.keys, what)
     if not ok then
@@ -305,6 +314,17 @@ function topology.remove(manager, member, opts)
   end
   if #members == 0 then
     return nil, errors.new("INVALID", { message = ("%s is the only shard"):format(member.shard_id) })
+  end
+  local owned = manager.catalog and manager.catalog:owned_by(member.shard_id) or 0
+  if owned > 0 then
+    return nil, errors.new("PLACEMENT_CHANGED", {
+      message = ("removing %s: it owns %d buckets; move them to other shards with a rebalance job first"):format(
+        member.shard_id, owned),
+    })
+  elseif manager.catalog_place.shard_id == member.shard_id and manager.catalog then
+    return nil, errors.new("INVALID", {
+      message = ("removing %s: the catalog is in its database"):format(member.shard_id),
+    })
   end
   local strategies, err = topology.plan(manager, members, with_default(manager, opts), "removing " .. member.shard_id)
   if not strategies then

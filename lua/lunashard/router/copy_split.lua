@@ -64,6 +64,11 @@ end
 
 -- By the first key it is known which strategy routes.
 local function with_strategy(self, strategy)
+  if strategy.has_unknown then
+    return nil, errors.new("STALE_MAP", {
+      message = "whose some buckets are, is not known while the catalog and some shards cannot be reached",
+    })
+  end
   self.strategy = strategy
   self.shard_ids = shard_ids_of(strategy)
   for i, shard_id in ipairs(self.shard_ids) do

@@ -1,6 +1,7 @@
 --- From the options of a call to the shard that is meant. Pure: needs no connection.
 -- @module lunashard.router.routing
 
+local adoption = require("lunashard.strategy.adoption")
 local errors = require("lunashard.errors")
 local raise = require("lunashard.misuse").raise
 local statement = require("lunashard.router.statement")
@@ -45,9 +46,10 @@ function routing.owner(manager, table_name, key)
   end
   local member = manager.by_id[shard_id]
   if not member then
-    return nil, errors.new("NO_SHARD", {
-      message = ("the strategy names the shard %s, which does not exist"):format(tostring(shard_id)),
-    })
+    return nil, manager.catalog and shard_id == adoption.UNKNOWN and manager.catalog:unknown_owner()
+      or errors.new("NO_SHARD", {
+        message = ("the strategy names the shard %s, which does not exist"):format(tostring(shard_id)),
+      })
   end
   return member, bucket
 end

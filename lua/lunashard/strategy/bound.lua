@@ -177,6 +177,19 @@ function Bound:bucket(key)
   return custom_bucket(self, key)
 end
 
+-- Where the catalog says that a bucket is; false where the strategy says.
+local function adopted(self, bucket)
+  local shard_id = self.owners[bucket]
+  if shard_id ~= nil then
+    return shard_id
+  elseif self.is_open then
+    return false
+  end
+  return nil, errors.new("INVALID", {
+    message = ("strategy %s: the catalog's map has no bucket %s"):format(self.name, tostring(bucket)),
+  })
+end
+
 --- The shard of a bucket.
 -- Yields when a directory has to be asked.
 -- @tparam number|string bucket
@@ -184,12 +197,30 @@ end
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `INVALID`, `NO_SHARD`, `PLUGIN_FAILED`
 function Bound:place(bucket)
+  if self.owners then
+    local shard_id, err = adopted(self, bucket)
+    if shard_id ~= false then
+      return shard_id, err
+    end
+  end
   if self.plugin.place == nil then
     return check_answer(self, bucket)
   elseif self.shipped then
     return self.plugin.place(self.state, bucket, self.shards)
   end
   return custom_place(self, bucket)
+end
+
+-- What a strategy that routes by itself has answered, unless the catalog knows better.
+local function routed(self, shard_id, bucket)
+  if shard_id == nil or not self.owners then
+    return shard_id, bucket
+  end
+  local owner, err = adopted(self, bucket)
+  if owner == nil then
+    return nil, err
+  end
+  return owner or shard_id, bucket
 end
 
 --- Where a key lives.
@@ -209,12 +240,14 @@ function Bound:route(key)
   end
   if self.map then
     return find_route(self.map, self.shard_ids, key)
-  elseif self.shipped and self.plugin.route then
+  elseif self.shipped and self.plugin.route and not self.owners then
     return self.plugin.route(self.state, key)
   end
   local shard_id, bucket, err
-  if self.plugin.bucket == nil then
-    shard_id, bucket = custom_route(self, key)
+  if self.shipped and self.plugin.route then
+    shard_id, bucket = routed(self, self.plugin.route(self.state, key))
+  elseif self.plugin.bucket == nil then
+    shard_id, bucket = routed(self, custom_route(self, key))
   else
     bucket, err = self:bucket(key)
     if bucket == nil then

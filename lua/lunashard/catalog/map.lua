@@ -1,0 +1,253 @@
+--- Reading the map: from the catalog, or, while that cannot be reached, from what the shards say that they own.
+-- A map is `{ id, name, version, guards, guard_epoch, shards, groups }`: `shards` by id, `groups` by name with
+-- `fingerprints`, `buckets` (how many, nil for an open group), `shards` (JSON text), `tables`, `owners` and `versions` by the
+-- bucket's text; versions are there when they are not 1.
+-- @module lunashard.catalog.map
+-- @local
+
+local errors = require("lunashard.errors")
+local parallel = require("lunashard.parallel")
+local schema = require("lunashard.catalog.schema")
+local task = require("lunashard.task")
+
+local map = {}
+
+local SHARDS = [[SELECT shard_id, host, port, database, position, state FROM lunashard_catalog.shard]]
+local GROUPS = [[
+  SELECT name, strategy, fingerprints, key_type, buckets, shards::text AS shards FROM lunashard_catalog.placement_group]]
+local TABLES = [[SELECT name, grp, shard_key FROM lunashard_catalog.grouped_table ORDER BY name]]
+local BUCKETS = [[SELECT grp, bucket, shard_id, version FROM lunashard_catalog.bucket WHERE changed > $1]]
+
+-- What the owners and versions of a group are after some changes; the former ones stay as they are.
+local function changed_copy(known)
+  local owners, versions = {}, {}
+  for bucket, shard_id in pairs(known and known.owners or {}) do
+    owners[bucket] = shard_id
+  end
+  for bucket, version in pairs(known and known.versions or {}) do
+    versions[bucket] = version
+  end
+  return owners, versions
+end
+
+local function read_groups(run, known, since)
+  local groups, touched = {}, {}
+  for _, row in ipairs(run(GROUPS).rows) do
+    local before = known and known.groups[row.name]
+    groups[row.name] = { name = row.name, strategy = row.strategy, fingerprints = row.fingerprints,
+      key_type = row.key_type, buckets = row.buckets, shards = row.shards, tables = {},
+      owners = before and before.owners or {}, versions = before and before.versions or {} }
+  end
+  for _, row in ipairs(run(TABLES).rows) do
+    groups[row.grp].tables[row.name] = row.shard_key
+  end
+  for _, row in ipairs(run(BUCKETS, { since }).rows) do
+    local group = groups[row.grp]
+    if not touched[group] then
+      touched[group] = true
+      group.owners, group.versions = changed_copy(group)
+    end
+    group.owners[row.bucket] = row.shard_id
+    group.versions[row.bucket] = row.version ~= 1 and row.version or nil
+  end
+  return groups
+end
+
+--- Read the map from the catalog: what has changed since the one that is known. Yields.
+-- @tparam Pool pool of the catalog
+-- @tparam ?table known a map that was read before
+-- @tparam ?number deadline
+-- @treturn[1] table a new map, false when there is none (yet)
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function map.read(pool, known, deadline)
+  local version, err = schema.version(pool, "catalog", deadline)
+  if not version then
+    return nil, err
+  elseif version == 0 then
+    return false
+  end
+  return schema.transaction(pool, deadline, function(lease)
+    local function run(sql, params)
+      local result, problem = lease:execute(sql, params, { deadline = deadline })
+      if not result then
+        error(problem, 0)
+      end
+      return result
+    end
+    local ok, result = pcall(function()
+      run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+      local cluster = run("SELECT id, name, map_version, guards, guard_epoch FROM lunashard_catalog.cluster").rows[1]
+      if not cluster or cluster.map_version == 0 then
+        return false
+      end
+      -- Of another cluster, or one that was restored from a backup, nothing that is known holds.
+      if known and (known.id ~= cluster.id or known.version > cluster.map_version) then
+        known = nil
+      end
+      local found = { id = cluster.id, name = cluster.name, version = cluster.map_version, guards = cluster.guards,
+        guard_epoch = cluster.guard_epoch, shards = {} }
+      for _, row in ipairs(run(SHARDS).rows) do
+        found.shards[row.shard_id] = row
+      end
+      found.groups = read_groups(run, known, known and known.version or 0)
+      return found
+    end)
+    if ok then
+      return result
+    elseif errors.is(result) then
+      return nil, result
+    end
+    error(result, 0)
+  end)
+end
+
+-- ---- from the shards --------------------------------------------------------------------
+
+local ON_SHARD = {
+  identity = "SELECT cluster_id, shard_id FROM lunashard.identity",
+  groups = "SELECT name, fingerprints, buckets, shards::text AS shards, tables FROM lunashard.placement_group",
+  buckets = "SELECT grp, bucket, version FROM lunashard.bucket",
+}
+
+local function ask_shard(member, deadline)
+  local version, err = schema.version(member.primary.pool, "shard", deadline)
+  if not version then
+    return nil, err
+  elseif version == 0 then
+    return {}
+  end
+  return schema.transaction(member.primary.pool, deadline, function(lease)
+    local ok, problem = lease:execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY", nil,
+      { deadline = deadline })
+    local found = {}
+    for name, sql in pairs(ON_SHARD) do
+      if ok then
+        ok, problem = lease:execute(sql, nil, { deadline = deadline })
+        found[name] = ok and ok.rows
+      end
+    end
+    if not ok then
+      return nil, problem
+    end
+    found.identity = found.identity[1]
+    return found
+  end)
+end
+
+local function claim(group, row, shard_id)
+  local before = group.claimed[row.bucket]
+  if before and before ~= shard_id then
+    return nil, errors.new("INVALID", {
+      message = ("%s and %s both say that they own bucket %s of group %s: repair that before anything else"):format(before,
+        shard_id, row.bucket, group.name),
+    })
+  end
+  group.claimed[row.bucket] = shard_id
+  if row.version >= (group.versions[row.bucket] or (group.owners[row.bucket] and 1 or 0)) then
+    group.owners[row.bucket] = shard_id
+    group.versions[row.bucket] = row.version ~= 1 and row.version or nil
+  end
+  return true
+end
+
+-- Add what one shard says to the map.
+local function merge(found, said, member)
+  local identity = said.identity
+  if found.id and found.id ~= identity.cluster_id or identity.shard_id ~= member.shard_id then
+    return nil, errors.new("INVALID", {
+      shard_id = member.shard_id,
+      message = ("the database that the cluster file calls %s is the shard %s of the cluster %s"):format(member.shard_id,
+        identity.shard_id, identity.cluster_id),
+    })
+  end
+  found.id = identity.cluster_id
+  for _, row in ipairs(said.groups) do
+    local group = found.groups[row.name]
+    if not group then
+      group = { name = row.name, fingerprints = row.fingerprints, buckets = row.buckets, shards = row.shards, tables = {},
+        owners = {}, versions = {}, claimed = {} }
+      for _, name in ipairs(row.tables) do
+        group.tables[name] = false -- the key's columns are the catalog's to know
+      end
+      found.groups[row.name] = group
+    end
+  end
+  for _, row in ipairs(said.buckets) do
+    local group = found.groups[row.grp]
+    local ok, err = nil, errors.new("INVALID", {
+      message = ("%s owns buckets of a group %s that it does not know"):format(member.shard_id, row.grp),
+    })
+    if group then
+      ok, err = claim(group, row, member.shard_id)
+    end
+    if not ok then
+      return nil, err
+    end
+  end
+  return true
+end
+
+local function copy_known(known)
+  local found = { id = known and known.id, name = known and known.name, version = known and known.version or 0,
+    guards = true, guard_epoch = known and known.guard_epoch or 0, shards = known and known.shards or {}, groups = {} }
+  for name, group in pairs(known and known.groups or {}) do
+    local owners, versions = changed_copy(group)
+    found.groups[name] = { name = name, strategy = group.strategy, fingerprints = group.fingerprints,
+      key_type = group.key_type, buckets = group.buckets, shards = group.shards, tables = group.tables, owners = owners,
+      versions = versions, claimed = {} }
+  end
+  return found
+end
+
+--- Put the map together from the shards that answer. Yields.
+-- What none of them owns stays where it was known to be, or is not in the map.
+-- @tparam Manager manager
+-- @tparam ?table known a map that was read before
+-- @tparam ?number deadline
+-- @treturn[1] table a map with `guards = true`; `silent`: names of shards that did not answer
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function map.from_shards(manager, known, deadline)
+  local outcome = parallel.each(manager.members, function(member)
+    return ask_shard(member, deadline)
+  end)
+  local found, silent = copy_known(known), {}
+  for i, member in ipairs(manager.members) do
+    local said = outcome.results[i]
+    if not said then
+      silent[#silent + 1] = member.shard_id
+    elseif said.identity then
+      local ok, err = merge(found, said, member)
+      if not ok then
+        return nil, err
+      end
+    end
+  end
+  if not found.id then
+    return nil, outcome.errors[1] or errors.new("SHARD_DOWN", { message = "no shard could be asked what it owns" })
+  end
+  found.silent = silent
+  return found
+end
+
+--- What each shard says its version is. Yields.
+-- Read before the map, so that a version never vouches for what the map does not have yet.
+-- @tparam Manager manager
+-- @tparam ?number deadline
+-- @treturn table shard_id -> number, of those that answered and own something
+function map.shard_versions(manager, deadline)
+  local limit = math.min(deadline or math.huge, task.now() + manager.options.health_check_timeout)
+  local outcome = parallel.each(manager.members, function(member)
+    local result, err = member.primary.pool:execute("SELECT version FROM lunashard.state", nil,
+      { deadline = limit, read_only = true })
+    return result and result.rows[1] and result.rows[1].version or nil, err or errors.new("INVALID", { message = "no state" })
+  end)
+  local versions = {}
+  for i, member in ipairs(manager.members) do
+    versions[member.shard_id] = outcome.results[i]
+  end
+  return versions
+end
+
+return map
