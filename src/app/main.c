@@ -1,4 +1,5 @@
 /* main.c - the program: one runtime, one main task, signals.  Layer: app. */
+#include <fcntl.h>
 #include <lauxlib.h>
 #include <lua.h>
 #include <signal.h>
@@ -105,8 +106,19 @@ static int exit_code_of(lua_State *L, int handle)
     return (int)lua_tointeger(L, -1);
 }
 
+/* A connection that got the number of a closed stdout would be sent our data.  What takes its place
+ * refuses to be used, so that using it is an error as before. */
+static void keep_standard_files(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 &&
+            open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) < 0)
+            _exit(EXIT_FAILURE);
+}
+
 int main(int argc, char **argv)
 {
+    keep_standard_files();
     if (luna_runtime_open() != 0)
         return EXIT_FAILURE;
     catch_crashes();

@@ -5,29 +5,9 @@ local cjson = require("cjson.safe")
 local cli = require("lunashard.cli")
 local cluster = require("lunashard.cluster")
 local errors = require("lunashard.errors")
-local values = require("lunashard.values")
+local typed = require("lunashard.cli.typed")
 
 local command = {}
-
-local EXACT = 2 ^ 53
-
--- A value as it is typed: digits are a number, null is NULL, {1,2} is a list, anything else, or in single quotes, a text.
-local function parse(text)
-  local quoted, list = text:match("^'(.*)'$"), text:match("^{(.*)}$")
-  if quoted then
-    return (quoted:gsub("''", "'"))
-  elseif list then
-    local items = {}
-    for item in list:gmatch("[^,]+") do
-      items[#items + 1] = parse(item:match("^%s*(.-)%s*$"))
-    end
-    return items
-  elseif text:lower() == "null" then
-    return values.null
-  end
-  local number = text:match("^[+-]?%d+$") and tonumber(text)
-  return number and math.abs(number) <= EXACT and number or text
-end
 
 --- Declare the arguments.
 -- @param parser
@@ -42,22 +22,6 @@ function command.configure(parser)
   parser:flag("--all", "for every shard, as with all_shards = true")
   parser:flag("--read-only", "as with read_only = true: replicas may answer"):target("read_only")
   parser:flag("--json", "JSON on stdout, also on failure")
-end
-
-local function parse_all(texts)
-  local list = {}
-  for i, text in ipairs(texts) do
-    list[i] = parse(text)
-  end
-  return list
-end
-
-local function key_of(args)
-  local keys = parse_all(args.keys)
-  if #keys > 1 then
-    return keys
-  end
-  return keys[1]
 end
 
 -- A router whose manager connects nowhere.
@@ -82,8 +46,8 @@ local function explain(args)
   if not router then
     return nil, err
   end
-  return router:explain(sql, parse_all(args.params), {
-    routing_key = key_of(args),
+  return router:explain(sql, typed.values(args.params), {
+    routing_key = typed.key(args.keys),
     table = args.table,
     shard_id = args.shard,
     all_shards = args.all,

@@ -3,10 +3,11 @@
 -- Each command is one file, `lunashard.cli.<name>`, loaded when it is named. It returns a table with
 -- `configure(parser)` (argparse), `run(args) -> exit code`, and, when what follows its first argument is not
 -- its own, `values`, the set of its options that take a value; `args.rest` has the others. One that is
--- `passthrough` gets all of its arguments in `args.rest`.
+-- `passthrough` gets all of its arguments in `args.rest`. `examples`, a list of lines, ends its help.
 -- @module lunashard.cli
 
 local argparse = require("argparse")
+local ffi = require("ffi")
 local errors = require("lunashard.errors")
 local system = require("lunashard.core.system")
 
@@ -14,7 +15,7 @@ local cli = {}
 
 --- Exit codes.
 -- @table exit
-cli.exit = { ok = 0, failed = 1, usage = 2, differences = 3, partial = 4, locked = 5 }
+cli.exit = { ok = 0, failed = 1, usage = 2, differences = 3, partial = 4, locked = 5, pipe = 141 }
 
 --- The version, as `--version` prints it.
 cli.version = "0.1.0"
@@ -25,14 +26,23 @@ local COMMANDS = {
   { "new", "write a plug-in to begin with, and a spec for it" },
   { "explain", "where a statement or a key would go, and why; connects nowhere" },
   { "repl", "Lua and SQL at a prompt, on a live cluster" },
+  { "route", "which shard, bucket and server a key belongs to" },
   { "run", "run a Lua script, usually against a cluster" },
   { "sandbox", "throw-away local PostgreSQL servers to try things on" },
+  { "schema", "change the schema of all shards, or find where they differ" },
+  { "sql", "run one statement, and show its rows as a table, CSV or JSON" },
   { "serve", "keep a cluster open: its health, plug-ins and jobs, metrics and a page over HTTP" },
+  { "status", "how the shards and their servers do, once or all the time" },
   { "test", "run busted specs inside the runtime" },
 }
 
 local Help = {} -- metatable of what --help raises
 local Usage = {} -- metatable of what a wrong command line raises
+local Output = {} -- metatable of what is raised when stdout takes nothing any more
+
+local EPIPE = 32
+
+ffi.cdef("int ferror(void *stream);")
 
 local function find(name)
   local names = {}
@@ -101,6 +111,44 @@ function cli.usage_error(message)
   error(setmetatable({ message = message }, Usage), 0)
 end
 
+--- End a command because stdout takes nothing any more. Raises.
+-- @string reason
+-- @number number the system's, of the error
+function cli.output_failed(reason, number)
+  error(setmetatable({ reason = reason, number = number }, Output), 0)
+end
+
+-- Those of an action are the examples that name it.
+local function add_examples(parser, examples)
+  local own = {}
+  for _, line in ipairs(examples) do
+    own[#own + 1] = (line .. " "):find(parser._name .. " ", 1, true) and "  " .. line or nil
+  end
+  if #own > 0 then
+    parser:epilog("Examples:\n" .. table.concat(own, "\n"))
+  end
+  for _, sub in ipairs(parser._commands) do
+    add_examples(sub, examples)
+  end
+end
+
+--- All commands, in the order of the help.
+-- @treturn {table,...} each `{ name, summary }`
+function cli.commands()
+  return COMMANDS
+end
+
+--- Declare a command's arguments, and the examples of its help.
+-- @param parser of argparse
+-- @string name
+-- @treturn table the command
+function cli.configure(parser, name)
+  local command = require("lunashard.cli." .. name)
+  command.configure(parser)
+  add_examples(parser, command.examples or {})
+  return command
+end
+
 -- argparse prints and exits by itself; ours raises, so that one place decides.
 local function adopt(parser)
   function parser.error(_, message)
@@ -137,9 +185,8 @@ local function split(arguments, values)
 end
 
 local function run_command(entry, arguments)
-  local command = require("lunashard.cli." .. entry[1])
   local parser = argparse("lunashard " .. entry[1], entry[2])
-  command.configure(parser)
+  local command = cli.configure(parser, entry[1])
   adopt(parser)
   local rest
   if command.passthrough and arguments[1] ~= "--help" and arguments[1] ~= "-h" then
@@ -162,11 +209,25 @@ local function is_interrupt(err)
   return type(err) == "string" and err:find("interrupted$") ~= nil
 end
 
---- Run a command line. Yields.
--- @tparam {string,...} arguments without the program's name
--- @treturn number exit code
-function cli.main(arguments)
-  local name = table.remove(arguments, 1)
+-- Data that could not be written is a failure, whoever wrote it and whatever came of the rest.
+local function say_output(name, reason, number)
+  if number == EPIPE then
+    cli.say("%sstdout was closed by its reader", name and name .. ": " or "")
+    return cli.exit.pipe
+  end
+  cli.say("%scannot write to stdout: %s", name and name .. ": " or "", reason)
+  return cli.exit.failed
+end
+
+local function check_output(name, code)
+  local ok, reason, number = io.stdout:flush()
+  if ok and ffi.C.ferror(io.stdout) ~= 0 then
+    ok, reason = false, "some of it was not taken"
+  end
+  return ok and code or say_output(name, reason, number)
+end
+
+local function dispatch(name, arguments)
   if name == nil then
     io.stderr:write(help_text())
     return cli.exit.usage
@@ -188,7 +249,7 @@ function cli.main(arguments)
     return run_command(entry, arguments)
   end, function(err)
     local kind = getmetatable(err)
-    local passes = kind == Help or kind == Usage or errors.is(err) or is_interrupt(err)
+    local passes = kind == Help or kind == Usage or kind == Output or errors.is(err) or is_interrupt(err)
     return passes and err or debug.traceback(tostring(err), 2)
   end)
   if ok then
@@ -198,11 +259,22 @@ function cli.main(arguments)
     return cli.exit.ok
   elseif getmetatable(result) == Usage then
     return usage_failure(name, result.message)
+  elseif getmetatable(result) == Output then
+    return say_output(name, result.reason, result.number), true
   elseif errors.is(result, "CANCELED") or is_interrupt(result) then
     return cli.exit.failed -- by a signal, which decides the exit code
   end
   cli.say("%s: %s", name, tostring(result))
   return cli.exit.failed
+end
+
+--- Run a command line. Yields.
+-- @tparam {string,...} arguments without the program's name
+-- @treturn number exit code
+function cli.main(arguments)
+  local name = table.remove(arguments, 1)
+  local code, is_told = dispatch(name, arguments)
+  return is_told and code or check_output(name, code)
 end
 
 return cli

@@ -1,0 +1,106 @@
+--- What commands write: data on stdout, which may be closed or full, and failures.
+-- @module lunashard.cli.output
+
+local cjson = require("cjson.safe")
+local cli = require("lunashard.cli")
+local errors = require("lunashard.errors")
+local system = require("lunashard.core.system")
+
+local output = {}
+
+local STDOUT, STDERR = 1, 2
+
+-- A statement longer than this is not shown again with its error.
+local SHOWN_LINE = 200
+
+--- Write data on stdout. Ends the command when nobody can take it.
+-- @string ...
+function output.write(...)
+  local ok, reason, number = io.stdout:write(...)
+  if not ok then
+    cli.output_failed(reason, number)
+  end
+end
+
+--- Hand over what was written, for a reader who waits for it.
+function output.flush()
+  local ok, reason, number = io.stdout:flush()
+  if not ok then
+    cli.output_failed(reason, number)
+  end
+end
+
+--- Write a value as one line of JSON.
+-- @param value
+function output.json(value)
+  output.write(cjson.encode(value), "\n")
+end
+
+--- Does a person read stdout?
+-- @treturn boolean
+function output.is_terminal()
+  return system.isatty(STDOUT)
+end
+
+--- May stderr have colours?
+-- @treturn boolean
+function output.has_colour()
+  local no = os.getenv("NO_COLOR")
+  local term = os.getenv("TERM")
+  return system.isatty(STDERR) and (no == nil or no == "") and term ~= nil and term ~= "" and term ~= "dumb"
+end
+
+-- The line of a statement where the server's error is, and a caret under the place.
+local function pointed(sql, position)
+  local characters, at = 1, #sql + 1
+  for start in sql:gmatch("()[%z\1-\127\194-\244]") do
+    if characters == position then
+      at = start
+      break
+    end
+    characters = characters + 1
+  end
+  local first = #sql:sub(1, at - 1):match("^(.-)[^\n]*$") + 1
+  local line = sql:sub(first):match("^[^\n]*")
+  if #line > SHOWN_LINE then
+    return nil
+  end
+  local text = require("lunashard.core.text")
+  return ("  %s\n  %s^"):format(text.safe(line), (" "):rep(text.width(text.safe(sql:sub(first, at - 1)))))
+end
+
+local function say_each(name, err)
+  for _, failure in ipairs(type(err.failed) == "table" and err.failed or {}) do
+    local one = failure.error
+    cli.say("%s: %s: %s", name, failure.shard_id, errors.is(one) and one.code .. ": " .. one.message or tostring(one))
+  end
+end
+
+--- Say why a command failed: on stderr, and with `--json` on stdout too.
+-- @string name of the command
+-- @tparam lunashard.error err
+-- @tparam table args `json`
+-- @tparam[opt] string sql the statement, for its place of error
+-- @treturn number exit code
+function output.failure(name, err, args, sql)
+  local plain = errors.to_table(err)
+  if err.code == "SHARDS_FAILED" then
+    cli.say("%s: %s: %s", name, err.code, plain.message)
+    say_each(name, err)
+  else
+    cli.say("%s: %s", name, tostring(err))
+  end
+  local shown = sql and err.position and err.code == "SQL" and pointed(sql, err.position)
+  if shown then
+    io.stderr:write(shown, "\n")
+  end
+  if plain.hint then
+    io.stderr:write("  ", plain.hint, "\n")
+  end
+  if args.json then
+    output.json({ error = plain })
+  end
+  return errors.exit_code(err)
+end
+
+return output
