@@ -1,0 +1,120 @@
+--- Bringing what was written meanwhile: keys are taken from the list and their rows read as they are now.
+-- The keys leave the list in a transaction of the source that commits after that of the destination: whatever is
+-- interrupted is done again, and doing it again changes nothing.
+-- @module lunashard.rebalancer.catchup
+-- @local
+
+local copy = require("lunashard.rebalancer.copy")
+local names = require("lunashard.rebalancer.names")
+local session = require("lunashard.rebalancer.session")
+
+local catchup = {}
+
+local BATCH = 2000 -- keys
+
+-- Keys are taken by where they lie, not by a number: numbers of entries that commit out of order would be passed over.
+local TAKE = [[
+  WITH gone AS (
+    DELETE FROM %s WHERE ctid = ANY (ARRAY(SELECT ctid FROM %s WHERE bucket = ANY ($1) LIMIT %d)) RETURNING *),
+  listed AS (INSERT INTO %s SELECT DISTINCT * FROM gone ON CONFLICT DO NOTHING)
+  SELECT DISTINCT %s FROM gone]]
+
+local FORGET = "DELETE FROM %s AS s USING (SELECT %s FROM unnest(%s) AS u(%s)) AS w WHERE %s"
+
+-- The keys by column, as texts.
+local function by_column(one, rows)
+  local columns = {}
+  for i = 1, #one.key do
+    columns[i] = {}
+    for j, row in ipairs(rows) do
+      columns[i][j] = row["k" .. i]
+    end
+  end
+  return columns
+end
+
+-- A relation of these keys with the columns k1, k2, ...
+local function relation(one, columns)
+  local arrays = {}
+  for i in ipairs(one.key) do
+    arrays[i] = names.array(columns[i]) .. "::text[]"
+  end
+  local casts = {}
+  for i, key_type in ipairs(one.key_types) do
+    casts[i] = ("u.k%d::%s AS k%d"):format(i, key_type, i)
+  end
+  return ("(SELECT %s FROM unnest(%s) AS u(%s))"):format(table.concat(casts, ", "), table.concat(arrays, ", "),
+    names.each(one.key, "k%d"))
+end
+
+local function forget(into, row, one, columns)
+  local casts, arrays = {}, {}
+  for i, key_type in ipairs(one.key_types) do
+    casts[i] = ("u.k%d::%s AS k%d"):format(i, key_type, i)
+    arrays[i] = ("$%d::text[]"):format(i)
+  end
+  return into:execute(FORGET:format(names.staging(row, one.n), table.concat(casts, ", "), table.concat(arrays, ", "),
+    names.each(one.key, "k%d"), names.each(one.key, "s.%s = w.k%d", " AND ")), columns, { deadline = session.soon() })
+end
+
+-- The present rows of these keys, as far as the copy has passed their places.
+local function present(context, row, tables, i, columns, progress)
+  local one = tables[i]
+  local bucket = context.bucket_of(one, "t")
+  local at = ("(%s, %s)"):format(bucket, names.each(one.key, "t.%s"))
+  return ("SELECT %s FROM %s AS w JOIN %s AS t ON %s WHERE %s = ANY (%s::text[]) AND %s"):format(
+    names.each(one.columns, "t.%s"), relation(one, columns), one.qualified,
+    names.each(one.key, "t.%s = w.k%d", " AND "), bucket, names.array(row.buckets),
+    copy.is_behind(progress, tables, i, at))
+end
+
+local function bring(context, from, into, row, tables, i, rows, progress)
+  local one = tables[i]
+  local columns = by_column(one, rows)
+  local ok, err = forget(into, row, one, columns)
+  if ok then
+    ok, err = copy.rows(from, present(context, row, tables, i, columns, progress), into, copy.target(row, one))
+  end
+  return ok, err
+end
+
+--- Take one batch of keys from the list of each table, and bring their rows. Yields.
+-- @tparam table context
+-- @tparam table sides
+-- @tparam table row
+-- @tparam {table,...} tables
+-- @tparam table progress of the copy
+-- @tparam ?number deadline
+-- @treturn[1] number keys taken; 0 when there were none
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function catchup.batch(context, sides, row, tables, progress, deadline)
+  return sides.source:transaction("catchup.source", function(from)
+    local taken, total = {}, 0
+    for i, one in ipairs(tables) do
+      local dirty = names.dirty(row, one.n)
+      local found, err = from:execute(TAKE:format(dirty, dirty, BATCH, names.keys(row, one.n),
+        names.each(one.key, "k%d::text AS k%d")), { row.buckets }, { deadline = deadline or session.soon() })
+      if not found then
+        return nil, err
+      end
+      taken[i], total = found.rows, total + #found.rows
+    end
+    if total == 0 then
+      return 0
+    end
+    return sides.destination:transaction("catchup", function(into)
+      for i in ipairs(tables) do
+        if taken[i][1] then
+          local ok, err = bring(context, from, into, row, tables, i, taken[i], progress)
+          if not ok then
+            return nil, err
+          end
+        end
+      end
+      return total
+    end, { deadline = deadline })
+  end, { deadline = deadline })
+end
+
+return catchup

@@ -1,0 +1,173 @@
+--- A mover's session on one side of a move.
+-- Everything that a mover writes goes through `transaction`, whose first statement compares the mover's token with the
+-- present one and keeps whoever takes the move over waiting to its end. Settings are the same on both sides, so
+-- that texts mean the same; row security raises instead of hiding rows.
+-- @module lunashard.rebalancer.session
+-- @local
+
+local errors = require("lunashard.errors")
+local names = require("lunashard.rebalancer.names")
+local task = require("lunashard.task")
+
+local session = {}
+
+local Session = {}
+Session.__index = Session
+
+local SETTINGS = [[
+  SET search_path = pg_catalog, pg_temp; SET row_security = off; SET TimeZone = 'UTC'; SET lc_monetary = 'C';
+  SET statement_timeout = 0; SET lock_timeout = '2s'; SET idle_in_transaction_session_timeout = 0;
+  SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off;
+  SET lunashard.guarded = '1'; SET lunashard.mover = '1'; SET application_name = ]]
+
+local PATIENCE = 30 -- seconds for a connection, and for statements that touch a few rows
+
+--- The session for one side of a move. Connects when it is used.
+-- @tparam table member the shard
+-- @tparam table row the move: `job`, `seq`
+-- @string role `source` or `destination`
+-- @int token
+-- @tparam function at called with the name of a point before and after each commit
+-- @treturn Session
+function session.new(member, row, role, token, at)
+  return setmetatable({
+    member = member, row = row, role = role, token = token, at = at,
+    name = ("lunashard mover %d.%d %s"):format(row.job, row.seq, role),
+  }, Session)
+end
+
+--- A deadline for what should be quick.
+-- @treturn number
+function session.soon()
+  return task.now() + PATIENCE
+end
+
+-- A primary that was demoted, or that another one has taken over from, must not be talked to any more.
+local function is_current(self)
+  return self.lease and self.endpoint == self.member.primary and self.lease:transaction_status() ~= "unknown"
+end
+
+--- The connection. Yields.
+-- @tparam ?number deadline
+-- @treturn[1] Lease
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function Session:connect(deadline)
+  if is_current(self) then
+    return self.lease
+  end
+  self:close()
+  deadline = deadline or session.soon()
+  local endpoint = self.member.primary
+  local lease, err = endpoint.pool:acquire(deadline)
+  if not lease then
+    return nil, err
+  end
+  self.lease, self.endpoint = lease, endpoint
+  local ok
+  ok, err = lease:execute(SETTINGS .. names.literal(self.name), nil, { simple = true, deadline = deadline })
+  if not ok then
+    self:close()
+    return nil, err
+  end
+  return lease
+end
+
+--- Run one statement outside of a transaction. Yields.
+-- @string sql
+-- @tparam[opt] table params
+-- @tparam[opt] table opts as for `Lease:execute`; `deadline` [soon]
+-- @treturn[1] table result
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function Session:execute(sql, params, opts)
+  opts = opts or {}
+  opts.deadline = opts.deadline or session.soon()
+  local lease, err = self:connect(opts.deadline)
+  if not lease then
+    return nil, err
+  end
+  return lease:execute(sql, params, opts)
+end
+
+local function finish(self, point, lease, value, err, deadline)
+  if value == nil then
+    if lease:transaction_status() ~= "unknown" then
+      lease:execute("ROLLBACK", nil, { deadline = session.soon() })
+    end
+    return nil, err
+  end
+  self.at(point .. ":before-commit")
+  local done
+  done, err = lease:execute("COMMIT", nil, { deadline = deadline or session.soon() })
+  if not done then
+    return nil, err
+  end
+  self.at(point .. ":after-commit")
+  return value
+end
+
+--- Run a function in a transaction that begins with the check of the token. Yields.
+-- @string point what `at` is called with, before `:before-commit` and `:after-commit`
+-- @tparam function fn called with the lease; returns a value to commit, or nil and an error to roll back
+-- @tparam[opt] table opts `lock_timeout` and `statement_timeout` in ms, `async` (the commit need not be on disk yet),
+--   `deadline`, `unchecked` (without the token: for the transaction that sets it)
+-- @treturn[1] any what fn returned
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `SQL` with the SQLSTATE `LS005` when another mover has taken over
+function Session:transaction(point, fn, opts)
+  opts = opts or {}
+  local lease, err = self:connect(opts.deadline)
+  if not lease then
+    return nil, err
+  end
+  local parts = { "BEGIN" }
+  for _, name in ipairs({ "lock_timeout", "statement_timeout" }) do
+    parts[#parts + 1] = opts[name] and ("SET LOCAL %s = %d"):format(name, math.max(1, math.ceil(opts[name]))) or nil
+  end
+  parts[#parts + 1] = opts.async and "SET LOCAL synchronous_commit = off" or nil
+  parts[#parts + 1] = not opts.unchecked and ("SELECT lunashard.check_token(%d, %d, '%s', %d)"):format(self.row.job,
+    self.row.seq, self.role, self.token) or nil
+  local ok, value
+  ok, err = lease:execute(table.concat(parts, "; "), nil, { simple = true, deadline = opts.deadline or session.soon() })
+  if not ok then
+    return finish(self, point, lease, nil, err)
+  end
+  ok, value, err = pcall(fn, lease)
+  if ok then
+    ok, value, err = pcall(finish, self, point, lease, value, err, opts.deadline)
+  end
+  if not ok then
+    self:discard("the mover was interrupted")
+    error(value, 0)
+  end
+  return value, err
+end
+
+--- Give the connection back.
+function Session:close()
+  if self.lease then
+    self.lease:release()
+    self.lease, self.endpoint = nil, nil
+  end
+end
+
+--- Close it.
+-- @string reason
+function Session:discard(reason)
+  if self.lease then
+    self.lease:discard(reason)
+    self.lease, self.endpoint = nil, nil
+  end
+end
+
+--- The error of a mover that is not the present one any more.
+-- @tparam table row
+-- @treturn lunashard.error
+function session.taken_over(row)
+  return errors.new("LOCK_HELD", {
+    message = ("move %d of job %d has been taken over by another mover"):format(row.seq, row.job),
+  })
+end
+
+return session

@@ -1,0 +1,60 @@
+--- One cutover at a time on each shard, with a gap between two: reads of all shards are held up by each of them.
+-- @module lunashard.rebalancer.turn
+-- @local
+
+local task = require("lunashard.task")
+
+local turn = {}
+
+local GAP = 0.03 -- seconds, at least; as long as the last cutover took, at least
+
+local taken = setmetatable({}, { __mode = "k" }) -- manager -> shard_id -> { held, free_at, changed }
+
+local function state_of(manager, shard_id)
+  taken[manager] = taken[manager] or {}
+  local state = taken[manager][shard_id]
+  if not state then
+    state = { held = false, free_at = 0, changed = task.event() }
+    taken[manager][shard_id] = state
+  end
+  return state
+end
+
+--- Wait for one's turn on some shards. Yields.
+-- @tparam Manager manager
+-- @tparam {string,...} shard_ids
+-- @treturn func to be called at the end, once; later calls do nothing
+function turn.take(manager, shard_ids)
+  local ids, held = { unpack(shard_ids) }, {}
+  table.sort(ids) -- all in the same order: nobody waits for one who waits for him
+  local function release()
+    local now = task.now()
+    for _, state in ipairs(held) do
+      state.held, state.free_at = false, now + math.max(GAP, now - state.since)
+      state.changed:notify(1)
+    end
+    held = {}
+  end
+  local ok, err = pcall(function()
+    for _, id in ipairs(ids) do
+      local state = state_of(manager, id)
+      while state.held do
+        state.changed:wait()
+      end
+      state.held = true
+      held[#held + 1] = state
+      state.since = task.now()
+      task.sleep(math.max(0, state.free_at - state.since))
+    end
+    for _, state in ipairs(held) do
+      state.since = task.now()
+    end
+  end)
+  if not ok then
+    release()
+    error(err, 0)
+  end
+  return release
+end
+
+return turn
