@@ -104,6 +104,7 @@
 ---@field promote? boolean [false]
 ---@field query_timeout? number [30]
 ---@field read_batches? boolean [true]
+---@field read_only? boolean
 ---@field require_all? boolean [false]
 ---@field retries? number [2]
 ---@field retry_budget? number [0.2]
@@ -1155,6 +1156,10 @@ function strategy.bind(given, shards, opts) end
 ---@field router? table
 ---@field ttl? number seconds
 
+---@class lunashard.OpenOptions
+---@field protect? boolean
+---@field read_only? boolean
+
 ---@class lunashard.ReloadOptions
 ---@field allow_placement_change? boolean
 ---@field path? string
@@ -1211,9 +1216,10 @@ function lunashard.now() end
 --- Build manager and router from a cluster file and probe the shards. Yields.
 --- Shards that are down are warned of and not fatal, unless the file says `require_all = true`.
 ---@param path string
+---@param opts? lunashard.OpenOptions # `read_only = true`: the servers refuse to write, as if the file said so; `protect = true`: that for a cluster with `environment = "production"`
 ---@return lunashard.Cluster|nil # with `manager`, `router`, `path`, `name`, and `close`
 ---@return lunashard.Error|nil # `INVALID` for a file that is missing or wrong, or what `manager:initialize` returns
-function lunashard.open(path) end
+function lunashard.open(path, opts) end
 
 --- Load what has changed in the plug-in folders of all managers, and try again what was refused. Yields.
 ---@param opts? lunashard.ReloadOptions # `path`: only this file, also when it is unchanged; `allow_placement_change = true`: there are no rows yet that a new placement could lose

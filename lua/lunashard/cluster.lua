@@ -7,6 +7,7 @@ local bit = require("bit")
 
 local config = require("lunashard.config")
 local errors = require("lunashard.errors")
+local options = require("lunashard.options")
 
 local cluster = {}
 
@@ -106,6 +107,7 @@ function Cluster:reload(opts)
   if not given then
     return nil, err
   end
+  given.read_only = given.read_only or self.is_protected
   local changed
   changed, err = self.manager:reload(given, opts)
   if not changed then
@@ -122,13 +124,16 @@ end
 --- Build the manager of a cluster file. It has connected nowhere yet.
 -- @local
 -- @string path
+-- @tparam[opt] table opts as for `open`
 -- @treturn[1] Manager
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `INVALID` for a file that is missing or wrong
-function cluster.build(path)
+function cluster.build(path, opts)
   local given, err = cluster.load(path)
   if not given then
     return nil, err
+  elseif opts and (opts.read_only or opts.protect and given.environment == "production") then
+    given.read_only = true
   end
   local manager, message = require("lunashard.manager").build(given)
   if not manager then
@@ -137,18 +142,23 @@ function cluster.build(path)
   return manager
 end
 
+local OPEN = { read_only = "boolean", protect = "boolean" }
+
 --- Build manager and router from a cluster file and probe the shards. Yields.
 -- Shards that are down are warned of and not fatal, unless the file says `require_all = true`.
 -- @string path
+-- @tparam[opt] table opts `read_only = true`: the servers refuse to write, as if the file said so; `protect = true`: that for
+--   a cluster with `environment = "production"`
 -- @treturn[1] lunashard.cluster with `manager`, `router`, `path`, `name`, and `close`
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `INVALID` for a file that is missing or wrong, or what
 --   `manager:initialize` returns
-function cluster.open(path)
+function cluster.open(path, opts)
   if type(path) ~= "string" or path == "" then
     error("lunashard.open: expected the path of a cluster file, got " .. tostring(path), 2)
   end
-  local manager, err = cluster.build(path)
+  opts = options.check(opts, OPEN, "lunashard.open")
+  local manager, err = cluster.build(path, opts)
   if not manager then
     return nil, err
   end
@@ -161,6 +171,7 @@ function cluster.open(path)
   return setmetatable({
     path = path,
     name = manager.name,
+    is_protected = manager.options.read_only or nil,
     manager = manager,
     router = require("lunashard.router").new({ shard_manager = manager }),
   }, Cluster)

@@ -148,6 +148,7 @@ local MANAGER = {
   max_result_bytes = count(256 * 1024 * 1024, 1),
   pipeline = flag(true),
   read_batches = flag(true),
+  read_only = flag(nil),
   slow_statement = seconds(0.05),
   slow_log = seconds(nil),
   slow_log_parameters = flag(false),

@@ -38,7 +38,7 @@ local TYPES = {
   shard_id = "string", host = "string", port = "count", database = "string", max_size = "count", min_size = "count",
   max_waiters = "count", connection_timeout = "seconds", idle_timeout = "number", max_lifetime = "number",
   statement_cache = "count", max_result_bytes = "count", slow_statement = "number", pipeline = "boolean",
-  read_batches = "boolean", term = "any",
+  read_batches = "boolean", read_only = "boolean", term = "any",
 }
 for _, name in ipairs(PASSED) do
   TYPES[name] = "any" -- numbers and strings alike; libpq checks them
@@ -86,6 +86,9 @@ function pool.settings(options)
   end
   local host, port = option("host"), option("port")
   local conninfo = { port = ("%d"):format(port), client_encoding = "UTF8", options = PINNED }
+  if options.read_only then
+    conninfo.options = PINNED .. " -c default_transaction_read_only=on"
+  end
   conninfo.dbname = options.database or options.user
   conninfo.fallback_application_name = "lunashard"
   for name, value in pairs(KEEPALIVES) do
@@ -124,8 +127,8 @@ end
 --   `statement_cache` [256] prepared statements a connection, `max_result_bytes` [256 MiB]; `pipeline` [true]
 --   lets statements of different tasks share connections (never with a `gssencmode` other than `disable`, which is
 --   libpq's alone), `read_batches` [true] lets reads share their Sync,
---   `slow_statement` [0.05 s]: what takes longer gets a connection of its own; `term`: of the manager, see
---   `lunashard.catalog.lease`
+--   `slow_statement` [0.05 s]: what takes longer gets a connection of its own; `read_only`: sessions in which the server
+--   refuses to write; `term`: of the manager, see `lunashard.catalog.lease`
 -- @treturn Pool
 function pool.new(options)
   check(options, "pool.new")

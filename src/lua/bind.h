@@ -53,4 +53,5 @@ int luaopen_lunashard_core_text(lua_State *L);
 int luaopen_lunashard_core_descriptor(lua_State *L);
 int luaopen_lunashard_core_terminal(lua_State *L);
 int luaopen_lunashard_core_history(lua_State *L);
+int luaopen_lunashard_core_interrupt(lua_State *L);
 #endif

@@ -31,6 +31,7 @@ static const luaL_Reg bindings[] = {
     { "lunashard.core.descriptor", luaopen_lunashard_core_descriptor },
     { "lunashard.core.terminal", luaopen_lunashard_core_terminal },
     { "lunashard.core.history", luaopen_lunashard_core_history },
+    { "lunashard.core.interrupt", luaopen_lunashard_core_interrupt },
     { NULL, NULL },
 };
 

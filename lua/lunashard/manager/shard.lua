@@ -47,6 +47,7 @@ local function pool_options(given, shard_id, cfg)
     slow_statement = cfg.slow_statement,
     pipeline = cfg.pipeline,
     read_batches = cfg.read_batches,
+    read_only = cfg.read_only,
   }
   for _, name in ipairs(POOL_FIELDS) do
     if given[name] ~= nil then

@@ -514,6 +514,8 @@ local function prepare(router, opts)
   local ok, err = router.manager:check_open()
   if not ok then
     return nil, err
+  elseif router.manager.options.read_only and opts.read_only == false then
+    return nil, errors.new("READ_ONLY", { message = "the cluster was opened read_only, and READ WRITE would undo that" })
   end
   return routing.resolve(router.manager, opts)
 end

@@ -1,0 +1,21 @@
+/* interrupt.h - stopping a task that computes.  Layer: lua.
+ *
+ * Whoever waits is cancelled; a loop that never waits hears of nothing.  So the signal itself sets
+ * a hook, which raises at the next instruction and at every one after that, until the task has
+ * ended: no pcall holds it up for long.  Compiled code does not see hooks: a line's functions are
+ * kept from the compiler (lunashard.repl.evaluate). */
+#ifndef LUNA_LUA_INTERRUPT_H
+#define LUNA_LUA_INTERRUPT_H
+
+#include <signal.h>
+
+#include "task.h"
+
+typedef struct luna_interrupt {
+    const luna_task *task; /* the one that may be stopped, or NULL */
+    volatile sig_atomic_t came;
+} luna_interrupt;
+
+/* Stop that task, if it is the one that runs now.  To be called by the handler of SIGINT. */
+void luna_interrupt_compute(void);
+#endif
