@@ -400,6 +400,22 @@ bool luna_conn_is_stale(const luna_conn *conn)
     return n >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
 }
 
+luna_status luna_conn_encrypt_password(luna_conn *conn, const char *password, char *out,
+                                       size_t size, luna_err *err)
+{
+    /* The user's name is part of md5 alone. */
+    char *verifier = PQencryptPasswordConn(conn->pg, password, "", "scram-sha-256");
+    size_t len = verifier != NULL ? strlen(verifier) : 0;
+    bool fits = verifier != NULL && len < size;
+    if (fits)
+        memcpy(out, verifier, len + 1);
+    PQfreemem(verifier);
+    if (!fits)
+        return luna_err_set(err, LUNA_EINVAL, "the password could not be encrypted: %s",
+                            PQerrorMessage(conn->pg));
+    return LUNA_OK;
+}
+
 /* ---- cancelling --------------------------------------------------------------- */
 
 static void on_grace_over(luna_timer *timer)

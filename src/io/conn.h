@@ -106,6 +106,12 @@ void luna_conn_close(luna_conn *conn, const luna_err *why);
 /* Why the request cannot follow what the connection is doing, or NULL. */
 const char *luna_conn_obstacle(const luna_conn *conn, const luna_request *request);
 
+/* The form in which a server keeps a password (SCRAM-SHA-256), so that the password itself is never
+ * sent to it.  `out` takes it with its NUL; 256 bytes are plenty.  Takes some milliseconds of
+ * computing; asks the server nothing. */
+LUNA_MUSTCHECK luna_status luna_conn_encrypt_password(luna_conn *conn, const char *password,
+                                                      char *out, size_t size, luna_err *err);
+
 /* Run a request on an idle connection (or after the drain of an abandoned
  * exchange).  false when nothing was sent because the connection is broken: the
  * caller closes it and may run the request elsewhere. */

@@ -296,6 +296,33 @@ static int lease_gc(lua_State *L)
     return 0;
 }
 
+/*** The form in which a server keeps a password (SCRAM-SHA-256), so that the password is never
+sent.
+@function lease:encrypt_password
+@string password
+@treturn[1] string
+@treturn[2] nil
+@treturn[2] lunashard.error `INVALID`, `CLOSED` */
+static int lease_encrypt_password(lua_State *L)
+{
+    luna_err err;
+    char verifier[256];
+    luna_lease *lease = luna_lease_check(L);
+    size_t len;
+    const char *password = luaL_checklstring(L, 2, &len);
+    luaL_argcheck(L, strlen(password) == len, 2, "a password has no NUL byte");
+    luna_status status;
+    if (lease->w.conn == NULL)
+        status = luna_err_set(&err, LUNA_ECLOSED, "the connection is gone");
+    else
+        status =
+            luna_conn_encrypt_password(lease->w.conn, password, verifier, sizeof(verifier), &err);
+    if (status != LUNA_OK)
+        return luna_push_err(L, &err);
+    lua_pushstring(L, verifier);
+    return 1;
+}
+
 void luna_lease_register(lua_State *L)
 {
     static const luaL_Reg methods[] = {
@@ -309,6 +336,7 @@ void luna_lease_register(lua_State *L)
         { "copy_end", lease_copy_end },
         { "copy_out", lease_copy_out },
         { "copy_read", lease_copy_read },
+        { "encrypt_password", lease_encrypt_password },
         { "release", lease_release },
         { "discard", lease_discard },
         { "attach", lease_attach },

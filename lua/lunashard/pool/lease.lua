@@ -169,6 +169,15 @@ function Lease:copy_out(query, opts)
   return copy.out(self, query, opts or NONE)
 end
 
+--- The form in which a server keeps a password (SCRAM-SHA-256), for ALTER ROLE: the password itself would reach its logs.
+-- @string password
+-- @treturn[1] string
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function Lease:encrypt_password(password)
+  return self.handle:encrypt_password(password)
+end
+
 --- Where the session stands.
 -- @treturn string `idle`, `active`, `intransaction`, `inerror` or `unknown`
 function Lease:transaction_status()
