@@ -43,7 +43,7 @@ end
 
 --- A cluster file beside the shared sandbox's, with other options. It is removed by `scripts.release`.
 -- @tparam[opt] table options `down`: number of a shard whose server does not answer; `database`: another one,
---   from `scripts.database`; `lines`: Lua that goes into the options table, with `user` and `password` for the shards
+--   from `scripts.database`; `lines`: Lua that goes into the options table, with `user` and `passfile` for the shards
 -- @string[opt] base another sandbox's cluster file
 -- @treturn string path
 function scripts.cluster_file(options, base)
@@ -53,10 +53,10 @@ function scripts.cluster_file(options, base)
 local options = dofile(%q)
 local own = { %s }
 for _, shard in ipairs(options.shards) do
-  shard.passfile = %q
-  shard.user, shard.password = own.user or shard.user, own.password
+  shard.passfile = own.passfile or %q
+  shard.user = own.user or shard.user
 end
-own.user, own.password = nil, nil
+own.user, own.passfile = nil, nil
 for name, value in pairs(own) do
   options[name] = value
 end
