@@ -29,7 +29,7 @@ INC_app   = $(INC_lua) -Isrc/app
 C_SRC   := $(wildcard src/*/*.c)
 LUA_SRC := $(shell find lua -name '*.lua' ! -name '*.d.lua')
 C_OBJ   := $(C_SRC:src/%.c=$(BUILD)/%.o)
-LUA_OBJ := $(LUA_SRC:lua/%.lua=$(BUILD)/lua/%.o)
+LUA_OBJ := $(LUA_SRC:lua/%.lua=$(BUILD)/lua/%.o) $(BUILD)/help_texts.o
 BIN     := $(BUILD)/lunashard
 
 Q := $(if $(V),,@)
@@ -54,6 +54,13 @@ $(BUILD)/lua/%.o: lua/%.lua
 	@mkdir -p $(@D)
 	$(call say,LUA,$<)
 	$(Q)$(LUAJIT) -b -g -t o -n $(subst /,.,$(patsubst %/init,%,$*)) $< $@
+
+# What help(f) shows at the prompt: the comments, which compiled code has not.
+$(BUILD)/help_texts.o: scripts/dev/help_texts.lua $(LUA_SRC)
+	@mkdir -p $(@D)
+	$(call say,LUA,$@)
+	$(Q)$(LUAJIT) $^ > $(@:.o=.lua)
+	$(Q)$(LUAJIT) -b -g -t o -n lunashard.repl.texts $(@:.o=.lua) $@
 
 -include $(C_OBJ:.o=.d)
 

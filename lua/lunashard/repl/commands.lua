@@ -42,6 +42,16 @@ function commands.list()
   return LIST
 end
 
+--- Their names, with the backslash.
+-- @treturn {string,...}
+function commands.names()
+  local names = {}
+  for i, entry in ipairs(LIST) do
+    names[i] = "\\" .. entry[1]
+  end
+  return names
+end
+
 --- Run a command. Yields.
 -- @tparam Session session
 -- @string line

@@ -63,7 +63,7 @@ function evaluate.environment(session)
     return setfenv(stoppable(chunk), env)()
   end
   function env.help(what)
-    session.out(require("lunashard.repl.help").of(session, what) .. "\n")
+    session:show(require("lunashard.repl.help").text(what) .. "\n")
   end
   return env
 end

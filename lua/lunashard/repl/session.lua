@@ -4,6 +4,9 @@
 -- - `ask(question) -> answer`: asks on the terminal; nil when there is none, and then what would be asked about is refused
 -- - `notice(text)`: tells of something between two lines
 -- - `width() -> cells`: of the terminal; nil where there is none
+-- - `page(text) -> shown`: shows what is too long for the terminal in another way
+--
+-- `env` has the variables of its lines, `commands` the names of its commands; `is_done` says that it is to end.
 -- @classmod lunashard.repl.session
 
 local classify = require("lunashard.repl.classify")
@@ -54,6 +57,7 @@ function session.new(cluster, opts)
     notice = opts.notice,
     width = opts.width,
     yes = opts.yes,
+    commands = commands.names(),
     settings = { timing = true, expanded = "auto", max_rows = opts.max_rows or MAX_ROWS },
     lines = {},
     n_lines = 0,
@@ -123,6 +127,15 @@ end
 function Session:note(what, details)
   if self.line then
     table.insert(self.line.calls, { what = what, details = details or {} })
+  end
+end
+
+--- Show rows or a text that may be long.
+-- @local
+-- @string text
+function Session:show(text)
+  if self.output or not self.page or not self.page(text) then
+    self.out(text)
   end
 end
 

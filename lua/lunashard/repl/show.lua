@@ -220,7 +220,7 @@ function show.result(session, result, seconds)
   if #columns > 0 then
     local shown
     shown, left_out = table_text.render(columns, result.rows, options_of(session, result.column_types))
-    session.out(shown)
+    session:show(shown)
   end
   session.err(footer(session, result, left_out, seconds))
 end
@@ -240,7 +240,7 @@ function show.print(session, value)
   elseif errors.is(value) then
     return session.err(failure.text(value) .. "\n")
   end
-  session.out(show.value(value) .. "\n")
+  session:show(show.value(value) .. "\n")
 end
 
 return show

@@ -2,6 +2,7 @@
 -- @module lunashard.repl.commands.lines
 
 local errors = require("lunashard.errors")
+local process = require("lunashard.process")
 local save = require("lunashard.repl.save")
 local statements = require("lunashard.repl.statements")
 local task = require("lunashard.task")
@@ -110,10 +111,11 @@ function lines.e(session)
   file:write(before or "", "\n")
   file:close()
   local editor = os.getenv("VISUAL") or os.getenv("EDITOR") or "vi"
-  local done = os.execute(("%s '%s'"):format(editor, path))
+  local result = process.run({ argv = { "sh", "-c", editor .. ' "$1"', "sh", path }, inherit_stdin = true, stdout = "inherit",
+    stderr = "inherit", foreground = true })
   local text = read_file(path)
   os.remove(path)
-  if done ~= true and done ~= 0 then
+  if not result or result.code ~= 0 then
     return invalid("\\e: %s failed; nothing was run", editor)
   elseif not text or not text:find("%S") then
     session.err("(nothing to run)\n")
@@ -148,7 +150,7 @@ end
 -- @tparam Session session
 -- @treturn boolean
 function lines.q(session)
-  session.is_over = true
+  session.is_done = true
   return true
 end
 
