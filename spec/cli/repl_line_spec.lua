@@ -28,7 +28,7 @@ describe("a line that is typed in the REPL", function()
     terminal:type("\5\21'yanked \25'")
     terminal:see("'yanked return one four three'")
     repl.enter(terminal, "")
-    terminal:see("\nyanked return one four three\n")
+    terminal:see("\n\"yanked return one four three\"\n")
   end)
 
   it("goes on in more lines until it is complete; Ctrl-C leaves it", function()
