@@ -1,4 +1,5 @@
---- `lunashard check FILE`: what is wrong with a plug-in's file, before it is used.
+--- `lunashard check FILE`: what is wrong with a plug-in's file, before it is used; without a file, see
+-- `lunashard.cli.check_cluster`.
 -- It is looked at (globals, I/O, randomness), loaded as a cluster would, its contract is checked, and it is tried on
 -- sample keys or rows. stdout is data: a line for each finding, or JSON.
 -- @module lunashard.cli.check
@@ -11,6 +12,11 @@ local single = require("lunashard.plugin.single")
 local command = {}
 
 local MAX_SHARDS = 1000
+
+command.examples = {
+  "lunashard check -c cluster.lua",
+  "lunashard check plugins/strategies/tenant_tier.lua",
+}
 
 local function shard_count(text)
   local number = tonumber(text)
@@ -38,11 +44,13 @@ end
 --- Declare the arguments.
 -- @param parser
 function command.configure(parser)
-  parser:argument("file", "the plug-in's file; several may be named"):args("+")
-  parser:option("-c --cluster", "cluster file whose strategy, shards and key types it is tried with [LUNASHARD_CLUSTER]")
+  parser:argument("file", "a plug-in's file; several may be named. Without one the cluster is checked"):args("*")
+  parser:option("-c --cluster", "the cluster; for a plug-in the one whose strategy, shards and key types it is tried with "
+    .. "[LUNASHARD_CLUSTER]")
   parser:option("--shards", "of a strategy: how many shards to try it with [3]"):convert(shard_count)
   parser:option("--key-type", "of a strategy: int8, text, uuid or date [int8]"):choices({ "int8", "text", "uuid", "date" })
   parser:option("--options", "of a strategy: its options, such as 'pinned = { [42] = \"shard1\" }'"):convert(options_of)
+  parser:flag("--exit-code", "of a cluster: exit code 3 when there are warnings"):target("exit_code")
   parser:flag("--json", "JSON on stdout, also on failure")
 end
 
@@ -179,8 +187,16 @@ end
 
 --- Run it. Yields.
 -- @tparam table args
--- @treturn number exit code: 1 when something is wrong with one of the files
+-- @treturn number exit code: 1 when something is wrong with one of the files, or with the cluster
 function command.run(args)
+  if #args.file == 0 then
+    for _, name in ipairs({ "shards", "key_type", "options" }) do
+      if args[name] then
+        cli.usage_error(("--%s is of a plug-in: name its file"):format((name:gsub("_", "-"))))
+      end
+    end
+    return require("lunashard.cli.check_cluster").run(args)
+  end
   local how, problem = conditions(args)
   if not how then
     cli.say("%s", problem)

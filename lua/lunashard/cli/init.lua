@@ -21,7 +21,7 @@ cli.exit = { ok = 0, failed = 1, usage = 2, differences = 3, partial = 4, locked
 cli.version = "0.1.0"
 
 local COMMANDS = {
-  { "check", "what is wrong with a plug-in's file, before it is used" },
+  { "check", "what is wrong with a cluster, or with a plug-in's file, and what to do" },
   { "distribution", "how keys spread over shards, and which of them another version would move" },
   { "new", "write a plug-in to begin with, and a spec for it" },
   { "explain", "where a statement or a key would go, and why; connects nowhere" },
