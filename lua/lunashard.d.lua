@@ -1160,6 +1160,18 @@ function strategy.bind(given, shards, opts) end
 ---@field protect? boolean
 ---@field read_only? boolean
 
+---@class lunashard.RebalancerOptions
+---@field batch_size? integer
+---@field enable_validation? boolean
+---@field max_cutover? number seconds
+---@field max_parallel_tasks? integer
+---@field max_per_shard? integer
+---@field purge_delay? any
+---@field router? any
+---@field shard_manager? any
+---@field throttle? function
+---@field throttle_ms? integer
+
 ---@class lunashard.ReloadOptions
 ---@field allow_placement_change? boolean
 ---@field path? string
@@ -1220,6 +1232,11 @@ function lunashard.now() end
 ---@return lunashard.Cluster|nil # with `manager`, `router`, `path`, `name`, and `close`
 ---@return lunashard.Error|nil # `INVALID` for a file that is missing or wrong, or what `manager:initialize` returns
 function lunashard.open(path, opts) end
+
+--- Make one. Raises for unknown or wrong options.
+---@param options lunashard.RebalancerOptions # - `shard_manager`: an initialized manager; `router` is taken for the guide's sake, and its manager when there is no other - `batch_size`: rows that are copied at a time [5000]; `throttle_ms`: pause after each batch [0] - `max_parallel_tasks`: moves at a time [4]; `max_per_shard`: of these from or to one shard [2] - `enable_validation`: compare count and checksum of both sides before anything changes hands [true] - `max_cutover`: seconds that the statements of a bucket wait at the most when it changes hands [2] - `purge_delay`: seconds that the source keeps what was moved, out of sight [0] - `throttle`: function(stats) -> milliseconds after each batch from now on; asked twice a second with `throttle_ms`, `lag_seconds` (of the replica that is farthest behind), `p95_ms` (of this process' statements), `time` (as `os.date("*t")`)
+---@return table
+function lunashard.rebalancer(options) end
 
 --- Load what has changed in the plug-in folders of all managers, and try again what was refused. Yields.
 ---@param opts? lunashard.ReloadOptions # `path`: only this file, also when it is unchanged; `allow_placement_change = true`: there are no rows yet that a new placement could lose

@@ -11,6 +11,7 @@ local lunashard = {
 local EXPORTS = {
   manager = { "lunashard.manager", "new" },
   router = { "lunashard.router", "new" },
+  rebalancer = { "lunashard.rebalancer", "new" },
   open = { "lunashard.cluster", "open" },
   strategy = { "lunashard.strategy" },
   aggregate = { "lunashard.aggregate" },

@@ -10,6 +10,7 @@
 -- @module lunashard.metrics
 
 local options = require("lunashard.options")
+local rebalance = require("lunashard.metrics.rebalance")
 local registry = require("lunashard.metrics.registry")
 local runtime = require("lunashard.metrics.runtime")
 local service = require("lunashard.metrics.service")
@@ -57,6 +58,7 @@ function metrics.render(cluster)
   runtime.write(out)
   if cluster then
     service.write(out, cluster)
+    rebalance.write(out, cluster.manager)
   end
   registry.write(out)
   return out:text()

@@ -10,6 +10,7 @@ local keys = require("lunashard.metrics.keys")
 local metrics = require("lunashard.metrics")
 local notify = require("lunashard.serve.notify")
 local page = require("lunashard.serve.page")
+local rebalance = require("lunashard.serve.rebalance")
 local signal = require("lunashard.core.signal")
 local signals = require("lunashard.process").signals
 local status = require("lunashard.serve.status")
@@ -116,6 +117,7 @@ function serve.open(options)
   end
   self.jobs:start()
   self.counter = task.daemon(keys.watch, opened, KEYS_EVERY)
+  self.mover_watch = task.daemon(rebalance.watch, opened)
   return self
 end
 
@@ -191,7 +193,7 @@ function Service:close()
   if self.http then
     self.http:close()
   end
-  for _, background in ipairs({ self.counter, self.reloading }) do
+  for _, background in ipairs({ self.counter, self.mover_watch, self.reloading }) do
     background:cancel()
   end
   self.watch:stop()

@@ -25,6 +25,7 @@ local COMMANDS = {
   { "distribution", "how keys spread over shards, and which of them another version would move" },
   { "new", "write a plug-in to begin with, and a spec for it" },
   { "explain", "where a statement or a key would go, and why; connects nowhere" },
+  { "rebalance", "move rows between shards while they are read and written" },
   { "repl", "Lua and SQL at a prompt, on a live cluster" },
   { "route", "which shard, bucket and server a key belongs to" },
   { "run", "run a Lua script, usually against a cluster" },

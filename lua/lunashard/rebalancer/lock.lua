@@ -15,6 +15,20 @@ lock.NAME = "rebalance"
 
 local TAKE = "UPDATE lunashard_catalog.job SET token = token + 1 WHERE id = $1::bigint RETURNING token"
 
+--- Take the lock alone, for work that belongs to no job. Yields.
+-- @tparam table catalog of the manager
+-- @tparam ?number deadline
+-- @treturn[1] Lock
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `LOCK_HELD` naming the holder
+function lock.hold(catalog, deadline)
+  local lease, err = catalog:lease(deadline)
+  if not lease then
+    return nil, err
+  end
+  return locks.take(lease, lock.NAME, deadline)
+end
+
 --- Become the one who moves for a job. Yields.
 -- @tparam table catalog of the manager
 -- @tparam number job its id
@@ -23,16 +37,11 @@ local TAKE = "UPDATE lunashard_catalog.job SET token = token + 1 WHERE id = $1::
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `LOCK_HELD` naming the holder, or why the catalog could not be asked
 function lock.acquire(catalog, job, deadline)
-  local lease, err = catalog:lease(deadline)
-  if not lease then
-    return nil, err
-  end
-  local held
-  held, err = locks.take(lease, lock.NAME, deadline)
+  local held, err = lock.hold(catalog, deadline)
   if not held then
     return nil, err
   end
-  local result
+  local lease, result = held.lease
   result, err = lease:execute(TAKE, { job }, { deadline = deadline })
   if result and not result.rows[1] then
     err = errors.new("INVALID", { message = ("there is no rebalance job %s"):format(tostring(job)) })

@@ -6,6 +6,7 @@ local cjson = require("cjson.safe")
 local html = require("lunashard.serve.page.html")
 local lists = require("lunashard.serve.page.lists")
 local overview = require("lunashard.serve.page.overview")
+local rebalance = require("lunashard.serve.page.rebalance")
 local script = require("lunashard.serve.page.script")
 local shards = require("lunashard.serve.page.shards")
 local style = require("lunashard.serve.page.style")
@@ -45,6 +46,7 @@ function page.parts(status)
     alerts = overview.alerts(status).text,
     charts = overview.charts(status).text,
     numbers = overview.numbers(status).text,
+    rebalance = panel("", "Rebalancing", rebalance.of(status)).text,
     shards = panel("", "Shards", shards.table(status)).text,
     keys = panel("half", "Keys", shards.keys(status)).text,
     buckets = panel("half", "Hot buckets", lists.buckets(status)).text,
@@ -57,7 +59,7 @@ function page.parts(status)
   }
 end
 
-local SLOTS = { "alerts", "charts", "shards", "keys", "buckets", "statements", "slow", "plugins", "jobs", "events" }
+local SLOTS = { "alerts", "rebalance", "charts", "shards", "keys", "buckets", "statements", "slow", "plugins", "jobs", "events" }
 
 --- The whole page.
 -- @tparam table status as `lunashard.serve.status` reads it

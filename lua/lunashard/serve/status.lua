@@ -5,6 +5,7 @@ local cjson = require("cjson.safe")
 local events = require("lunashard.events")
 local history = require("lunashard.serve.history")
 local keys = require("lunashard.metrics.keys")
+local rebalance = require("lunashard.serve.rebalance")
 local stats = require("lunashard.stats")
 local task = require("lunashard.task")
 local verdict = require("lunashard.serve.verdict")
@@ -86,7 +87,7 @@ end
 --   `file`, `version`, `time` (Unix time), `shard_ids` (in the order of the file), `verdict` (`level`, `sentence`),
 --   `statistics` (see `router:get_statistics`), `runtime` (see `lunashard.stats`; `lua_memory_bytes`), `keys` (see
 --   `lunashard.metrics.keys`; nil before they were counted), `top_statements`, `top_buckets`, `slow_statements` (as the
---   router's `get_...` give them), `jobs`; of a
+--   router's `get_...` give them), `jobs`, `rebalance` (see `lunashard.serve.rebalance`; nil before there was a job); of a
 --   cluster that is watched also `uptime`, `history` (see `lunashard.serve.history`; null where there was nothing to
 --   measure) and `events`, the latest first, each with
 --   its `time` and how many `times` in a row it was
@@ -104,6 +105,7 @@ function status.read(cluster)
   all.top_statements, all.top_buckets = cluster.router:get_top_statements(TOP), cluster.router:get_top_buckets(TOP)
   all.slow_statements = cluster.router:get_slow_statements()
   all.jobs = cluster.jobs and cluster.jobs:status() or {}
+  all.rebalance = rebalance.of(manager)
   local watch = watched[cluster]
   if watch then
     all.uptime = task.now() - watch.started

@@ -113,6 +113,10 @@ tbody tr { border-top: 1px solid var(--faint); }
   white-space: nowrap; }
 .bar.keys { width: 100%; height: 10px; vertical-align: middle; overflow: visible; }
 .bar.keys u { position: absolute; top: -3px; bottom: -3px; width: 2px; margin-left: -1px; background: var(--text); }
+.job { padding: 2px 16px 10px; } .job p { display: flex; align-items: center; gap: 12px; }
+.job .wrong { color: var(--bad); overflow-wrap: anywhere; } .job p b { min-width: 52px; text-align: right; }
+.facts { display: flex; flex-wrap: wrap; gap: 2px 26px; margin: 4px 0 6px; }
+.facts dt { color: var(--quiet); font-size: 12px; line-height: 18px; } .facts dd { font-weight: 600; white-space: nowrap; }
 .events .when, .events .kind { white-space: nowrap; color: var(--quiet); width: 1%; } .events .sign { width: 1%;
   padding-right: 0; }
 .events .icon { display: block; } .events .wide { width: auto; } .events td { vertical-align: top; }

@@ -1,0 +1,129 @@
+--- The moves of a job, several at a time within caps.
+-- @module lunashard.rebalancer.crew
+
+local errors = require("lunashard.errors")
+local job = require("lunashard.rebalancer.job")
+local mover = require("lunashard.rebalancer.move")
+local task = require("lunashard.task")
+
+local crew = {}
+
+local LOOK_EVERY = 0.5 -- seconds between two looks at what is asked
+local SHORT = 10 -- seconds for a statement on the catalog
+
+--- What a move is told.
+-- @tparam Rebalancer self
+-- @tparam table row the job
+-- @tparam table held the lock
+-- @tparam table run from `new`
+-- @treturn table
+function crew.context(self, row, held, run)
+  return {
+    manager = self.manager,
+    catalog = self.catalog,
+    job = row,
+    token = held.token,
+    options = self:move_options(row),
+    at = self.at,
+    progress = function(move)
+      self:note_progress(row, move)
+    end,
+    stopping = function()
+      return run.reason
+    end,
+  }
+end
+
+local function start(context, move, run)
+  run.busy[move.source], run.busy[move.destination] = (run.busy[move.source] or 0) + 1, (run.busy[move.destination] or 0) + 1
+  run.active = run.active + 1
+  local worker
+  worker = task.spawn(function()
+    local ok, done, err = pcall(mover.run, context, move)
+    run.busy[move.source], run.busy[move.destination] = run.busy[move.source] - 1, run.busy[move.destination] - 1
+    run.active, run.workers[worker] = run.active - 1, nil
+    if not (ok and done) and not run.stopped then
+      run.failure = run.failure or { move = move, error = not ok and done or err }
+      run.reason = run.reason or "another move failed"
+    end
+    run.changed:notify()
+  end):watch()
+  run.workers[worker] = true
+end
+
+local function may_start(run, move, caps)
+  return run.active < caps.total and (run.busy[move.source] or 0) < caps.per_shard
+    and (run.busy[move.destination] or 0) < caps.per_shard
+end
+
+-- Give work to whoever may have some; how many are left.
+local function hand_out(context, queue, run, caps)
+  local i = 1
+  while queue[i] and not run.reason do
+    if may_start(run, queue[i], caps) then
+      start(context, table.remove(queue, i), run)
+    else
+      i = i + 1
+    end
+  end
+  return #queue
+end
+
+-- What has been asked since; a token that is not ours is somebody who thought us dead.
+local function listen(self, context, run)
+  local look = job.look(self.catalog, context.job.id, task.now() + SHORT)
+  if look and look.token ~= context.token then
+    run.reason, run.stopped = "taken over by another mover", "taken over"
+  elseif look and look.request and not run.stopped then
+    run.reason, run.stopped = "asked to " .. look.request, look.request
+  elseif self.interrupt and not run.stopped then
+    run.reason, run.stopped = self.interrupt, "pause"
+  end
+  self:throttle_now(context)
+end
+
+--- Do these moves. Yields.
+-- @tparam Rebalancer self
+-- @tparam table context
+-- @tparam {table,...} moves
+-- @tparam table run gets `stopped`, when something was asked: `pause`, `cancel`, `taken over`; and `reason`
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error of the first that failed
+function crew.work(self, context, moves, run)
+  local caps = { total = self.max_parallel_tasks, per_shard = self.max_per_shard }
+  local queue = { unpack(moves) }
+  local ok, raised = pcall(function()
+    local next_look = 0
+    while (hand_out(context, queue, run, caps) > 0 and not run.reason) or run.active > 0 do
+      if task.now() >= next_look then
+        listen(self, context, run)
+        next_look = task.now() + LOOK_EVERY
+      elseif run.active > 0 or #queue > 0 then
+        run.changed:wait(next_look)
+      end
+    end
+  end)
+  if not ok then
+    for worker in pairs(run.workers) do
+      worker:cancel()
+    end
+    error(raised, 0)
+  elseif run.failure then
+    local failed, err = run.failure.move, run.failure.error
+    if not errors.is(err) then
+      error(err, 0)
+    end
+    return nil, errors.wrap(err, { message = ("move %d (%s to %s): %s"):format(failed.seq, failed.source, failed.destination,
+      err.message) }), failed
+  end
+  return true
+end
+
+--- A run of a crew.
+-- @treturn table
+function crew.new()
+  return { busy = {}, workers = {}, active = 0, changed = task.event() }
+end
+
+return crew

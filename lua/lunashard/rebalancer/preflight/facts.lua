@@ -1,0 +1,103 @@
+--- What a shard says of itself and of the tables that are to move, for the pre-flight checks.
+-- @module lunashard.rebalancer.preflight.facts
+
+local facts = {}
+
+local DATABASE = [[
+  SELECT current_user AS user, current_database() AS database, d.encoding = 6 AS utf8,
+         pg_catalog.pg_encoding_to_char(d.encoding) AS encoding, d.datcollate AS collation,
+         pg_catalog.pg_is_in_recovery() AS standby, current_setting('server_version_num')::int / 10000 AS version,
+         to_regnamespace('lunashard') IS NOT NULL AS installed,
+         CASE WHEN to_regnamespace('lunashard_staging') IS NOT NULL
+              THEN has_schema_privilege('lunashard_staging', 'CREATE') END AS may_stage,
+         (SELECT count(*)::int FROM pg_catalog.pg_prepared_xacts WHERE database = current_database()) AS prepared,
+         (SELECT coalesce(extract(epoch FROM max(clock_timestamp() - xact_start)), 0)::float8 FROM pg_catalog.pg_stat_activity
+           WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+             AND (backend_xid IS NOT NULL OR backend_xmin IS NOT NULL)) AS oldest_transaction
+    FROM pg_catalog.pg_database d WHERE d.datname = current_database()]]
+
+local LEFT = [[
+  SELECT DISTINCT job FROM lunashard.move WHERE step NOT IN ('done', 'aborted') AND job IS DISTINCT FROM $1::bigint
+   ORDER BY job]]
+
+-- $1 the table, $2 the tables of its group, $3 the reference tables: names quoted as SQL has them.
+local TABLE = [[
+  SELECT c.relkind AS kind, c.relpersistence AS persistence, c.relispartition AS is_partition,
+         pg_has_role(c.relowner, 'USAGE') AS owned, pg_get_userbyid(c.relowner) AS owner,
+         c.relrowsecurity AND c.relforcerowsecurity AS row_security,
+    (SELECT string_agg(concat_ws(' ', quote_ident(a.attname), format_type(a.atttypid, a.atttypmod),
+              CASE WHEN a.attcollation NOT IN (0, 100) THEN 'COLLATE ' || a.attcollation::regcollation END,
+              CASE WHEN a.attnotnull THEN 'NOT NULL' END, CASE a.attidentity WHEN 'a' THEN 'ALWAYS' WHEN 'd' THEN 'IDENTITY' END,
+              CASE WHEN a.attgenerated <> '' THEN 'GENERATED ' || pg_get_expr(g.adbin, g.adrelid) END), ', ' ORDER BY a.attnum)
+       FROM pg_attribute a LEFT JOIN pg_attrdef g ON g.adrelid = a.attrelid AND g.adnum = a.attnum
+      WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns,
+    (SELECT pg_get_constraintdef(k.oid) FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'p') AS primary_key,
+    (SELECT string_agg(pg_get_constraintdef(k.oid), ', ' ORDER BY pg_get_constraintdef(k.oid)) FROM pg_constraint k
+      WHERE k.conrelid = c.oid AND k.contype IN ('p', 'u', 'c', 'x', 'f')) AS constraints,
+    ARRAY(SELECT t.tgname::text FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgparentid = 0
+            AND left(t.tgname, 9) <> 'lunashard' ORDER BY 1) AS triggers,
+    ARRAY(SELECT r.rulename::text FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.rulename <> '_RETURN' ORDER BY 1) AS rules,
+    ARRAY(SELECT i.inhparent::regclass::text FROM pg_inherits i WHERE i.inhrelid = c.oid AND NOT c.relispartition
+          UNION SELECT i.inhrelid::regclass::text FROM pg_inherits i WHERE i.inhparent = c.oid AND c.relkind <> 'p') AS inherits,
+    ARRAY(SELECT k.conname || ' to ' || k.confrelid::regclass FROM pg_constraint k
+           WHERE k.conrelid = c.oid AND k.contype = 'f' AND k.conparentid = 0 AND NOT EXISTS
+             (SELECT FROM unnest($2::text[] || $3::text[]) AS u(name) WHERE to_regclass(u.name) = k.confrelid)
+           ORDER BY 1) AS leaving,
+    ARRAY(SELECT k.conname || ' of ' || k.conrelid::regclass FROM pg_constraint k
+           WHERE k.confrelid = c.oid AND k.contype = 'f' AND k.conparentid = 0 AND NOT EXISTS
+             (SELECT FROM unnest($2::text[]) AS u(name) WHERE to_regclass(u.name) = k.conrelid) ORDER BY 1) AS entering,
+    ARRAY(SELECT t.relid::regclass::text FROM pg_partition_tree(c.oid) t JOIN pg_class p ON p.oid = t.relid
+           WHERE p.relpersistence = 'u' ORDER BY 1) AS unlogged
+    FROM pg_class c WHERE c.oid = to_regclass($1)]]
+
+local REFERENCE = "SELECT to_regclass($1) IS NOT NULL AS found"
+
+--- Ask a shard. Yields.
+-- @tparam Pool pool
+-- @tparam {table,...} tables of the group, each with `name` and `sql`
+-- @tparam {table,...} references the same of the reference tables
+-- @tparam ?number job whose own traces do not count
+-- @tparam ?number deadline
+-- @treturn[1] table `database`, `left` (ids of jobs with moves half-way), `tables` (name -> facts, false when it is not there),
+--   `references` (name -> is it there)
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function facts.read(pool, tables, references, job, deadline)
+  local opts = { deadline = deadline }
+  local found, err = pool:execute(DATABASE, nil, opts)
+  if not found then
+    return nil, err
+  end
+  local told = { database = found.rows[1], left = {}, tables = {}, references = {} }
+  if told.database.installed then
+    found, err = pool:execute(LEFT, { job or require("lunashard.values").null }, opts)
+    if not found then
+      return nil, err
+    end
+    for i, row in ipairs(found.rows) do
+      told.left[i] = row.job
+    end
+  end
+  local names, reference_names = {}, {}
+  for i, one in ipairs(tables) do
+    names[i] = one.sql
+  end
+  for i, one in ipairs(references) do
+    reference_names[i] = one.sql
+    found, err = pool:execute(REFERENCE, { one.sql }, opts)
+    if not found then
+      return nil, err
+    end
+    told.references[one.name] = found.rows[1].found
+  end
+  for _, one in ipairs(tables) do
+    found, err = pool:execute(TABLE, { one.sql, names, reference_names }, opts)
+    if not found then
+      return nil, err
+    end
+    told.tables[one.name] = found.rows[1] or false
+  end
+  return told
+end
+
+return facts

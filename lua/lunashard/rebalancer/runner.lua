@@ -1,0 +1,340 @@
+--- Running a job: who holds the lock has its moves done, several at a time within caps, and listens to what is asked.
+-- All of it can be begun again at any point by anybody: what was done is in the catalog and on the shards.
+-- @module lunashard.rebalancer.runner
+
+local crew = require("lunashard.rebalancer.crew")
+local errors = require("lunashard.errors")
+local job = require("lunashard.rebalancer.job")
+local lock = require("lunashard.rebalancer.lock")
+local mover = require("lunashard.rebalancer.move")
+local preflight = require("lunashard.rebalancer.preflight")
+local references = require("lunashard.rebalancer.references")
+local shards = require("lunashard.rebalancer.shards")
+local tables = require("lunashard.rebalancer.tables")
+local task = require("lunashard.task")
+
+local runner = {}
+
+local SHORT, LONG = 10, 60 -- seconds for a statement on the catalog; for guards to be on everywhere
+
+local function short()
+  return task.now() + SHORT
+end
+
+local function invalid(fmt, ...)
+  return nil, errors.new("INVALID", { message = fmt:format(...) })
+end
+
+local function moves_in(row, accept)
+  local list = {}
+  for _, move in ipairs(row.moves) do
+    if accept(move) then
+      list[#list + 1] = move
+    end
+  end
+  return list
+end
+
+local function all_settled(row)
+  return #moves_in(row, function(move)
+    return not job.SETTLED[move.state]
+  end) == 0
+end
+
+-- ---- before and after ------------------------------------------------------------------
+
+local function ids_of(moves)
+  local list, seen = {}, {}
+  for _, side in ipairs({ "source", "destination" }) do
+    for _, move in ipairs(moves) do
+      if not seen[move[side]] then
+        seen[move[side]] = true
+        list[#list + 1] = move[side]
+      end
+    end
+  end
+  return list
+end
+
+local FRESH = [[
+  SELECT s.shard_id FROM lunashard_catalog.shard s WHERE s.state = 'active' AND s.shard_id = ANY ($1)
+     AND NOT EXISTS (SELECT FROM lunashard_catalog.bucket b WHERE b.shard_id = s.shard_id) ORDER BY s.position]]
+
+-- Shards that own nothing yet get the reference tables.
+local function furnish(self, moves)
+  local ids = {}
+  for i, move in ipairs(moves) do
+    ids[i] = move.destination
+  end
+  local found, err = self.catalog:execute(FRESH, { ids }, short())
+  if not found then
+    return nil, err
+  end
+  for _, fresh in ipairs(found.rows) do
+    local copied
+    copied, err = references.copy(self.manager, moves[1].source, fresh.shard_id, task.now() + 3600)
+    if not copied then
+      return nil, err
+    elseif copied > 0 then
+      self.catalog:note("reference", ("%d reference tables copied to %s"):format(copied, fresh.shard_id))
+    end
+  end
+  return true
+end
+
+local function prepare(self, row, moves)
+  local list, err = tables.of_group(self.catalog, row.grp, short())
+  local ok = list
+  if list then
+    ok, err = preflight.check(self.manager, list, ids_of(moves), { harmless = row.options.harmless, job = row.id,
+      deadline = task.now() + LONG })
+  end
+  if ok then
+    ok, err = require("lunashard.catalog.lease").open_guards(self.catalog, task.now() + LONG)
+  end
+  if ok then
+    ok, err = furnish(self, moves)
+  end
+  return ok and true or nil, err
+end
+
+-- Guards are off again once nothing stands half-way.
+local function finish(self, id, status, message)
+  local row, err = job.read(self.catalog, id, short())
+  if not row then
+    return nil, err
+  end
+  local ok
+  if all_settled(row) then
+    ok, err = require("lunashard.catalog.lease").close_guards(self.catalog)
+    if not ok then
+      message = message or ("guards could not be switched off: %s"):format(err.message)
+    end
+  end
+  ok, err = job.set(self.catalog, id, status, message, short())
+  if not ok then
+    return nil, err
+  end
+  self.catalog:note("job", ("job %d is %s%s"):format(id, status, message and ": " .. message or ""), id)
+  return true
+end
+
+-- ---- what can be asked for ---------------------------------------------------------------
+
+-- Run with the lock held. Who was cancelled gives it back all the same, for its session ends with the task.
+local function with_lock(self, id, fn)
+  local held, err = lock.acquire(self.catalog, id, short())
+  if not held then
+    return nil, err
+  end
+  local ok, value, problem = pcall(function()
+    local row, why = job.read(self.catalog, id, short())
+    if not row then
+      return nil, why
+    end
+    return fn(row, held)
+  end)
+  held:release()
+  if not ok then
+    error(value, 0)
+  end
+  return value, problem
+end
+
+-- Nothing of these moves is to stay half-way: those before the commit point are undone, those after it completed.
+local function settle(self, row, held, accept)
+  local run = crew.new()
+  local context = crew.context(self, row, held, run)
+  for _, move in ipairs(moves_in(row, accept)) do
+    local ok, err
+    if move.state == "merged" or move.state == "flipped" then
+      ok, err = mover.run(context, move)
+    elseif move.state == "planned" then
+      ok, err = self.catalog:execute("UPDATE lunashard_catalog.move SET state = 'aborted', error_message = 'cancelled' "
+        .. "WHERE job = $1::bigint AND seq = $2 AND state = 'planned'", { row.id, move.seq }, short())
+    else
+      ok, err = mover.abort(context, move)
+    end
+    if not ok then
+      return nil, err
+    end
+  end
+  return true
+end
+
+local function unfinished(move)
+  return move.state ~= "done" and move.state ~= "aborted"
+end
+
+local function retire_drained(self, row)
+  local drained = row.kind == "drain" and row.options.direction ~= "back" and row.options.planner.shard
+  if not drained then
+    return true
+  end
+  local gone, err = shards.retire(self.catalog, drained, short())
+  if gone then
+    self.catalog:note("shard", ("%s owns nothing any more and can be taken out of the cluster file"):format(drained), row.id)
+  end
+  return gone ~= nil or nil, err
+end
+
+local function complete(self, row)
+  local ok, err = retire_drained(self, row)
+  if not ok then
+    return nil, err
+  end
+  return finish(self, row.id, row.options.direction == "back" and "rolled_back" or "completed")
+end
+
+local function cancel_now(self, row, held)
+  local ok, err = settle(self, row, held, unfinished)
+  if ok and row.kind == "drain" then
+    ok, err = shards.set(self.catalog, row.options.planner.shard, "active", short())
+  end
+  if not ok then
+    job.set(self.catalog, row.id, "failed", err.message, short())
+    return nil, err
+  end
+  return finish(self, row.id, "cancelled")
+end
+
+local drive
+
+local function stopped_by(self, row, held, run)
+  local ok, err
+  if run.stopped == "cancel" then
+    row, err = job.read(self.catalog, row.id, short())
+    ok = row
+    if row then
+      ok, err = cancel_now(self, row, held)
+    end
+  elseif run.stopped == "pause" then
+    ok, err = finish(self, row.id, "paused")
+  end
+  if err then
+    return nil, err
+  end
+  return nil, errors.new(ok and "CANCELED" or "LOCK_HELD", { message = ("the job was %s"):format(run.reason) })
+end
+
+function drive(self, row, held)
+  local run = crew.new()
+  local context = crew.context(self, row, held, run)
+  local moves = moves_in(row, unfinished)
+  local ok, err = job.set(self.catalog, row.id, "running", nil, short())
+  if ok and #moves > 0 then
+    ok, err = prepare(self, row, moves)
+  end
+  if ok then
+    ok, err = crew.work(self, context, moves, run)
+  end
+  if not ok then
+    if not finish(self, row.id, "failed", err.message) then
+      err = errors.wrap(err, { hint = "the catalog could not be told; resume the job when it is back" })
+    end
+    return nil, err
+  elseif run.stopped then
+    return stopped_by(self, row, held, run)
+  end
+  return complete(self, row)
+end
+
+local RESUMABLE = { pending = true, running = true, paused = true, failed = true }
+
+--- Run a job to its end. Yields.
+-- @tparam Rebalancer self
+-- @tparam number id
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `LOCK_HELD` when somebody runs it, `INVALID` when it has ended or a check before the first row
+--   says no, `CANCELED` when it was asked to pause or to end, or what failed
+function runner.run(self, id)
+  return with_lock(self, id, function(row, held)
+    if not RESUMABLE[row.status] then
+      return invalid("job %d is %s: there is nothing to resume", id, row.status)
+    end
+    local ok, err = job.renew(self.catalog, id, short())
+    if ok then
+      row, err = job.read(self.catalog, id, short())
+    end
+    if not ok or not row then
+      return nil, err
+    end
+    return drive(self, row, held)
+  end)
+end
+
+--- Pause a job that nobody runs. Yields.
+-- @tparam Rebalancer self
+-- @tparam number id
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function runner.pause(self, id)
+  return with_lock(self, id, function(row)
+    if row.status ~= "running" and row.status ~= "pending" and row.status ~= "paused" then
+      return invalid("job %d is %s: there is nothing to pause", id, row.status)
+    end
+    return finish(self, id, "paused")
+  end)
+end
+
+--- End a job that nobody runs: what is half-way is undone, or completed where it cannot be. Yields.
+-- @tparam Rebalancer self
+-- @tparam number id
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function runner.cancel(self, id)
+  return with_lock(self, id, function(row, held)
+    if not RESUMABLE[row.status] then
+      return invalid("job %d is %s: there is nothing to cancel", id, row.status)
+    end
+    return cancel_now(self, row, held)
+  end)
+end
+
+--- Bring back the map of before a job. Yields.
+-- @tparam Rebalancer self
+-- @tparam number id
+-- @tparam function plan_back function(row) -> moves | nil, err: those that lead back
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function runner.rollback(self, id, plan_back)
+  return with_lock(self, id, function(row, held)
+    if row.status == "rolled_back" then
+      return invalid("job %d is rolled back already", id)
+    elseif not row.open then
+      local open, err = job.find_open(self.catalog, short())
+      if open == nil then
+        return nil, err
+      elseif open then
+        return nil, job.open_error(open)
+      end
+    end
+    local ok, err = settle(self, row, held, unfinished)
+    if ok then
+      row, err = job.read(self.catalog, id, short())
+    end
+    local moves
+    if ok and row then
+      moves, err = plan_back(row)
+    end
+    if moves then
+      ok, err = job.append(self.catalog, id, moves, { direction = "back" }, short())
+    end
+    if moves and ok and row.kind == "drain" then
+      ok, err = shards.set(self.catalog, row.options.planner.shard, "active", short())
+    end
+    if moves and ok then
+      row, err = job.read(self.catalog, id, short())
+    end
+    if not moves or not ok or not row then
+      return nil, err
+    end
+    return drive(self, row, held)
+  end)
+end
+
+return runner

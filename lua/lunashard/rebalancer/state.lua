@@ -1,0 +1,137 @@
+--- What planners are told of a cluster: shards, buckets, owners, rows.
+-- @module lunashard.rebalancer.state
+
+local buckets = require("lunashard.catalog.buckets")
+local errors = require("lunashard.errors")
+local strategy = require("lunashard.strategy")
+local tables = require("lunashard.rebalancer.tables")
+
+local state = {}
+
+local OWNERS = "SELECT bucket, shard_id, version FROM lunashard_catalog.bucket WHERE grp = $1"
+local SHARDS = "SELECT shard_id, state FROM lunashard_catalog.shard"
+
+-- Where the strategy itself would put a bucket over these shards; nil for one that has no opinion.
+local function placer(bound, members)
+  if bound.name == "hash" and bound.shipped or #members == 0 then
+    return nil
+  end
+  local shards = {}
+  for i, member in ipairs(members) do
+    shards[i] = member.info
+  end
+  -- Raises where it cannot do with these shards, as ranges of a shard that is no more.
+  local ok, fresh = pcall(strategy.bind, bound.spec, shards, { key_type = bound.key_type, shard_key = bound.shard_key })
+  if ok then
+    return function(bucket)
+      return fresh:place(bucket)
+    end
+  end
+  return function()
+    return nil, errors.new("INVALID", { message = (tostring(fresh):gsub("^.-:%d+: ", "")) })
+  end
+end
+
+-- Members that may get buckets.
+local function candidates(manager, states, without)
+  local list = {}
+  for _, member in ipairs(manager.members) do
+    local id = member.shard_id
+    if id ~= without and states[id] ~= "draining" then
+      list[#list + 1] = member
+    end
+  end
+  return list
+end
+
+local function by_text(counts)
+  local all = {}
+  for shard_id, counted in pairs(counts) do
+    local own = {}
+    for bucket, item in pairs(counted) do
+      own[buckets.text(bucket)] = { bucket = bucket, rows = item.rows, bytes = item.bytes }
+    end
+    all[shard_id] = own
+  end
+  return all
+end
+
+local function order(a, b)
+  if type(a.bucket) == type(b.bucket) then
+    return a.bucket < b.bucket
+  end
+  return type(a.bucket) == "number"
+end
+
+local function items_of(bound, owners, counts)
+  local known, listed = {}, buckets.list(bound)
+  for _, one in ipairs(listed) do
+    known[buckets.text(one[1])] = one[1]
+  end
+  local items, seen = {}, {}
+  local function add(text, bucket, shard_id)
+    local counted = counts[shard_id] and counts[shard_id][text]
+    seen[text] = true
+    items[#items + 1] = { bucket = bucket, shard_id = shard_id, rows = counted and counted.rows or 0,
+      bytes = counted and counted.bytes or 0 }
+  end
+  for text, shard_id in pairs(owners) do
+    local counted = counts[shard_id] and counts[shard_id][text]
+    add(text, known[text] or counted and counted.bucket or text, shard_id)
+  end
+  -- Of an open group only what was moved is written down; the strategy says whose the others are.
+  for _, counted in pairs(counts) do
+    for text, item in pairs(counted) do
+      local shard_id = not seen[text] and bound:place(item.bucket)
+      if shard_id then
+        add(text, item.bucket, shard_id)
+      end
+    end
+  end
+  table.sort(items, order)
+  return items
+end
+
+--- Read it. Counts the rows of the group on all shards; of large tables a sample. Yields.
+-- @tparam Manager manager with a catalog
+-- @string group
+-- @tparam[opt] table opts `without`: a shard that is to get nothing; `deadline`; `count`: false when the
+--   rows do not matter
+-- @treturn[1] table see `lunashard.rebalancer.plan`
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function state.read(manager, group, opts)
+  opts = opts or {}
+  local catalog = manager.catalog
+  local bound = catalog.groups[group].bound
+  local list, err = tables.of_group(catalog, group, opts.deadline)
+  local rows, shards, counts
+  if list then
+    rows, err = catalog:execute(OWNERS, { group }, opts.deadline)
+  end
+  if rows then
+    shards, err = catalog:execute(SHARDS, nil, opts.deadline)
+  end
+  if shards then
+    counts, err = tables.count(manager.members, bound, opts.count == false and {} or list, opts.deadline)
+  end
+  if not counts then
+    return nil, err
+  end
+  local owners, states = {}, {}
+  for _, row in ipairs(rows.rows) do
+    owners[row.bucket] = row.shard_id
+  end
+  for _, row in ipairs(shards.rows) do
+    states[row.shard_id] = row.state
+  end
+  local members = candidates(manager, states, opts.without)
+  local result = { group = group, strategy = bound.name, shards = {}, tables = list, place = placer(bound, members) }
+  for i, member in ipairs(members) do
+    result.shards[i] = { shard_id = member.shard_id, weight = member.info.weight or 1 }
+  end
+  result.buckets = items_of(bound, owners, by_text(counts))
+  return result
+end
+
+return state
