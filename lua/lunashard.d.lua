@@ -807,6 +807,126 @@ function Aggregate:types(acc) end
 ---@return lunashard.Error|nil
 function Aggregate:collect(results) end
 
+--- A rebalance job, live while it runs here.
+---@class lunashard.RebalanceJob
+---@field job_id integer
+---@field status "pending"|"running"|"paused"|"completed"|"failed"|"cancelled"|"rolled_back"
+---@field group string
+---@field planner string
+---@field strategy string
+---@field progress_percent number
+---@field total_migrated number rows that have changed hands
+---@field total_rows number
+---@field rows_copied number
+---@field duration_seconds number
+---@field error_message? string
+---@field moves table<string, integer> how many in each state
+---@field moves_done integer
+---@field moves_total integer
+---@field rate? number rows a second
+---@field eta? number seconds
+---@field last_pause? number seconds
+---@field longest_pause? number seconds
+---@field interrupted? boolean nobody runs it
+---@field backlog? integer changes that are yet to be carried over
+---@field fences? table[] moves whose buckets nobody can write to now
+---@field plan? lunashard.RebalancePlan
+
+--- What a job would move.
+---@class lunashard.RebalancePlan
+---@field group string
+---@field planner string
+---@field moves table[] each with seq, source, destination, buckets, rows, bytes
+---@field buckets integer
+---@field rows number
+---@field bytes number
+---@field total_rows number
+---@field share number of the rows, 0 to 1
+---@field estimated_seconds number
+---@field shards table[] each with shard_id, buckets, rows, bytes, and the same with _after
+---@field by table<string, number> rows by way, such as shard1->shard4
+---@field warnings string[]
+
+---@class lunashard.RebalancerPlanOptions
+---@field buckets? table
+---@field by? string
+---@field group? string
+---@field harmless? table
+---@field key? any
+---@field moves? table
+---@field planner? string
+---@field shard? string
+---@field shard_key? any
+---@field strategy? string
+---@field table_name? string
+---@field tolerance? any
+
+---@class lunashard.Rebalancer
+local Rebalancer = {}
+
+--- What a job would move. Changes nothing. Yields.
+---@param given lunashard.RebalancerPlanOptions # - `table_name` or `group`: whose rows; not needed where there is one group. `shard_key` may be given, and is compared - `planner`: `follow` [default]: to where the strategy puts them over the present shards; `even` (`by`: `rows` [default], `bytes`, `buckets`; `tolerance`: of a share [0.02]); `drain` (`shard`); `pin` (`key` or `buckets`, `shard`); `list` (`moves`: a list of `{ buckets = {...}, to = shard_id }`) - `strategy`, `harmless`: see `create_rebalance_job`
+---@return lunashard.RebalancePlan|nil # `group`, `planner`, `moves` (a list: `seq`, `source`, `destination`, `buckets`, `rows`, `bytes`), `buckets`, `rows`, `bytes`, `total_rows`, `share` (of the rows, 0 to 1), `estimated_seconds`, `shards` (before and after), `by`, `warnings`
+---@return lunashard.Error|nil # `INVALID`, `SHARDS_FAILED`, ...
+function Rebalancer:plan(given) end
+
+--- Write a job down. Nothing moves before `execute_job`. Yields.
+--- Everything that would stop it is looked for first: unreachable shards, missing tables, keys and rights, other definitions.
+--- A shard that is new gets our schema, and is noted in the catalog.
+---@param given lunashard.RebalancerPlanOptions # as for `plan`, and `strategy`: `live_migration` [default] or `offline` (buckets are closed to writers first, and copied then); `harmless`: names of triggers and rules on the tables that may see rows which move
+---@return lunashard.RebalanceJob|nil # the job, with the fields of `get_job_status`, live while it runs here; `plan`
+---@return lunashard.Error|nil # `JOB_OPEN`, `INVALID` (`problems`: all that is wrong, each with `shard_id`, `table`, `message`)
+function Rebalancer:create_rebalance_job(given) end
+
+--- Run a job to its end, or go on with one that was paused, failed, or left by whoever ran it. Yields.
+---@param id integer
+---@return boolean|nil # true: all has moved
+---@return lunashard.Error|nil # `LOCK_HELD` naming who runs it, `INVALID`, `CANCELED` when it was asked to pause or to end, or what failed; the job's `error_message` says it too
+function Rebalancer:execute_job(id) end
+
+--- The same as `execute_job`, in the guide's word for a paused one. Yields.
+---@param id integer
+---@return boolean|nil # true
+---@return lunashard.Error|nil
+function Rebalancer:resume_job(id) end
+
+--- Stop a job at the next point from which it can go on. Yields until it has.
+---@param id integer
+---@return boolean|nil # true
+---@return lunashard.Error|nil # `INVALID` when it has ended
+function Rebalancer:pause_job(id) end
+
+--- End a job. Moves that are half-way are undone, or completed where they cannot be; what has moved stays where it is.
+--- Yields.
+---@param id integer
+---@return boolean|nil # true
+---@return lunashard.Error|nil # `INVALID` when it has ended
+function Rebalancer:cancel_job(id) end
+
+--- Bring back the map of before a job, by moving back what it has moved. Yields.
+---@param id integer
+---@return boolean|nil # true
+---@return lunashard.Error|nil # `INVALID` when a bucket has been moved again since, or nothing is to be brought back
+function Rebalancer:rollback_job(id) end
+
+--- How a job does. Yields: it asks the catalog.
+---@param id? integer # the latest by default
+---@return lunashard.RebalanceJob|nil # the guide's `status` (`pending running paused completed failed cancelled rolled_back`), `progress_percent`, `total_migrated`, `total_rows`, `duration_seconds`, `error_message`; and `job_id`, `group`, `planner`, `strategy`, `moves` (how many in each state), `moves_done`, `moves_total`, `rate` (rows a second), `eta` (seconds), `last_pause`, `longest_pause` (seconds), `interrupted` (nobody runs it), `backlog` (changes that are yet to be applied), `fences` (a list: moves whose buckets nobody can write now, with `seconds`)
+---@return lunashard.Error|nil
+function Rebalancer:get_job_status(id) end
+
+--- Remove what ended jobs have left on the shards: staging tables, triggers, notes; and switch guards off when no job is
+--- open. Yields.
+---@return string[]|nil # what was removed
+---@return lunashard.Error|nil # `LOCK_HELD` while somebody moves, `SHARDS_FAILED`
+function Rebalancer:cleanup() end
+
+--- The latest jobs. Yields.
+---@param limit? integer
+---@return table[]|nil # as the catalog has them
+---@return lunashard.Error|nil
+function Rebalancer:list_jobs(limit) end
+
 ---@class lunashard.Task
 local Task = {}
 
@@ -1235,7 +1355,7 @@ function lunashard.open(path, opts) end
 
 --- Make one. Raises for unknown or wrong options.
 ---@param options lunashard.RebalancerOptions # - `shard_manager`: an initialized manager; `router` is taken for the guide's sake, and its manager when there is no other - `batch_size`: rows that are copied at a time [5000]; `throttle_ms`: pause after each batch [0] - `max_parallel_tasks`: moves at a time [4]; `max_per_shard`: of these from or to one shard [2] - `enable_validation`: compare count and checksum of both sides before anything changes hands [true] - `max_cutover`: seconds that the statements of a bucket wait at the most when it changes hands [2] - `purge_delay`: seconds that the source keeps what was moved, out of sight [0] - `throttle`: function(stats) -> milliseconds after each batch from now on; asked twice a second with `throttle_ms`, `lag_seconds` (of the replica that is farthest behind), `p95_ms` (of this process' statements), `time` (as `os.date("*t")`)
----@return table
+---@return lunashard.Rebalancer
 function lunashard.rebalancer(options) end
 
 --- Load what has changed in the plug-in folders of all managers, and try again what was refused. Yields.

@@ -79,6 +79,7 @@ local function classes()
   local of = {
     Manager = manager,
     Router = router,
+    Rebalancer = lunashard.rebalancer({ shard_manager = manager }),
     Strategy = manager.strategy,
     Stream = router:stream("SELECT 1"),
     Plan = assert(router:explain(nil, nil, { routing_key = 1 })),
