@@ -32,6 +32,8 @@ C_OBJ   := $(C_SRC:src/%.c=$(BUILD)/%.o)
 LUA_OBJ := $(LUA_SRC:lua/%.lua=$(BUILD)/lua/%.o) $(BUILD)/help_texts.o
 BIN     := $(BUILD)/lunashard
 
+MANUAL := $(addprefix $(BUILD)/manual/,lunashard.1 bash zsh fish)
+
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-7s %s\n' $(1) $(2))
 
@@ -76,9 +78,26 @@ deps: ## install what building and testing take, when something is missing
 deps-dev: # and what checks the code
 	@scripts/dev/deps.sh dev
 
-install: all ## copy the program to $(DESTDIR)$(PREFIX)/bin, what editors read to share/lunashard
+install: all $(MANUAL) ## copy the program to $(DESTDIR)$(PREFIX)/bin, its manual, completions and what editors read to share
 	install -D -m 755 $(BIN) "$(DESTDIR)$(PREFIX)/bin/lunashard"
 	install -D -m 644 -t "$(DESTDIR)$(PREFIX)/share/lunashard" lua/*.d.lua
+	install -D -m 644 $(BUILD)/manual/lunashard.1 "$(DESTDIR)$(PREFIX)/share/man/man1/lunashard.1"
+	install -D -m 644 $(BUILD)/manual/bash "$(DESTDIR)$(PREFIX)/share/bash-completion/completions/lunashard"
+	install -D -m 644 $(BUILD)/manual/zsh "$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_lunashard"
+	install -D -m 644 $(BUILD)/manual/fish "$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/lunashard.fish"
+
+# What the program says of itself.
+$(BUILD)/manual/lunashard.1: $(BIN)
+	@mkdir -p $(@D)
+	$(Q)$(BIN) help --format man >$@
+
+$(BUILD)/manual/commands.md: $(BIN)
+	@mkdir -p $(@D)
+	$(Q)$(BIN) help --format markdown >$@
+
+$(BUILD)/manual/%: $(BIN)
+	@mkdir -p $(@D)
+	$(Q)$(BIN) completion $* >$@
 
 clean: ## remove all that was built
 	rm -rf build
@@ -194,8 +213,9 @@ format-check: deps-dev # fails when `make format` would change something
 annotations: all ## lua/*.d.lua anew, by which editors complete the API
 	@$(BIN) run scripts/dev/annotations.lua
 
-docs: all deps-dev ## the reference manual, in build/docs
+docs: all deps-dev $(BUILD)/manual/commands.md ## the reference manual, in build/docs, and that of the commands, commands.md
 	@ldoc -q -c config.ld .
+	@cp $(BUILD)/manual/commands.md build/docs/commands.md
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{ printf "  %-12s %s\n", $$1, $$2 }'

@@ -14,6 +14,12 @@ local statement = require("lunashard.router.statement")
 
 local command = {}
 
+command.examples = {
+  "lunashard distribution --keys keys.csv --column user_id",
+  "lunashard distribution --table users --exit-code",
+  "lunashard distribution --keys keys.txt --against old/cluster.lua",
+}
+
 local PIECE = 64 -- keys between two looks at the clock
 
 local function count(text)

@@ -9,6 +9,12 @@ local typed = require("lunashard.cli.typed")
 
 local command = {}
 
+command.examples = {
+  [[lunashard explain "SELECT * FROM users WHERE user_id = 42"]],
+  [[lunashard explain --param 42 "DELETE FROM users WHERE user_id = $1"]],
+  "lunashard explain --key 42 --json",
+}
+
 --- Declare the arguments.
 -- @param parser
 function command.configure(parser)

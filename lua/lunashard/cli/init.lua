@@ -22,17 +22,19 @@ cli.version = "0.1.0"
 
 local COMMANDS = {
   { "check", "what is wrong with a cluster, or with a plug-in's file, and what to do" },
+  { "completion", "what completes commands and options in a shell" },
   { "distribution", "how keys spread over shards, and which of them another version would move" },
-  { "new", "write a plug-in to begin with, and a spec for it" },
   { "explain", "where a statement or a key would go, and why; connects nowhere" },
+  { "help", "what a command does; the reference of all of them" },
+  { "new", "write a plug-in to begin with, and a spec for it" },
   { "rebalance", "move rows between shards while they are read and written" },
   { "repl", "Lua and SQL at a prompt, on a live cluster" },
   { "route", "which shard, bucket and server a key belongs to" },
   { "run", "run a Lua script, usually against a cluster" },
   { "sandbox", "throw-away local PostgreSQL servers to try things on" },
   { "schema", "change the schema of all shards, or find where they differ" },
-  { "sql", "run one statement, and show its rows as a table, CSV or JSON" },
   { "serve", "keep a cluster open: its health, plug-ins and jobs, metrics and a page over HTTP" },
+  { "sql", "run one statement, and show its rows as a table, CSV or JSON" },
   { "status", "how the shards and their servers do, once or all the time" },
   { "test", "run busted specs inside the runtime" },
 }
@@ -57,7 +59,9 @@ local function find(name)
   return nil, near and ("did you mean %q?"):format(near) or "commands are: " .. table.concat(names, ", ")
 end
 
-local function help_text()
+--- The help that names the commands.
+-- @treturn string
+function cli.help_text()
   local lines = { "Usage: lunashard COMMAND [arguments]", "", "A Lua-scriptable sharding runtime for PostgreSQL.", "" }
   lines[#lines + 1] = "Commands:"
   for _, command in ipairs(COMMANDS) do
@@ -126,7 +130,7 @@ local function add_examples(parser, examples)
     own[#own + 1] = (line .. " "):find(parser._name .. " ", 1, true) and "  " .. line or nil
   end
   if #own > 0 then
-    parser:epilog("Examples:\n" .. table.concat(own, "\n"))
+    parser:epilog((parser._epilog and parser._epilog .. "\n\n" or "") .. "Examples:\n" .. table.concat(own, "\n"))
   end
   for _, sub in ipairs(parser._commands) do
     add_examples(sub, examples)
@@ -230,10 +234,10 @@ end
 
 local function dispatch(name, arguments)
   if name == nil then
-    io.stderr:write(help_text())
+    io.stderr:write(cli.help_text())
     return cli.exit.usage
-  elseif name == "--help" or name == "-h" or name == "help" then
-    io.stdout:write(help_text())
+  elseif name == "--help" or name == "-h" then
+    io.stdout:write(cli.help_text())
     return cli.exit.ok
   elseif name == "--version" then
     io.stdout:write("lunashard ", cli.version, "\n")

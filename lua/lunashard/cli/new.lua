@@ -9,6 +9,11 @@ local system = require("lunashard.core.system")
 
 local command = {}
 
+command.examples = {
+  "lunashard new strategy tenant_tier",
+  "lunashard new aggregate median --dir plugins",
+}
+
 local KINDS = { "strategy", "aggregate", "extractor", "policy" }
 local FOLDERS = { strategy = "strategies", aggregate = "aggregates", extractor = "extractors", policy = "policies" }
 

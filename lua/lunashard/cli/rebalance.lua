@@ -18,6 +18,18 @@ local view = require("lunashard.cli.rebalance.view")
 
 local command = {}
 
+command.examples = {
+  "lunashard rebalance plan --even rows",
+  "lunashard rebalance start --drain shard3 --dry-run",
+  "lunashard rebalance start --pin 42 --to shard1",
+  "lunashard rebalance status --watch",
+  "lunashard rebalance pause",
+  "lunashard rebalance resume",
+  "lunashard rebalance cancel",
+  "lunashard rebalance rollback",
+  "lunashard rebalance cleanup",
+}
+
 local STOP_WITHIN, ALARM = 4, 6 -- seconds that a run has to stop after a signal; and until it is ended outright
 local WATCH_EVERY = 1
 

@@ -11,6 +11,12 @@ local unhandled = require("lunashard.unhandled")
 
 local command = {}
 
+command.examples = {
+  "lunashard run -c cluster.lua report.lua 2026-11",
+  "lunashard run --lock nightly --timeout 3600 cleanup.lua",
+  "lunashard run --watch worker.lua",
+}
+
 --- Options that take a value; what follows the script belongs to the script.
 command.values = { ["-c"] = true, ["--cluster"] = true, ["--timeout"] = true, ["--lock"] = true }
 

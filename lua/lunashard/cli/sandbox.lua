@@ -8,6 +8,17 @@ local sandbox = require("lunashard.sandbox")
 
 local command = {}
 
+command.examples = {
+  "lunashard sandbox start --shards 3 --replicas 1",
+  "lunashard sandbox status --json",
+  "lunashard sandbox kill shard2",
+  "lunashard sandbox promote shard2",
+  "lunashard sandbox demote shard2",
+  "lunashard sandbox rejoin shard2",
+  "lunashard sandbox stop",
+  "lunashard sandbox destroy",
+}
+
 local function add_place(parser)
   parser:option("--name", "which sandbox, when there are several", "sandbox")
   parser:option("--dir", "a directory for it instead of one below TMPDIR or /tmp")

@@ -11,6 +11,11 @@ local warn = require("lunashard.warn")
 
 local command = {}
 
+command.examples = {
+  "lunashard serve -c cluster.lua",
+  "lunashard serve --http :9180 --http-auth /etc/lunashard/secret --log-format json",
+}
+
 local READABLE_BY_OTHERS = 7 -- 0007
 
 local function address(text)

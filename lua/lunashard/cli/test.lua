@@ -6,6 +6,11 @@ local testing = require("lunashard.testing")
 
 local command = { passthrough = true }
 
+command.examples = {
+  "lunashard test",
+  "lunashard test spec/users_spec.lua --filter=finds",
+}
+
 --- Declare the arguments.
 -- @param parser
 function command.configure(parser)
