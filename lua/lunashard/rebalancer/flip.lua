@@ -100,39 +100,38 @@ function flip.run(context, row, owner, state, versions)
   if not lease then
     return nil, err
   end
+  local failure -- what else is raised goes through
+  local function fail(problem)
+    failure = problem
+    error(problem, 0)
+  end
   local function run(sql, params)
     local result, problem = lease:execute(sql, params, { deadline = deadline })
-    if not result then
-      error(problem, 0)
-    end
-    return result
+    return result or fail(problem)
   end
   local from = row.state
-  local ok, problem = pcall(function()
+  local ok, raised = pcall(function()
     run("BEGIN")
     local token = run("SELECT token FROM lunashard_catalog.job WHERE id = $1 FOR SHARE", { row.job }).rows[1]
     if not token or token.token ~= context.token then
-      error(session.taken_over(row), 0)
+      fail(session.taken_over(row))
     end
     local version = run("SELECT lunashard_catalog.next_version() AS v").rows[1].v
     local n = run(OWNER, { context.group, row.buckets, versions, owner, row.source, version }).rows[1].n
     if n ~= #row.buckets then
-      error(errors.new("STALE_MAP", { message = ("the catalog has another owner or version for %d of the move's %d buckets"):
-        format(#row.buckets - n, #row.buckets) }), 0)
+      fail(errors.new("STALE_MAP", { message = ("the catalog has another owner or version for %d of the move's %d buckets"):
+        format(#row.buckets - n, #row.buckets) }))
     end
-    local saved, why = check(row, run(SAVE, parameters(context, row, state)))
-    if not saved then
-      error(why, 0)
-    end
+    run(SAVE, parameters(context, row, state))
     context.at(from .. ":before-commit")
     run("COMMIT")
   end)
   lease:release()
   if not ok then
-    if errors.is(problem) and problem.code ~= "CANCELED" then
-      return nil, problem
+    if failure then
+      return nil, failure
     end
-    error(problem, 0)
+    error(raised, 0)
   end
   row.state = state
   context.at(from .. ":after-commit")
