@@ -12,6 +12,7 @@
 -- @local
 
 local errors = require("lunashard.errors")
+local labels = require("lunashard.rebalancer.labels")
 local names = require("lunashard.rebalancer.names")
 local session = require("lunashard.rebalancer.session")
 local task = require("lunashard.task")
@@ -28,6 +29,29 @@ local LISTS = [[
   CREATE TABLE %s AS SELECT ''::text COLLATE "C" AS bucket, %s FROM %s AS t WITH NO DATA;
   CREATE TABLE %s AS TABLE %s WITH NO DATA;
   CREATE INDEX ON %s (bucket)]]
+
+local PLAIN_LISTS = [[
+  CREATE TABLE %s AS SELECT ''::text COLLATE "C" AS bucket, %s FROM %s AS t WITH NO DATA;
+  CREATE TABLE %s AS SELECT ''::text COLLATE "C" AS bucket, %s, %s FROM %s AS t WITH NO DATA;
+  CREATE INDEX ON %s (bucket)]]
+
+-- Only Lua can tell the bucket: what it is computed from is noted.
+local PLAIN_NOTE = [[
+  CREATE FUNCTION %s() RETURNS trigger
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+  AS $capture$
+  BEGIN
+    IF current_setting('lunashard.mover', true) = '1' THEN
+      RETURN NULL;
+    END IF;
+    IF TG_OP <> 'INSERT' THEN
+      INSERT INTO %s VALUES (NULL, %s);
+    END IF;
+    IF TG_OP = 'INSERT' OR TG_OP = 'UPDATE' AND (%s) IS DISTINCT FROM (%s) THEN
+      INSERT INTO %s VALUES (NULL, %s);
+    END IF;
+    RETURN NULL;
+  END $capture$]]
 
 local FENCE = [[
   CREATE FUNCTION %s(in_bucket text) RETURNS void
@@ -69,7 +93,17 @@ local NOTE = [[
     RETURN NULL;
   END $capture$]]
 
+local function plain_note_function(row, one)
+  local dirty = names.dirty(row, one.n)
+  local old = names.each(one.key, "OLD.%s") .. ", " .. names.each(one.shard_key, "OLD.%s")
+  local new = old:gsub("OLD%.", "NEW.")
+  return PLAIN_NOTE:format(names.capture(row, one.n), dirty, old, old, new, dirty, new)
+end
+
 local function note_function(context, row, one)
+  if not context.in_sql then
+    return plain_note_function(row, one)
+  end
   local fence, dirty = names.fence(row), names.dirty(row, one.n)
   local old_key, new_key = names.each(one.key, "OLD.%s"), names.each(one.key, "NEW.%s")
   return NOTE:format(names.capture(row, one.n), context.bucket_of(one, "OLD"), fence, dirty, old_key,
@@ -81,12 +115,15 @@ local EVENTS = { insert = { "NEW" }, update = { "OLD", "NEW" }, delete = { "OLD"
 local function triggers(context, row, one, buckets)
   local list, moving = {}, names.array(buckets) .. "::text[]"
   for _, event in ipairs({ "insert", "update", "delete" }) do
-    local conditions = {}
-    for i, alias in ipairs(EVENTS[event]) do
+    local conditions, when = {}, ""
+    for i, alias in ipairs(context.in_sql and EVENTS[event] or {}) do
       conditions[i] = ("%s = ANY (%s)"):format(context.bucket_of(one, alias), moving)
     end
-    list[#list + 1] = ("CREATE TRIGGER %s AFTER %s ON %s FOR EACH ROW WHEN (%s) EXECUTE FUNCTION %s()"):format(
-      names.trigger(row, event), event, one.qualified, table.concat(conditions, " OR "), names.capture(row, one.n))
+    if conditions[1] then
+      when = ("WHEN (%s) "):format(table.concat(conditions, " OR "))
+    end
+    list[#list + 1] = ("CREATE TRIGGER %s AFTER %s ON %s FOR EACH ROW %sEXECUTE FUNCTION %s()"):format(
+      names.trigger(row, event), event, one.qualified, when, names.capture(row, one.n))
   end
   return list
 end
@@ -148,9 +185,17 @@ local function members_of(lease, one)
   return list
 end
 
+local function lists_of(context, row, one)
+  local dirty, keys, key = names.dirty(row, one.n), names.keys(row, one.n), names.each(one.key, "t.%s AS k%d")
+  if context.in_sql then
+    return LISTS:format(keys, key, one.qualified, dirty, keys, dirty)
+  end
+  return PLAIN_LISTS:format(keys, key, one.qualified, dirty, key, names.each(one.shard_key, "t.%s AS s%d"), one.qualified,
+    dirty)
+end
+
 local function make_table(context, lease, row, one, buckets)
-  local dirty, keys = names.dirty(row, one.n), names.keys(row, one.n)
-  local lists = LISTS:format(keys, names.each(one.key, "t.%s AS k%d"), one.qualified, dirty, keys, dirty)
+  local lists = lists_of(context, row, one)
   local ok, err = lease:execute(lists, nil, { simple = true, deadline = session.soon() })
   if ok then
     ok, err = run(lease, note_function(context, row, one))
@@ -231,6 +276,23 @@ local function is_lock_timeout(err)
   return errors.is(err, "SQL") and err.sqlstate == "55P03"
 end
 
+--- Give what was noted its bucket, where only Lua can tell it. Yields.
+-- @tparam table context
+-- @tparam Session source
+-- @tparam table row
+-- @tparam {table,...} tables
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function capture.name(context, source, row, tables)
+  if context.in_sql then
+    return true
+  end
+  return exclusively(source, row, "naming", function(lease)
+    return labels.name(context, lease, row, tables)
+  end, {})
+end
+
 --- Try again what could not have its locks in time. Yields.
 -- @tparam table context
 -- @tparam function fn
@@ -257,8 +319,13 @@ local LIST = [[
 local function list_keys(context, lease, row, tables, buckets)
   for _, one in ipairs(tables) do
     local keys = names.keys(row, one.n)
-    local ok, err = lease:execute(LIST:format(keys, names.each(one.key, "m.%s"), context.bucket_of(one, "t"),
-      names.each(one.key, "t.%s"), one.qualified), { buckets })
+    local ok, err
+    if context.in_sql then
+      ok, err = lease:execute(LIST:format(keys, names.each(one.key, "m.%s"), context.bucket_of(one, "t"),
+        names.each(one.key, "t.%s"), one.qualified), { buckets })
+    else
+      ok, err = labels.list_keys(context, lease, row, one, buckets)
+    end
     if ok then
       ok, err = lease:execute(("ALTER TABLE %s ADD PRIMARY KEY (bucket, %s)"):format(keys, names.each(one.key, "k%d")))
     end
@@ -272,9 +339,10 @@ local function list_keys(context, lease, row, tables, buckets)
   return lease:execute(LISTED, { row.job }, { deadline = session.soon() })
 end
 
--- What was written before this move began is only listed: it is about to be read.
+-- What was written before this move began is only listed: it is about to be read. (Not where the list alone decides what
+-- moves: there every key is looked at.)
 local TAKE_OVER = [[
-  WITH gone AS (DELETE FROM %s WHERE bucket = ANY ($1) RETURNING *)
+  WITH gone AS (DELETE FROM %s WHERE bucket = ANY ($1) RETURNING bucket, %s)
   INSERT INTO %s SELECT DISTINCT * FROM gone ON CONFLICT DO NOTHING]]
 
 --- From here on every write to the rows of a move is noted. Yields.
@@ -321,9 +389,10 @@ function capture.begin(context, source, row, tables, buckets)
       return nil, errors.new("INVALID", { message = ("move %d of job %d has buckets that were not planned when the job "
         .. "began: make a job of its own for them"):format(row.seq, row.job) })
     end
-    for _, one in ipairs(tables) do
+    for _, one in ipairs(context.in_sql and tables or {}) do
       local taken
-      taken, problem = run(lease, TAKE_OVER:format(names.dirty(row, one.n), names.keys(row, one.n)), { row.buckets })
+      taken, problem = run(lease, TAKE_OVER:format(names.dirty(row, one.n), names.each(one.key, "k%d"),
+        names.keys(row, one.n)), { row.buckets })
       if not taken then
         return nil, problem
       end

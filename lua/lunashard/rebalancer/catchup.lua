@@ -4,7 +4,9 @@
 -- @module lunashard.rebalancer.catchup
 -- @local
 
+local capture = require("lunashard.rebalancer.capture")
 local copy = require("lunashard.rebalancer.copy")
+local labels = require("lunashard.rebalancer.labels")
 local names = require("lunashard.rebalancer.names")
 local session = require("lunashard.rebalancer.session")
 
@@ -15,7 +17,7 @@ local BATCH = 2000 -- keys
 -- Keys are taken by where they lie, not by a number: numbers of entries that commit out of order would be passed over.
 local TAKE = [[
   WITH gone AS (
-    DELETE FROM %s WHERE ctid = ANY (ARRAY(SELECT ctid FROM %s WHERE bucket = ANY ($1) LIMIT %d)) RETURNING *),
+    DELETE FROM %s WHERE ctid = ANY (ARRAY(SELECT ctid FROM %s WHERE bucket = ANY ($1) LIMIT %d)) RETURNING bucket, %s),
   listed AS (INSERT INTO %s SELECT DISTINCT * FROM gone ON CONFLICT DO NOTHING)
   SELECT DISTINCT %s FROM gone]]
 
@@ -57,25 +59,37 @@ local function forget(into, row, one, columns)
     names.each(one.key, "k%d"), names.each(one.key, "s.%s = w.k%d", " AND ")), columns, { deadline = session.soon() })
 end
 
--- The present rows of these keys, as far as the copy has passed their places.
-local function present(context, row, tables, i, columns, progress)
-  local one = tables[i]
-  local bucket = context.bucket_of(one, "t")
-  local at = ("(%s, %s)"):format(bucket, names.each(one.key, "t.%s"))
-  return ("SELECT %s FROM %s AS w JOIN %s AS t ON %s WHERE %s = ANY (%s::text[]) AND %s"):format(
-    names.each(one.columns, "t.%s"), relation(one, columns), one.qualified,
-    names.each(one.key, "t.%s = w.k%d", " AND "), bucket, names.array(row.buckets),
-    copy.is_behind(progress, tables, i, at))
+-- A query for the present rows of these keys, as far as the copy has passed their places; false when there are none.
+local function present(context, from, row, tables, i, columns, progress)
+  local one, keys = tables[i], relation(tables[i], columns)
+  local bucket, mine = 'w.bucket COLLATE "C"', "true"
+  if context.in_sql then
+    bucket = context.bucket_of(one, "t")
+    mine = ("%s = ANY (%s::text[])"):format(bucket, names.array(row.buckets))
+  else
+    local list, err = labels.present(context, from, row, one, keys)
+    if not list or not list[1] then
+      return list and false, err
+    end
+    keys = labels.literals(one, list)
+  end
+  return ("SELECT %s FROM %s AS w JOIN %s AS t ON %s WHERE %s AND %s"):format(names.each(one.columns, "t.%s"), keys,
+    one.qualified, names.each(one.key, "t.%s = w.k%d", " AND "), mine,
+    copy.is_behind(progress, tables, i, ("(%s, %s)"):format(bucket, names.each(one.key, "t.%s"))))
 end
 
 local function bring(context, from, into, row, tables, i, rows, progress)
   local one = tables[i]
   local columns = by_column(one, rows)
   local ok, err = forget(into, row, one, columns)
+  local query
   if ok then
-    ok, err = copy.rows(from, present(context, row, tables, i, columns, progress), into, copy.target(row, one))
+    query, err = present(context, from, row, tables, i, columns, progress)
   end
-  return ok, err
+  if query then
+    return copy.rows(from, query, into, copy.target(row, one))
+  end
+  return query == false or nil, err
 end
 
 --- Take one batch of keys from the list of each table, and bring their rows. Yields.
@@ -89,11 +103,15 @@ end
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
 function catchup.batch(context, sides, row, tables, progress, deadline)
+  local named, problem = capture.name(context, sides.source, row, tables)
+  if not named then
+    return nil, problem
+  end
   return sides.source:transaction("catchup.source", function(from)
     local taken, total = {}, 0
     for i, one in ipairs(tables) do
       local dirty = names.dirty(row, one.n)
-      local found, err = from:execute(TAKE:format(dirty, dirty, BATCH, names.keys(row, one.n),
+      local found, err = from:execute(TAKE:format(dirty, dirty, BATCH, names.each(one.key, "k%d"), names.keys(row, one.n),
         names.each(one.key, "k%d::text AS k%d")), { row.buckets }, { deadline = deadline or session.soon() })
       if not found then
         return nil, err

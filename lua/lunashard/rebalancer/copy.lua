@@ -119,8 +119,9 @@ end
 -- @tparam table one the table, by the alias `t`; its list of keys has the alias `k`
 -- @treturn string an SQL condition
 function copy.matching(context, row, one)
-  return ("%s AND k.bucket = ANY (%s::text[]) AND %s = k.bucket"):format(
-    names.each(one.key, "t.%s = k.k%d", " AND "), names.array(row.buckets), context.bucket_of(one, "t"))
+  local text = ("%s AND k.bucket = ANY (%s::text[])"):format(names.each(one.key, "t.%s = k.k%d", " AND "),
+    names.array(row.buckets))
+  return context.in_sql and ("%s AND %s = k.bucket"):format(text, context.bucket_of(one, "t")) or text
 end
 
 --- The rows of a move on its source, as they are now.

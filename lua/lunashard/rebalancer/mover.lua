@@ -189,9 +189,14 @@ function mover.open(given, row, lenient)
   if not destination then
     return nil, err
   end
-  local group = context.catalog.groups[context.group]
+  context.bound = context.catalog.groups[context.group].bound
+  local key_type, columns = context.bound.key_type, {}
+  for i = 1, type(key_type) == "table" and #key_type or 1 do
+    columns[i] = "k" .. i
+  end
+  context.in_sql = expression.bucket(context.bound, columns) ~= nil -- else only Lua can tell buckets
   function context.bucket_of(one, alias)
-    return bucket_of(group.bound, one, alias)
+    return bucket_of(context.bound, one, alias)
   end
   self.source = session.new(source, row, "source", context.token, context.at)
   self.destination = session.new(destination, row, "destination", context.token, context.at)
