@@ -122,7 +122,7 @@ function lua_source.compile(text, name, env)
   local problem
   chunk, problem = load(lua_source.with_locals_kept(text) .. "\n", name, "t", env)
   if chunk then
-    return chunk, false
+    return chunk, find(text, "^%s*return%f[^%w_]") ~= nil
   elseif is_cut_off(cut_off) or is_cut_off(problem) then
     return nil, nil
   end

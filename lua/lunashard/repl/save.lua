@@ -69,7 +69,7 @@ end
 ]]
 
 local function add_line(parts, line)
-  local text = line.text:gsub("^%s*=", ""):gsub("%s*;?%s*$", "")
+  local text = line.text:gsub("^%s*=", ""):gsub("^%s*return%f[^%w_]", ""):gsub("%s*;?%s*$", "")
   if line.kind == "lua" and (text:find("%f[%w_]_%d*%f[^%w_]") or text:find("%f[%w_]_err%f[^%w_]")) then
     parts[#parts + 1] = "-- of the session's own variables: " .. text:gsub("\n", "\n-- ")
   elseif line.kind == "lua" then

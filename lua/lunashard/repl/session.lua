@@ -194,7 +194,9 @@ function Session:run(text)
   self.running = running
   interrupt.arm(running.handle)
   local joined, value, err = pcall(running.join, running)
-  local was_stopped = interrupt.disarm() or self.stopped
+  local was_computing = interrupt.disarm()
+  local was_stopped = was_computing or self.stopped
+  self.is_told = not (was_computing and not self.stopped) -- of the signal that has stopped it
   self.running, self.stopped = nil, nil
   if not joined then -- our own task is cancelled
     running:cancel()
@@ -221,10 +223,12 @@ end
 
 --- Stop the line that runs: what waits is cancelled, on the servers too. One that computes is stopped by SIGINT itself, when
 -- that is caught with `lunashard.core.signal`. Does not wait: `run` returns when the line has ended.
--- @treturn boolean false when no line runs
+-- @treturn boolean false when no line runs, and none has just been stopped by the same signal
 function Session:interrupt()
   if not self.running then
-    return false
+    local was_told = self.is_told
+    self.is_told = true
+    return was_told == false
   end
   self.stopped = true
   self.running:cancel()
