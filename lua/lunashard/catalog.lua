@@ -28,6 +28,11 @@ function Catalog:__tostring()
   return ("lunashard.catalog(map %d%s)"):format(self.version, self.guards and ", guarded" or "")
 end
 
+-- A router at work may lack shards, of which it knows nothing then.
+local AT_WORK = { shards = true }
+
+local NONE = {}
+
 local POLL = 1.0 -- seconds between two looks at the map's version, with a jitter
 
 -- Of a catalog that cannot be asked, as opposed to one that says no.
@@ -52,39 +57,50 @@ end
 -- Owners that the manager has, of all buckets that the strategy is expected to have; for a router that goes on, what is
 -- owned by a shard that it does not have is owned by nobody.
 local function known_owners(group, bound, has, lenient, is_partial)
+  local expected, is_known = NONE, true
+  if is_partial then
+    local set, err = admit.expected(group, bound)
+    if not set then
+      return nil, err
+    end
+    expected = set
+  end
+  for _, shard_id in pairs(group.owners) do
+    is_known = is_known and (has[shard_id] or not lenient)
+  end
+  if is_known and not is_partial then
+    return group.owners
+  end
   local owners = {}
   for bucket, shard_id in pairs(group.owners) do
     owners[bucket] = (has[shard_id] or not lenient) and shard_id or adoption.UNKNOWN
   end
-  if is_partial then
-    local expected, err = admit.expected(group, bound)
-    if not expected then
-      return nil, err
-    end
-    for bucket in pairs(expected) do
-      owners[bucket] = owners[bucket] or adoption.UNKNOWN
-    end
+  for bucket in pairs(expected) do
+    owners[bucket] = owners[bucket] or adoption.UNKNOWN
   end
   return owners
 end
 
 -- The strategies that serve what the map says; or why they cannot. Does not yield; nothing is changed on failure.
-local function apply(found, strategies, members, lenient)
+-- `serving`: groups that may go on as they are, when nothing in them changed.
+local function apply(found, strategies, members, lenient, serving)
   local list, groups, has = {}, {}, {}
   for _, member in ipairs(members) do
     has[member.shard_id] = true
   end
   for name, group in pairs(found.groups) do
-    local bound = strategies.by_type[name]
-    if bound then
+    local bound, before = strategies.by_type[name], serving and serving[name]
+    local is_same = before and before.bound == bound and before.owners == group.owners and not found.silent
+      and not bound.has_unknown
+    if bound and not is_same then
       local owners, err = known_owners(group, bound, has, lenient, found.silent ~= nil)
       if not owners then
         return nil, err
       end
       list[#list + 1] = { bound = bound, owners = owners }
-      groups[name] = { name = name, bound = bound, versions = group.versions, buckets = group.buckets,
-        tables = group.tables, owners = group.owners }
     end
+    groups[name] = bound and { name = name, bound = bound, versions = group.versions, buckets = group.buckets,
+      tables = group.tables, owners = group.owners }
   end
   local ok, message = adoption.adopt(list, shards_of(members))
   if not ok then
@@ -198,14 +214,16 @@ local function refreshed(self, manager, deadline)
   if not found then
     return nil, err
   end
-  local ok, problem = admit.check(found, manager.strategies, manager.tables, manager.members, true)
   local groups
+  local ok, problem = admit.check(found, manager.strategies, manager.tables, manager.members, AT_WORK)
   if ok then
-    groups, problem = apply(found, manager.strategies, manager.members, true)
+    groups, problem = apply(found, manager.strategies, manager.members, true, not self.problem and self.groups)
   end
   if groups then
     install(self, found, groups, versions)
     problem = admit.missing(found, manager.by_id)
+  else -- what was right until now may send rows anywhere
+    adoption.refuse(manager.strategies.by_type, shards_of(manager.members))
   end
   note_problem(self, manager, problem)
   return groups and true or nil, problem
@@ -387,7 +405,7 @@ local function first_map(manager, deadline)
   return found, err, versions, why
 end
 
-local function attach(manager, deadline)
+local function attach(manager, deadline, allowed)
   local managed = admit.has_managed(manager)
   local found, err, versions, why = first_map(manager, deadline)
   if found == nil and not managed and is_unreachable(err) and not manager.catalog_place.named then
@@ -411,7 +429,7 @@ local function attach(manager, deadline)
     err = err and errors.new("INVALID", { message = "strategy: " .. err })
   end
   if ok then
-    ok, err = admit.check(found, strategies, manager.tables, manager.members)
+    ok, err = admit.check(found, strategies, manager.tables, manager.members, allowed)
   end
   local groups
   if ok then
@@ -439,11 +457,12 @@ end
 -- Sets `manager.catalog`; the manager's strategies place by its map from then on.
 -- @tparam Manager manager
 -- @tparam ?number deadline
+-- @tparam[opt] table allowed what may differ, see `admit.check`
 -- @treturn[1] Catalog
 -- @treturn[2] boolean false: there is none, the cluster is static
 -- @treturn[3] nil
 -- @treturn[3] lunashard.error what does not fit, and what to do
-function catalog.attach(manager, deadline)
+function catalog.attach(manager, deadline, allowed)
   while manager.attaching do
     manager.attaching:wait(deadline)
   end
@@ -452,7 +471,7 @@ function catalog.attach(manager, deadline)
   end
   local done = task.event()
   manager.attaching = done
-  local ok, value, err = pcall(attach, manager, deadline or task.now() + manager.options.connection_timeout)
+  local ok, value, err = pcall(attach, manager, deadline or task.now() + manager.options.connection_timeout, allowed)
   manager.attaching = nil
   done:notify()
   if not ok then

@@ -169,7 +169,7 @@ function Manager:initialize()
   end
   self.initialized = true
   local ok, err = admission.check(self, self.members)
-  if ok and not self.closed then
+  if ok and not self.closed and not self.is_unattached then
     ok, err = require("lunashard.catalog").attach(self)
     ok, self.looked_for_catalog = ok ~= nil, true
   end

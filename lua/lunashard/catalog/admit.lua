@@ -13,6 +13,8 @@ local warn = require("lunashard.warn")
 
 local admit = {}
 
+local NOTHING = {}
+
 local function invalid(fmt, ...)
   return nil, errors.new("INVALID", { message = fmt:format(...) })
 end
@@ -48,7 +50,13 @@ local function is_member(list, wanted)
   return false
 end
 
-local function check_group(group, bound)
+--- Is a strategy the one that a group's map was made with?
+-- @tparam table group of a map
+-- @tparam lunashard.strategy.bound bound
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `INVALID`
+function admit.group(group, bound)
   local mark, err = fingerprint.of(bound)
   if not mark then
     return nil, err
@@ -78,8 +86,8 @@ local function check_table(name, declared, groups)
   return true
 end
 
-local function check_groups(found, strategies, tables)
-  for _, name in ipairs(sorted(tables)) do
+local function check_groups(found, strategies, tables, allowed)
+  for _, name in ipairs(sorted(allowed.tables and {} or tables)) do
     if not tables[name].reference then
       local ok, err = check_table(name, tables[name], found.groups)
       if not ok then
@@ -89,11 +97,14 @@ local function check_groups(found, strategies, tables)
   end
   for _, name in ipairs(sorted(strategies.by_type)) do
     local group = found.groups[name]
-    if not group then
+    if not group and not allowed.tables then
       return invalid("tables: the cluster has a catalog, so the cluster file must declare its tables and their keys' types "
         .. "as `lunashard cluster status` shows them")
     end
-    local ok, err = check_group(group, strategies.by_type[name])
+    local ok, err = true, nil
+    if group and not allowed.fingerprints then
+      ok, err = admit.group(group, strategies.by_type[name])
+    end
     if not ok then
       return nil, err
     end
@@ -112,7 +123,13 @@ local function has_endpoint(member, row)
   return false
 end
 
-local function check_address(member, row)
+--- Has a shard the address that the catalog knows?
+-- @tparam table member
+-- @tparam table row of the map's shards
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `INVALID`
+function admit.address(member, row)
   local info = member.info
   if member.endpoints and not has_endpoint(member, row) or info.database ~= row.database then
     return invalid("%s: the cluster file says %s:%d/%s, the catalog %s:%d/%s; correct the file, or, when the database has "
@@ -155,28 +172,30 @@ end
 -- @tparam table strategies from `binding.bind`
 -- @tparam table tables as declared
 -- @tparam {table,...} members
--- @tparam ?boolean lenient it is at work: shards that it lacks are no reason to know nothing
+-- @tparam[opt] table allowed what may differ: `shards` (some are missing), `addresses`, `fingerprints`, `tables` (there
+--   are new ones)
 -- @treturn[1] boolean true
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `INVALID`
-function admit.check(found, strategies, tables, members, lenient)
+function admit.check(found, strategies, tables, members, allowed)
+  allowed = allowed or NOTHING
   local by_id = {}
   for _, member in ipairs(members) do
     by_id[member.info.shard_id] = member
     local row = found.shards[member.info.shard_id]
     local ok, err = true, nil
-    if row then
-      ok, err = check_address(member, row)
+    if row and not allowed.addresses then
+      ok, err = admit.address(member, row)
     end
     if not ok then
       return nil, err
     end
   end
-  local err = not lenient and admit.missing(found, by_id)
+  local err = not allowed.shards and admit.missing(found, by_id)
   if err then
     return nil, err
   end
-  return check_groups(found, strategies, tables)
+  return check_groups(found, strategies, tables, allowed)
 end
 
 -- ---- who the servers say that they are ----------------------------------------------------

@@ -10,6 +10,7 @@ local errors = require("lunashard.errors")
 local fingerprint = require("lunashard.catalog.fingerprint")
 local parallel = require("lunashard.parallel")
 local place = require("lunashard.catalog.place")
+local record = require("lunashard.catalog.record")
 local schema = require("lunashard.catalog.schema")
 
 local install = {}
@@ -173,106 +174,6 @@ function install.shard(member, cluster, deadline)
   return true
 end
 
-local SHARD_ROW = [[
-  INSERT INTO lunashard_catalog.shard (shard_id, host, port, database, position) VALUES ($1, $2, $3, $4, $5)
-    ON CONFLICT (shard_id) DO UPDATE SET host = excluded.host, port = excluded.port, database = excluded.database]]
-local GROUP_ROW = [[
-  INSERT INTO lunashard_catalog.placement_group (name, strategy, fingerprints, key_type, buckets, shards)
-    VALUES ($1, $2, ARRAY[$3::text], $4, $5, $6)]]
-local TABLE_ROW = [[INSERT INTO lunashard_catalog.grouped_table (name, grp, shard_key) VALUES ($1, $2, $3)]]
-local BUCKET_ROWS = [[
-  INSERT INTO lunashard_catalog.bucket (grp, bucket, shard_id) SELECT $1, b, s FROM unnest($2::text[], $3::text[]) AS u(b, s)]]
-
---- The endpoint that the cluster file names as a shard's primary, whoever is primary now.
--- @tparam table member
--- @treturn table endpoint
-function install.address(member)
-  for _, endpoint in ipairs(member.endpoints) do
-    if endpoint.configured_role == "primary" then
-      return endpoint
-    end
-  end
-end
-
--- The map, in a transaction: all of it or nothing.
-local function record(manager, groups, deadline)
-  return schema.transaction(place.pool(manager), deadline, function(lease)
-    local function run(sql, params)
-      local ok, err = lease:execute(sql, params, { deadline = deadline })
-      if not ok then
-        error(err, 0)
-      end
-      return ok
-    end
-    local ok, err = pcall(function()
-      run("DELETE FROM lunashard_catalog.placement_group")
-      run("DELETE FROM lunashard_catalog.shard")
-      for i, member in ipairs(manager.members) do
-        local at = install.address(member)
-        run(SHARD_ROW, { member.shard_id, at.host, at.port, member.info.database, i })
-      end
-      for _, group in ipairs(groups) do
-        run(GROUP_ROW, { group.name, group.strategy, group.fingerprint, group.key_type,
-          not group.is_open and #group.buckets or nil, group.shards, n = 6 })
-        for _, one in ipairs(group.tables) do
-          run(TABLE_ROW, { one.name, group.name, one.shard_key })
-        end
-        run(BUCKET_ROWS, { group.name, group.buckets, group.owners })
-      end
-    end)
-    if not ok then
-      if errors.is(err) then
-        return nil, err
-      end
-      error(err, 0)
-    end
-    return true
-  end)
-end
-
-local SHARD_GROUP = [[
-  INSERT INTO lunashard.placement_group (name, fingerprints, buckets, shards, tables)
-    VALUES ($1, ARRAY[$2::text], $3, $4, $5)]]
-
-local function table_names(group)
-  local names = {}
-  for i, one in ipairs(group.tables) do
-    names[i] = one.name
-  end
-  return names
-end
-
--- A shard learns what it owns.
-local function hand_over(member, groups, deadline)
-  local opts = { deadline = deadline }
-  return schema.transaction(member.primary.pool, deadline, function(lease)
-    for _, sql in ipairs({ "DELETE FROM lunashard.bucket", "DELETE FROM lunashard.departed",
-      "DELETE FROM lunashard.placement_group" }) do
-      local ok, err = lease:execute(sql, nil, opts)
-      if not ok then
-        return nil, err
-      end
-    end
-    for _, group in ipairs(groups) do
-      local own = {}
-      for i, owner in ipairs(group.owners) do
-        own[#own + 1] = owner == member.shard_id and group.buckets[i] or nil
-      end
-      local ok, err = lease:execute(
-        "INSERT INTO lunashard.bucket (grp, bucket, version) SELECT $1, b, 1 FROM unnest($2::text[]) b",
-        { group.name, own }, opts)
-      if ok then
-        ok, err = lease:execute(SHARD_GROUP, { group.name, group.fingerprint, not group.is_open and #group.buckets or nil,
-          group.shards, table_names(group), n = 5 }, opts)
-      end
-      if not ok then
-        return nil, err
-      end
-    end
-    return lease:execute("SELECT lunashard.advance()", nil, opts)
-  end)
-end
-
 local function on_all(manager, fn)
   local outcome, failed = parallel.each(manager.members, fn), {}
   for i, member in ipairs(manager.members) do
@@ -323,11 +224,11 @@ function install.run(manager, deadline)
     return install.shard(member, cluster, deadline)
   end)
   if ok then
-    ok, err = record(manager, groups, deadline)
+    ok, err = record.all(manager, groups, deadline)
   end
   if ok then
     ok, err = on_all(manager, function(member)
-      return hand_over(member, groups, deadline)
+      return record.hand_over_all(member, groups, deadline)
     end)
   end
   if ok then

@@ -5,6 +5,7 @@
 -- @module lunashard.catalog.map
 -- @local
 
+local breath = require("lunashard.plugin.breath")
 local errors = require("lunashard.errors")
 local parallel = require("lunashard.parallel")
 local schema = require("lunashard.catalog.schema")
@@ -16,7 +17,11 @@ local SHARDS = [[SELECT shard_id, host, port, database, position, state FROM lun
 local GROUPS = [[
   SELECT name, strategy, fingerprints, key_type, buckets, shards::text AS shards FROM lunashard_catalog.placement_group]]
 local TABLES = [[SELECT name, grp, shard_key FROM lunashard_catalog.grouped_table ORDER BY name]]
-local BUCKETS = [[SELECT grp, bucket, shard_id, version FROM lunashard_catalog.bucket WHERE changed > $1]]
+-- In pieces, for a row of the answer is dearer than an element of an array.
+local BUCKETS = [[
+  SELECT grp, shard_id, version, array_agg(bucket) AS buckets
+    FROM (SELECT grp, shard_id, version, bucket, row_number() OVER (PARTITION BY grp, shard_id, version) / 2000 AS piece
+            FROM lunashard_catalog.bucket WHERE changed > $1) b GROUP BY grp, shard_id, version, piece]]
 
 -- What the owners and versions of a group are after some changes; the former ones stay as they are.
 local function changed_copy(known)
@@ -41,14 +46,18 @@ local function read_groups(run, known, since)
   for _, row in ipairs(run(TABLES).rows) do
     groups[row.grp].tables[row.name] = row.shard_key
   end
+  local pause = breath.new()
   for _, row in ipairs(run(BUCKETS, { since }).rows) do
+    pause()
     local group = groups[row.grp]
     if not touched[group] then
       touched[group] = true
       group.owners, group.versions = changed_copy(group)
     end
-    group.owners[row.bucket] = row.shard_id
-    group.versions[row.bucket] = row.version ~= 1 and row.version or nil
+    local version = row.version ~= 1 and row.version or nil
+    for _, bucket in ipairs(row.buckets) do
+      group.owners[bucket], group.versions[bucket] = row.shard_id, version
+    end
   end
   return groups
 end

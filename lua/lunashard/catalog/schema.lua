@@ -13,8 +13,11 @@ schema.sides = {
   catalog = require("lunashard.catalog.catalog_schema"),
 }
 
--- Of the schema's relation `migration`: null where there is none.
-local PRESENT = [[SELECT to_regnamespace($1) IS NOT NULL AS schema, to_regclass($1 || '.migration') IS NOT NULL AS ours]]
+-- `schema apply` keeps its record in the same schema, with or without a catalog.
+local PRESENT = [[
+  SELECT to_regclass($1 || '.migration') IS NOT NULL AS ours, EXISTS (
+    SELECT FROM pg_class WHERE relnamespace = to_regnamespace($1) AND relkind IN ('r', 'p', 'v', 'm', 'f')
+       AND relname <> 'schema_step') AS others]]
 local VERSION = [[SELECT coalesce(max(version), 0) AS version FROM %s.migration]]
 local LOCK = [[SELECT pg_advisory_xact_lock(hashtextextended('lunashard migration ' || $1, 0))]]
 
@@ -49,12 +52,12 @@ function schema.version(connection, side, deadline)
     return nil, err
   end
   local row = found.rows[1]
-  if row.schema and not row.ours then
+  if not row.ours and row.others then
     return nil, errors.new("INVALID", {
       shard_id = connection.shard_id,
       message = ("the database has a schema %s that is not ours; rename it"):format(own.name),
     })
-  elseif not row.schema then
+  elseif not row.ours then
     return 0
   end
   found, err = connection:execute(VERSION:format(own.name), nil, opts)
@@ -102,6 +105,30 @@ function schema.upgrade(lease, side, deadline)
   return before
 end
 
+-- All of a schema but the record of `schema apply`, and the schema itself when that is not there.
+local DROP = [[
+DO $$
+DECLARE
+  one record;
+BEGIN
+  FOR one IN SELECT format('DROP %%s IF EXISTS %%s CASCADE', CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
+      oid::regclass) AS command
+      FROM pg_class WHERE relnamespace = to_regnamespace('%s') AND relkind IN ('r', 'p', 'S') AND relname <> 'schema_step'
+       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = pg_class.oid AND d.deptype IN ('a', 'i')
+         AND d.classid = 'pg_class'::regclass)
+  LOOP
+    EXECUTE one.command;
+  END LOOP;
+  FOR one IN SELECT format('DROP FUNCTION IF EXISTS %%s CASCADE', oid::regprocedure) AS command
+      FROM pg_proc WHERE pronamespace = to_regnamespace('%s')
+  LOOP
+    EXECUTE one.command;
+  END LOOP;
+  IF to_regclass('%s.schema_step') IS NULL THEN
+    DROP SCHEMA IF EXISTS %s;
+  END IF;
+END $$]]
+
 --- Remove a side's schemas, in the transaction that is open on a lease. Yields.
 -- @tparam Lease lease
 -- @string side
@@ -111,7 +138,7 @@ end
 -- @treturn[2] lunashard.error
 function schema.drop(lease, side, deadline)
   for _, name in ipairs(schema.sides[side].schemas) do
-    local ok, err = lease:execute(("DROP SCHEMA IF EXISTS %s CASCADE"):format(name), nil, { deadline = deadline })
+    local ok, err = lease:execute(DROP:format(name, name, name, name), nil, { deadline = deadline, simple = true })
     if not ok then
       return nil, err
     end

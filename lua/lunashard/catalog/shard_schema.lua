@@ -22,7 +22,7 @@
 -- @local
 
 local VERSION_1 = [[
-CREATE SCHEMA lunashard;
+CREATE SCHEMA IF NOT EXISTS lunashard; -- `schema apply` may have made it
 REVOKE ALL ON SCHEMA lunashard FROM PUBLIC;
 GRANT USAGE ON SCHEMA lunashard TO PUBLIC;
 CREATE SCHEMA lunashard_staging;

@@ -22,6 +22,7 @@ cli.version = "0.1.0"
 
 local COMMANDS = {
   { "check", "what is wrong with a cluster, or with a plug-in's file, and what to do" },
+  { "cluster", "the catalog: where every bucket lives, and whether every row is there" },
   { "completion", "what completes commands and options in a shell" },
   { "distribution", "how keys spread over shards, and which of them another version would move" },
   { "explain", "where a statement or a key would go, and why; connects nowhere" },

@@ -28,11 +28,14 @@ end
 
 -- The owners of buckets 0, 1, ... of a part of the map, as numbers of shards; nil when there are none.
 local function numbered(owners, prefix, view)
-  local list = {}
-  while owners[prefix .. #list] do
-    list[#list + 1] = view.number_of[owners[prefix .. #list]]
+  local list, n = {}, 0
+  local owner = owners[prefix .. 0]
+  while owner do
+    n = n + 1
+    list[n] = view.number_of[owner]
+    owner = owners[prefix .. n]
   end
-  return list[1] and list or nil
+  return n > 0 and list or nil
 end
 
 local function count(owners)
@@ -210,6 +213,35 @@ function adoption.adopt(list, shards)
     commit(one[1], one[2])
   end
   return true
+end
+
+local function refuse(bound, view)
+  if bound.map then
+    local nobody = {}
+    for i = 1, bound.map:buckets() do
+      nobody[i] = #view.ids
+    end
+    bound.map = owner_map(bound.key_type, view, nobody)
+    bound.state = copy(bound.state)
+    bound.state.map = bound.map
+  end
+  for _, member in ipairs(bound.shipped and bound.state.members or {}) do
+    refuse(member, view)
+  end
+  if not bound.map and not (bound.shipped and bound.state.members) then
+    bound.owners, bound.is_open = {}, false
+  end
+  bound.shards, bound.shard_ids, bound.has_unknown = view.shards, view.ids, true
+end
+
+--- Let no key have a shard any more: their map is not to be believed.
+-- @tparam table strategies name -> bound strategy
+-- @tparam {table,...} shards all of the cluster
+function adoption.refuse(strategies, shards)
+  local view = view_of({ adoption.UNKNOWN }, shards)
+  for _, bound in pairs(strategies) do
+    refuse(bound, view)
+  end
 end
 
 return adoption
