@@ -27,8 +27,8 @@ local opened = {}
 function repl.start(options)
   options = options or {}
   local home = options.home or cli.directory()
-  local env = { HOME = home, XDG_CONFIG_HOME = false, LUNASHARD_HISTORY = false, LUNASHARD_REPLRC = false, LUNASHARD_PAGER = false,
-    PAGER = false }
+  local env = { HOME = home, XDG_CONFIG_HOME = false, LUNASHARD_HISTORY = false, LUNASHARD_REPLRC = false,
+    LUNASHARD_PAGER = false, PAGER = false }
   for name, value in pairs(options.env or {}) do
     env[name] = value
   end

@@ -81,6 +81,9 @@ local function open_cluster(path)
   end
   local count = #cluster.manager.shards
   cli.say("cluster %s (%s), %d shard%s", cluster.name or "without a name", path, count, count == 1 and "" or "s")
+  if cluster.manager.plugins then
+    cluster.manager.plugins:watch()
+  end
   rawset(_G, "cluster", cluster)
   rawset(_G, "manager", cluster.manager)
   rawset(_G, "router", cluster.router)
