@@ -50,7 +50,7 @@ describe("the REPL without a terminal", function()
   it("runs a file of 100,000 statements in the memory of ten", function()
     local function peak(count)
       local path = cli.write(dir, "statements", ("x = (x or 0) + 1\n"):rep(count)
-        .. "x\nio.open('/proc/self/status'):read('*a'):match('VmHWM:%s+(%d+)')\n")
+        .. "x\nprint(io.open('/proc/self/status'):read('*a'):match('VmHWM:%s+(%d+)'))\n")
       local result = assert(process.run({ argv = { "sh", "-c", 'exec "$0" repl -c "$1" <"$2"', cli.binary, cluster, path },
         env = { HOME = dir }, timeout = 120 }))
       assert.equal(0, result.code, result.stderr)
@@ -73,12 +73,12 @@ describe("the REPL without a terminal", function()
     local full = assert(process.run({ argv = { "sh", "-c", 'echo "print(1)" | "$0" repl -c "$1" >/dev/full', cli.binary,
       cluster }, env = { HOME = dir }, timeout = 60 }))
     assert.equal(1, full.code)
-    assert.matches("lunashard: repl: cannot write: No space left on device\n", full.stderr)
+    assert.matches("lunashard: repl: cannot write to stdout: No space left on device\n", full.stderr)
     local broken = assert(process.run({ argv = { "sh", "-c",
       'yes "print(1)" | head -n 100000 | { "$0" repl -c "$1"; echo "code $?" >&2; } | head -n 1', cli.binary, cluster },
       env = { HOME = dir }, timeout = 60 }))
     assert.equal("1\n", broken.stdout)
-    assert.matches("lunashard: repl: cannot write: Broken pipe\ncode 1\n", broken.stderr)
+    assert.matches("lunashard: repl: stdout was closed by its reader\ncode 141\n", broken.stderr)
   end)
 
   it("wants a cluster file, and says so with exit code 2", function()

@@ -24,7 +24,7 @@ int close(int fd);
 
 local pty = {}
 
-local TIMEOUT = 40
+local TIMEOUT = tonumber(os.getenv("LUNASHARD_PTY_TIMEOUT")) or 40
 local O_RDWR, O_NOCTTY, O_NONBLOCK, O_CLOEXEC = 2, 256, 2048, 524288
 local TIOCSWINSZ = 0x5414
 local EAGAIN, EIO = 11, 5

@@ -43,10 +43,9 @@ end
 -- Run one; the exit code when it is the last.
 local function run(session, text, number)
   local ok, code = session:run(text)
-  local written, reason = io.stdout:flush()
+  local written, reason, number_of_error = io.stdout:flush()
   if not written then
-    say("cannot write: %s", reason)
-    return 1
+    return require("lunashard.cli").output_failed("repl", reason, number_of_error)
   elseif not ok then
     say("stopped at line %d of the input", number)
     return type(code) == "number" and code or 1
@@ -61,7 +60,7 @@ function batch.run(session)
   local text, first, number
   number = 0
   local next_line = lines(input)
-  while not session.is_done do
+  while not session.is_over do
     local line, reason = next_line()
     if not line then
       if reason then
