@@ -25,13 +25,13 @@ local opened = {}
 
 --- Start it, on a cluster without a server that answers unless the options name another. Yields.
 -- @tparam[opt] table options of `pty.spawn`, and `cluster`, a path; `home`, a directory; `arguments`, more of them;
---   `prompt` to be waited for, false for none [`down> `, which it is unless `env.LUNASHARD_REPLRC` is false]
+--   `prompt` to be waited for, false for none [`down> `, which it is without `cluster`]
 -- @treturn Pty with `home`
 function repl.start(options)
   options = options or {}
   local home = options.home or cli.directory()
   local env = { HOME = home, XDG_CONFIG_HOME = false, LUNASHARD_HISTORY = false,
-    LUNASHARD_REPLRC = cli.write(home, "replrc.lua", PROMPT),
+    LUNASHARD_REPLRC = not options.cluster and cli.write(home, "replrc.lua", PROMPT),
     LUNASHARD_PAGER = false, PAGER = false }
   for name, value in pairs(options.env or {}) do
     env[name] = value

@@ -60,7 +60,7 @@ function batch.run(session)
   local text, first, number
   number = 0
   local next_line = lines(input)
-  while not session.is_over do
+  while not session.is_done do
     local line, reason = next_line()
     if not line then
       if reason then

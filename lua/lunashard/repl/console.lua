@@ -90,10 +90,8 @@ function console.new(session)
   session.ask = function(question)
     return self:ask(question)
   end
-  session.out = function(text)
-    if not pager.show(fd, text) then
-      io.stdout:write(text)
-    end
+  session.page = function(text)
+    return pager.show(fd, text)
   end
   session.width = function()
     return system.isatty(1) and terminal.size(1) or nil
@@ -162,7 +160,7 @@ end
 --- Read and run until the user leaves. Yields.
 function Console:run()
   local session = self.session
-  while not session.is_over do
+  while not session.is_done do
     local text, why = self.reader:read(function()
       return session:prompt(false), session:prompt(true)
     end)
