@@ -13,7 +13,8 @@ describe("scripts/rotate_password.lua", function()
     admin = scripts.connect(scripts.cluster_file({ lines = 'user = "postgres"' }))
     assert(admin:execute_on_all_shards([[
       DROP ROLE IF EXISTS ops_rotated; CREATE ROLE ops_rotated LOGIN PASSWORD 'the-old-one';
-      ALTER ROLE ops_rotated SET log_statement = 'all']]))
+      ALTER ROLE ops_rotated SET log_statement = 'all';
+      CREATE SCHEMA IF NOT EXISTS lunashard AUTHORIZATION app]])) -- where the role may not look
     dir = cli.directory()
     passfile = dir .. "/passfile"
     -- As an operator has it: the cluster file names the passfile that is to be brought up to date.
