@@ -245,6 +245,17 @@ local function tell_end(spec, state, err)
   end
 end
 
+-- The shards that the error is about belong into the summary, too.
+local function note_shards(self, err)
+  local failed = errors.is(err) and (err.failed or { { shard_id = err.shard_id, error = err } }) or {}
+  for _, failure in ipairs(failed) do
+    local id = failure.shard_id
+    if self.manager.by_id[id] and not self.summary.by_id[id] then
+      self.summary:add(id, summary.state_of(failure.error)).is_told = true
+    end
+  end
+end
+
 local function error_table(err)
   if getmetatable(err) == Usage then
     return { code = "USAGE", message = err.message }
@@ -294,6 +305,7 @@ function script.execute(spec, argv)
   end
   if state.job then
     state.job:close()
+    note_shards(state.job, err)
     state.job.summary:sort(state.job.manager.shards)
   end
   if errors.is(err, "CANCELED") or type(err) == "string" then

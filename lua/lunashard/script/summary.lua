@@ -37,6 +37,7 @@ end
 -- @string state one of `STATES`
 -- @param[opt] detail a text, or a table of what there is to say
 -- @param[opt] err
+-- @treturn table the entry
 function Summary:add(shard_id, state, detail, err)
   if not KNOWN[state] then
     error(("summary: %s: expected one of %s, got %s"):format(shard_id, table.concat(summary.STATES, ", "),
@@ -54,6 +55,7 @@ function Summary:add(shard_id, state, detail, err)
   end
   entry.detail = detail ~= nil and detail or entry.detail
   entry.error = entry.error or err
+  return entry
 end
 
 --- Bring the shards into the cluster's order.
@@ -113,7 +115,7 @@ function Summary:problems()
       local err = entry.error
       lines[#lines + 1] = ("%s %s: %s%s"):format(entry.shard_id, entry.state, tostring(err),
         errors.is(err) and err.hint and "; " .. err.hint or "")
-    elseif entry.state == "failed" or entry.state == "skipped" then
+    elseif not entry.is_told and (entry.state == "failed" or entry.state == "skipped") then
       lines[#lines + 1] = ("%s %s%s"):format(entry.shard_id, entry.state,
         type(entry.detail) == "string" and ": " .. entry.detail or "")
     end
