@@ -46,7 +46,7 @@ local Output = {} -- metatable of what is raised when stdout takes nothing any m
 
 local EPIPE = 32
 
-ffi.cdef("int ferror(void *stream);")
+ffi.cdef("int ferror(void *stream); void clearerr(void *stream);")
 
 local function find(name)
   local names = {}
@@ -223,6 +223,16 @@ local function say_output(name, reason, number)
   end
   cli.say("%scannot write to stdout: %s", name and name .. ": " or "", reason)
   return cli.exit.failed
+end
+
+--- Say that stdout takes no more, before the end: of a command that stops then.
+-- @string name the command's
+-- @string reason
+-- @number number of the error
+-- @treturn number exit code
+function cli.output_failed(name, reason, number)
+  ffi.C.clearerr(io.stdout) -- said once is enough
+  return say_output(name, reason, number)
 end
 
 local function check_output(name, code)

@@ -4,9 +4,9 @@
 local batch = require("lunashard.repl.batch")
 local bit = require("bit")
 local cli = require("lunashard.cli")
-local complete = require("lunashard.repl.complete")
 local console = require("lunashard.repl.console")
 local errors = require("lunashard.errors")
+local sessions = require("lunashard.repl.session")
 local system = require("lunashard.core.system")
 
 local command = {}
@@ -61,29 +61,16 @@ local function load_rc(session)
   end
 end
 
-local function new_session(cluster)
-  local found, module = pcall(require, "lunashard.repl.session")
-  local session = (found and module or require("lunashard.repl.basic")).new(cluster, {})
-  local completer = complete.new({ cluster = cluster, environment = session.env, commands = session.commands })
-  session.completer = completer
-  if not session.complete then
-    function session:complete(text, cursor)
-      return self.completer:candidates(text, cursor)
-    end
-  end
-  return session
-end
-
 local function open_cluster(path)
-  local cluster, err = require("lunashard").open(path)
+  local cluster, err = require("lunashard").open(path, { protect = true })
   if not cluster then
     return nil, err
   end
   local count = #cluster.manager.shards
   cli.say("cluster %s (%s), %d shard%s", cluster.name or "without a name", path, count, count == 1 and "" or "s")
-  rawset(_G, "cluster", cluster)
-  rawset(_G, "manager", cluster.manager)
-  rawset(_G, "router", cluster.router)
+  if cluster.manager.plugins then
+    cluster.manager.plugins:watch()
+  end
   return cluster
 end
 
@@ -142,13 +129,16 @@ function command.run(args)
     cli.say("repl: %s", err.message)
     return cli.exit.failed
   end
-  local session = new_session(cluster)
+  local session
+  session, err = sessions.new(cluster)
+  if not session then
+    cluster:close()
+    cli.say("repl: %s", err.message)
+    return cli.exit.failed
+  end
   load_rc(session)
   local ok, code = pcall(talk, session)
-  session.completer:close()
-  if session.close then
-    session:close()
-  end
+  session:close()
   cluster:close()
   if not ok and errors.is(code, "CANCELED") then
     return cli.exit.failed -- by a signal, which decides the exit code

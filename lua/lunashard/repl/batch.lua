@@ -43,10 +43,9 @@ end
 -- Run one; the exit code when it is the last.
 local function run(session, text, number)
   local ok, code = session:run(text)
-  local written, reason = io.stdout:flush()
+  local written, reason, number_of_error = io.stdout:flush()
   if not written then
-    say("cannot write: %s", reason)
-    return 1
+    return require("lunashard.cli").output_failed("repl", reason, number_of_error)
   elseif not ok then
     say("stopped at line %d of the input", number)
     return type(code) == "number" and code or 1

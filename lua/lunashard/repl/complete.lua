@@ -1,6 +1,7 @@
 --- What a line may go on with (TAB). Looks at what is in memory and waits for nothing.
 -- @module lunashard.repl.complete
 
+local commands = require("lunashard.repl.commands")
 local names = require("lunashard.repl.names")
 
 local complete = {}
@@ -28,26 +29,25 @@ end
 local LUA_WORDS = { "and", "break", "do", "else", "elseif", "end", "false", "for", "function", "if", "in", "local", "nil",
   "not", "or", "repeat", "return", "then", "true", "until", "while" }
 
-local COMMANDS = { "\\?", "\\e", "\\explain", "\\health", "\\help", "\\i", "\\jobs", "\\o", "\\plugins", "\\pools",
-  "\\q", "\\reload", "\\route", "\\rw", "\\save", "\\shards", "\\tb", "\\timing", "\\use", "\\watch", "\\x" }
-
 local Completer = {}
 Completer.__index = Completer
 
 --- What completes the lines of a session.
--- @tparam table options
---
--- - `cluster`: whose shards and tables are known; may be nil
--- - `environment`: the globals of a line
--- - `commands`: the names of commands, with their backslash
+-- @tparam Session session whose cluster and variables are looked at
 -- @treturn Completer
-function complete.new(options)
-  return setmetatable({
-    cluster = options.cluster,
-    names = options.cluster and names.new(options.cluster),
-    environment = options.environment or _G,
-    commands = options.commands or COMMANDS,
-  }, Completer)
+function complete.new(session)
+  return setmetatable({ session = session, environment = session.env }, Completer)
+end
+
+-- The names of the cluster that the session works with now.
+local function known(self)
+  local cluster = self.session.cluster
+  if self.names and self.names.cluster ~= cluster then
+    self.names:close()
+    self.names = nil
+  end
+  self.names = self.names or cluster and names.new(cluster)
+  return self.names and self.names:tables() or {}
 end
 
 local function add(found, word, prefix)
@@ -66,13 +66,13 @@ local function sorted(found)
 end
 
 local function add_shards(self, found, prefix)
-  for _, shard in ipairs(self.cluster and self.cluster.manager.shards or {}) do
+  for _, shard in ipairs(self.session.manager and self.session.manager.shards or {}) do
     add(found, shard.shard_id, prefix)
   end
 end
 
 local function add_tables(self, found, prefix)
-  for name in pairs(self.names and self.names:tables() or {}) do
+  for name in pairs(known(self)) do
     add(found, name, prefix)
   end
 end
@@ -92,7 +92,7 @@ end
 
 -- The columns of the tables that the statement names; of all tables when it names none yet.
 local function add_columns(self, found, text, prefix)
-  local tables = self.names and self.names:tables() or {}
+  local tables = known(self)
   local named = {}
   for word in text:gmatch("[%w_]+") do
     named[#named + 1] = tables[word] and word or nil
@@ -113,7 +113,7 @@ local TABLE_AFTER = { FROM = true, JOIN = true, INTO = true, UPDATE = true, TABL
 
 -- "u" in `FROM users u` and `users` are the table users.
 local function table_of(self, text, alias)
-  local tables = self.names and self.names:tables() or {}
+  local tables = known(self)
   if tables[alias] then
     return tables[alias]
   end
@@ -236,8 +236,8 @@ local function command(self, before)
     end
     return #before - #argument + 1, sorted(found)
   end
-  for _, name in ipairs(self.commands) do
-    add(found, name, before)
+  for _, entry in ipairs(commands.list()) do
+    add(found, "\\" .. entry[1], before)
   end
   return 1, sorted(found)
 end
@@ -281,13 +281,6 @@ function Completer:candidates(text, cursor)
     found = sorted(all)
   end
   return from, found
-end
-
---- Read names of tables anew, in the background.
-function Completer:refresh()
-  if self.names then
-    self.names:refresh(true)
-  end
 end
 
 --- Read nothing more.

@@ -1,6 +1,7 @@
 --- A session at a terminal: reads a text, runs it, and again; Ctrl-C stops what runs, notices appear above the prompt.
 -- @module lunashard.repl.console
 
+local complete = require("lunashard.repl.complete")
 local core = require("lunashard.core.task")
 local editor = require("lunashard.repl.editor")
 local history = require("lunashard.repl.history")
@@ -71,11 +72,12 @@ function console.new(session)
   local self = setmetatable({ session = session, fd = fd }, Console)
   local problem
   self.history, problem = history.open(history.path())
+  self.completer = complete.new(session)
   local options = {
     fd = fd,
     history = self.history,
     complete = function(text, cursor)
-      return session:complete(text, cursor)
+      return self.completer:candidates(text, cursor)
     end,
     is_complete = function(text)
       return session:feed(text) == "done"
@@ -92,7 +94,7 @@ function console.new(session)
     return pager.show(fd, text)
   end
   session.width = function()
-    return (terminal.size(1))
+    return system.isatty(1) and terminal.size(1) or nil
   end
   -- Nothing else may write where a text is edited.
   self.warn_before = warn.set(function(message)
@@ -116,15 +118,15 @@ end
 -- @treturn ?string nil when there is none (Ctrl-C, Ctrl-D)
 function Console:ask(question)
   io.stdout:flush()
-  local entries, is_complete, complete = self.reader.history, self.reader.is_complete, self.reader.complete
+  local entries, is_complete, completes = self.reader.history, self.reader.is_complete, self.reader.complete
   self.reader.history, self.reader.is_complete = { entries = {} }, nil
   self.reader.complete = function()
     return nil
   end
   local ok, answer = pcall(self.reader.read, self.reader, function()
-    return question .. " ", ""
+    return question:find("%s$") and question or question .. " ", ""
   end, { is_question = true })
-  self.reader.history, self.reader.is_complete, self.reader.complete = entries, is_complete, complete
+  self.reader.history, self.reader.is_complete, self.reader.complete = entries, is_complete, completes
   if not ok then
     error(answer, 0)
   end
@@ -147,7 +149,7 @@ local function run(self, text)
 end
 
 local function may_leave(self)
-  local unfinished = self.session.unfinished and self.session:unfinished()
+  local unfinished = self.session:unfinished()
   if not unfinished then
     return true
   end
@@ -179,6 +181,7 @@ function Console:close()
       signal.release(signo)
     end
     self.reader:close()
+    self.completer:close()
     warn.set(self.warn_before)
     core.set_say(nil)
   end

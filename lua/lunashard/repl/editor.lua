@@ -96,6 +96,7 @@ local function refresh(self, before)
     "\r", now.cursor_column > 0 and ("\27[%dC"):format(now.cursor_column) or "",
   }))
   self.first, self.drawn_row, self.drawn_column = first, now.cursor_row - first, now.cursor_column
+  self.drawn_width = columns
 end
 
 -- Leave the text as it is on the screen, whole, and go on below it.
@@ -255,6 +256,7 @@ local function insert(self, text)
 end
 
 local function handle(self, event)
+  self:resized() -- it may have been, and the signal be on its way
   if self.search and in_search(self, event) then
     refresh(self)
     return
@@ -361,8 +363,9 @@ end
 
 --- The window has another size. Terminals of today wrap the rows anew.
 function Editor:resized()
-  if self.is_reading and self.drawn_row then
-    local now = layout(self, (size(self)))
+  local columns = size(self)
+  if self.is_reading and self.drawn_row and columns ~= self.drawn_width then
+    local now = layout(self, columns)
     self.drawn_row = math.max(0, now.cursor_row - (self.first or 1))
     refresh(self)
   end

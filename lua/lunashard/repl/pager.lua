@@ -16,6 +16,9 @@ end
 
 -- More rows than the terminal has, or longer ones?
 local function is_long(text, columns, rows)
+  if #text > columns * rows * 8 then -- however wide its characters are
+    return true
+  end
   local count = 0
   for row in text:gmatch("([^\n]*)\n?") do
     count = count + math.max(1, math.ceil(cells.width(row) / columns))
