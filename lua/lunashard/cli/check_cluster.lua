@@ -29,6 +29,7 @@ local function report(found, args)
   else
     print_findings(list)
   end
+  output.flush()
   cli.say("check: %d error%s, %d warning%s", n_errors, n_errors == 1 and "" or "s", n_warnings, n_warnings == 1 and "" or "s")
   if n_errors > 0 then
     return cli.exit.failed

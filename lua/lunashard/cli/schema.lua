@@ -138,6 +138,7 @@ local function finish_apply(report, args)
   else
     print_report(report)
   end
+  output.flush()
   say_records(report)
   local again = ("%s schema apply %s"):format(cli.program(), args.file)
   if args.dry_run then
@@ -264,6 +265,7 @@ local function finish_diff(report, args)
     output.json(plain_diff(value))
   end or args.sql and print_sql or print_diff
   print(report)
+  output.flush()
   for _, failure in ipairs(report.failed) do
     cli.say("schema: %s: %s", failure.shard_id, tostring(failure.error))
   end

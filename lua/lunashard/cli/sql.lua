@@ -190,6 +190,7 @@ local function show(result, args)
     fields = { { "command", command_tag }, { "row_count", result.row_count or 0 }, { "shards", shards },
       { "duration", result.duration or 0 } },
   })
+  output.flush()
   local what = result.columns and #result.columns > 0 and counted(result.row_count or #result.rows, "row")
     or COUNTING[command_tag] and ("%s %d"):format(command_tag, result.row_count or 0) or command_tag
   cli.say("sql: %s from %s in %.1f ms%s", what, table.concat(shards, ", "), (result.duration or 0) * 1000,
@@ -221,6 +222,9 @@ local function run(router, manager, sql, args)
     result, err = run_statement(router, manager, sql, params, args)
   end
   if not result then
+    if err.code == "NO_KEY" then
+      err.hint = err.hint or "on the command line: --key K, --shard S or --all"
+    end
     return output.failure("sql", ok and suggest.complete(router, err, sql) or err, args, sql)
   end
   show(result, args)
