@@ -267,13 +267,14 @@ end
 -- @treturn table `size used idle connecting waiting max_size min_size queries errors connects
 --   connect_failures wait_time last_error`; `lanes` (connections that are shared now), `shared` (statements that
 --   ran on these), `batched` (reads that ran in batches), `batches`, `reruns` (statements run again for
---   the sake of others on a shared connection); `refused` (for `max_waiters`); `cancels` (asked of the server);
+--   the sake of others on a shared connection); `refused` (for `max_waiters`); `cancels` (asked of the server),
+--   `cancelling` (connections where it has not answered to that yet);
 --   `waits` (how often work waited for a connection up to 2^-13, 2^-11, ... 2^5 seconds, and longer); all zero once closed
 function Pool:stats()
   return self.handle:stats() or {
     size = 0, used = 0, idle = 0, connecting = 0, waiting = 0, max_size = 0, min_size = 0, queries = 0, errors = 0,
     connects = 0, connect_failures = 0, wait_time = 0, lanes = 0, shared = 0, batched = 0, batches = 0, reruns = 0,
-    refused = 0, cancels = 0,
+    refused = 0, cancels = 0, cancelling = 0,
   }
 end
 

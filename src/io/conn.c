@@ -447,6 +447,13 @@ static void on_cancel_done(luna_op *op)
     }
 }
 
+bool luna_conn_is_cancelling(const luna_conn *conn)
+{
+    bool in_exchange = conn->state == LUNA_CONN_BUSY || conn->state == LUNA_CONN_SHARED;
+    return conn->cancel != NULL ||
+           (in_exchange && !conn->resetting && ev_is_active(&conn->timer.ev));
+}
+
 void luna_conn_cancel(luna_conn *conn)
 {
     if (conn->cancel != NULL)

@@ -99,6 +99,9 @@ void luna_conn_config_deinit(const luna_conn_config *cfg);
 /* Start connecting.  cfg and owner must outlive the connection.  Never NULL. */
 luna_conn *luna_conn_open(const luna_conn_config *cfg, const luna_conn_owner *owner, void *data);
 
+/* Has the server been asked to cancel what runs there, and not answered yet? */
+bool luna_conn_is_cancelling(const luna_conn *conn);
+
 /* Close it now: a running request ends (UNKNOWN_OUTCOME when it may have had
  * its effect), the server is asked to stop, `closed` is called last. */
 void luna_conn_close(luna_conn *conn, const luna_err *why);

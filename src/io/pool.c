@@ -583,6 +583,9 @@ void luna_pool_get_stats(const luna_pool *pool, luna_pool_stats *stats)
     stats->connecting = pool->n_connecting;
     stats->waiting = pool->n_waiters;
     stats->lanes = pool->n_lanes;
+    stats->cancelling = 0;
+    for (luna_list *it = pool->busy.next; it != &pool->busy; it = it->next)
+        stats->cancelling += luna_conn_is_cancelling(LUNA_CONTAINER(it, luna_conn, link));
     stats->max_size = pool->cfg.max_size;
     stats->min_size = pool->cfg.min_size;
 }

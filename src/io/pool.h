@@ -21,7 +21,8 @@ enum { LUNA_POOL_WAITS = 11, LUNA_POOL_WAITS_FIRST = -13, LUNA_POOL_WAITS_STEP =
 
 typedef struct luna_pool_stats {
     unsigned size, used, idle, connecting, waiting, max_size, min_size;
-    unsigned lanes; /* connections that are shared */
+    unsigned lanes;      /* connections that are shared */
+    unsigned cancelling; /* connections whose server was asked to cancel, and has not answered */
     uint64_t queries, errors, connects, connect_failures;
     uint64_t shared, batched, batches; /* statements on lanes, in batches; those */
     uint64_t reruns;                   /* for the sake of others on a shared connection */

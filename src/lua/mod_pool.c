@@ -251,9 +251,9 @@ static int pool_load(lua_State *L)
 /*** What the pool is doing.
 @function pool:stats
 @treturn ?table `size used idle connecting waiting max_size min_size queries errors connects
-  connect_failures wait_time lanes shared batched batches reruns refused cancels last_error`, and
-  `waits`: how often work waited up to 2^-13, 2^-11, ... 2^5 seconds, and longer; nil when
-closed */
+  connect_failures wait_time lanes shared batched batches reruns refused cancels cancelling
+last_error`, and `waits`: how often work waited up to 2^-13, 2^-11, ... 2^5 seconds, and longer; nil
+when closed */
 static int pool_stats(lua_State *L)
 {
     luna_pool *pool = check_pool(L);
@@ -284,6 +284,7 @@ static int pool_stats(lua_State *L)
         { "reruns", (double)stats.reruns },
         { "refused", (double)stats.refused },
         { "cancels", (double)stats.cancels },
+        { "cancelling", stats.cancelling },
     };
     lua_createtable(L, 0, 24);
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {

@@ -190,7 +190,6 @@ end
 function Session:run(text)
   self.code = nil
   local running = task.daemon(self.perform, self, text):watch()
-  local busy = stopping.watch(self)
   self.running = running
   interrupt.arm(running.handle)
   local joined, value, err = pcall(running.join, running)
@@ -204,7 +203,7 @@ function Session:run(text)
   elseif value then
     return err, err and 0 or self.code or 1
   elseif was_stopped then
-    stopping.report(self, busy)
+    stopping.report(self)
     return false, 130
   end
   self:fail_unexpectedly(err)

@@ -5,48 +5,30 @@ local task = require("lunashard.task")
 
 local stopping = {}
 
-local GRACE = 1 -- seconds that the shards have to answer
+local GRACE = 0.8 -- seconds that the shards have to answer; after 1 the connection is given up
 local LOOK = 0.02
 
-local function loads(session)
-  local list = {}
-  for _, member in ipairs(session.manager and session.manager.members or {}) do
-    local load = 0
-    for _, endpoint in ipairs(member.endpoints) do
-      load = load + (endpoint.pool and endpoint.pool:load() or 0)
-    end
-    list[member.shard_id] = load
-  end
-  return list
-end
-
-local function busy_shards(session, before)
+local function busy_shards(session)
   local busy = {}
-  for shard_id, load in pairs(loads(session)) do
-    if load > (before[shard_id] or 0) then
-      busy[#busy + 1] = shard_id
+  for _, member in ipairs(session.manager and session.manager.members or {}) do
+    for _, endpoint in ipairs(member.endpoints) do
+      if endpoint.pool and endpoint.pool:stats().cancelling > 0 then
+        busy[#busy + 1] = member.shard_id
+        break
+      end
     end
   end
-  table.sort(busy)
   return busy
-end
-
---- Look at what the shards have to do before a line runs.
--- @tparam Session session
--- @treturn table for `report`
-function stopping.watch(session)
-  return loads(session)
 end
 
 --- Wait until the shards have ended what they did for a line, and say who has not. Yields, for a second at the most.
 -- @tparam Session session
--- @tparam table before from `watch`
-function stopping.report(session, before)
+function stopping.report(session)
   local deadline = task.now() + GRACE
-  local busy = busy_shards(session, before)
+  local busy = busy_shards(session)
   while #busy > 0 and task.now() < deadline do
     task.sleep(LOOK)
-    busy = busy_shards(session, before)
+    busy = busy_shards(session)
   end
   session.err("cancelled" .. (#busy == 0 and "" or ("; %s did not answer: the statement may still run there"):format(
     table.concat(busy, ", "))) .. "\n")
