@@ -81,6 +81,7 @@ deps-dev: # and what checks the code
 install: all $(MANUAL) ## copy the program to $(DESTDIR)$(PREFIX)/bin, its manual, completions and what editors read to share
 	install -D -m 755 $(BIN) "$(DESTDIR)$(PREFIX)/bin/lunashard"
 	install -D -m 644 -t "$(DESTDIR)$(PREFIX)/share/lunashard" lua/*.d.lua
+	install -D -m 755 -t "$(DESTDIR)$(PREFIX)/share/lunashard/scripts" scripts/*.lua
 	install -D -m 644 $(BUILD)/manual/lunashard.1 "$(DESTDIR)$(PREFIX)/share/man/man1/lunashard.1"
 	install -D -m 644 $(BUILD)/manual/bash "$(DESTDIR)$(PREFIX)/share/bash-completion/completions/lunashard"
 	install -D -m 644 $(BUILD)/manual/zsh "$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_lunashard"
