@@ -54,6 +54,21 @@ local function shards_of(members)
   return list
 end
 
+-- The number of buckets decides which one a key has: a map that lacks some is no map.
+local function check_count(group, owners)
+  local n = 0
+  for _ in pairs(owners) do
+    n = n + 1
+  end
+  if group.buckets and n ~= group.buckets then
+    return nil, errors.new("INVALID", {
+      message = ("the map of the group %s has %d buckets, but the group has %d: it is damaged; restore the catalog"):format(
+        group.name, n, group.buckets),
+    })
+  end
+  return owners
+end
+
 -- Owners that the manager has, of all buckets that the strategy is expected to have; for a router that goes on, what is
 -- owned by a shard that it does not have is owned by nobody.
 local function known_owners(group, bound, has, lenient, is_partial)
@@ -69,7 +84,7 @@ local function known_owners(group, bound, has, lenient, is_partial)
     is_known = is_known and (has[shard_id] or not lenient)
   end
   if is_known and not is_partial then
-    return group.owners
+    return check_count(group, group.owners)
   end
   local owners = {}
   for bucket, shard_id in pairs(group.owners) do
@@ -78,7 +93,7 @@ local function known_owners(group, bound, has, lenient, is_partial)
   for bucket in pairs(expected) do
     owners[bucket] = owners[bucket] or adoption.UNKNOWN
   end
-  return owners
+  return check_count(group, owners)
 end
 
 -- The strategies that serve what the map says; or why they cannot. Does not yield; nothing is changed on failure.
@@ -420,8 +435,9 @@ local function attach(manager, deadline, allowed)
   elseif not found then
     return nil, err
   end
-  local ok
-  ok, err = admit.identities(manager, found, deadline)
+  local asked, ok
+  asked, err = admit.identities(manager, found, deadline)
+  ok = asked ~= nil
   local before, strategies = manager.strategies, manager.strategies
   if ok and next(admit.recorded(found)) then
     strategies, err = binding.bind(before.spec, manager.members, manager.tables, admit.recorded(found))
@@ -447,6 +463,9 @@ local function attach(manager, deadline, allowed)
   end
   if strategies ~= before then
     topology.bind(manager, strategies)
+  end
+  for _, endpoint in ipairs(asked) do
+    endpoint.identified = true
   end
   manager.catalog = self
   self.poller = task.daemon(run, self)

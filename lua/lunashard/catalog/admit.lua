@@ -237,7 +237,7 @@ end
 -- @tparam Manager manager
 -- @tparam table found a map
 -- @tparam ?number deadline
--- @treturn[1] boolean true
+-- @treturn[1] {table,...} the endpoints that could be asked; the others are when they are probed
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
 function admit.identities(manager, found, deadline)
@@ -248,14 +248,15 @@ function admit.identities(manager, found, deadline)
   local outcome = parallel.each(live, function(member)
     return admit.identity(member.primary, found.id, owned[member.shard_id], deadline)
   end)
+  local asked = {}
   for i, member in ipairs(live) do
     local err = outcome.errors[i]
     if err and err.code == "INVALID" then
       return nil, err
     end
-    member.primary.identified = not err or nil -- one that could not be asked is asked when it is probed
+    asked[#asked + 1] = not err and member.primary or nil
   end
-  return true
+  return asked
 end
 
 --- May a cluster be static whose catalog, where it would be, there is none (yet)? Yields.

@@ -97,7 +97,7 @@ local function look(manager, member, endpoint, deadline, first)
     health.probe_success(record, found, now)
     lag.measure(member, endpoint, found, now)
   else
-    health.probe_failure(record, err, now, first)
+    health.probe_failure(record, err, now, first or err.code == "INVALID") -- it is there, and not ours
   end
   tell(manager, endpoint)
 end
