@@ -73,6 +73,31 @@ describe("lunashard schema", function()
       { shard_id = "shard1" })).rows[1].there)
   end)
 
+  it("goes on after kill -9: what was done is left alone, and what was under way is done", function()
+    local file = cli.write(dir, "killed.sql", "CREATE TABLE s_cli.e (x int); INSERT INTO s_cli.e VALUES (1);\nVACUUM s_cli.e;\n"
+      .. "SELECT pg_advisory_xact_lock(4711); INSERT INTO s_cli.e VALUES (2)")
+    local lease = assert(manager.members[1].primary.pool:acquire())
+    assert(lease:execute("SELECT pg_advisory_lock(4711)"))
+    local child = cli.spawn({ "schema", "apply", "-c", path, file })
+    cli.wait_until("it waits on the first shard", function()
+      return select(2, child:output()):find("shard1: step 3 of 3", 1, true)
+    end)
+    child:signal("KILL")
+    assert(child:wait(20))
+    child:close()
+    lease:release()
+    local plain
+    cli.wait_until("the killed run's lock is free", function()
+      local result = run("apply", "--json", file)
+      plain = result.code == 0 and assert(cjson.decode(result.stdout))
+      return plain
+    end)
+    assert.same({ 1, 3, 3 }, { plain.shards[1].applied, plain.shards[2].applied, plain.shards[3].applied })
+    for i = 1, 3 do
+      assert.equal(2, assert(router:execute("SELECT count(*) AS n FROM s_cli.e", nil, { shard_id = "shard" .. i })).rows[1].n)
+    end
+  end)
+
   it("tells differences of the shards, with --exit-code by 3, and the SQL against them", function()
     local result = run("diff", "--schema", "s_cli", "--exit-code")
     assert.equal(0, result.code, result.stderr)

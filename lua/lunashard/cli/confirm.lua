@@ -3,8 +3,10 @@
 -- at a terminal, or given with `--yes NAME`. Without a terminal nothing is asked: the command is refused.
 -- @module lunashard.cli.confirm
 
+local descriptor = require("lunashard.core.descriptor")
 local errors = require("lunashard.errors")
 local system = require("lunashard.core.system")
+local task = require("lunashard.task")
 
 local confirm = {}
 
@@ -27,14 +29,26 @@ function confirm.is_production(manager)
   return manager.options.environment == "production"
 end
 
--- A line that was typed, or nil at the end of the input and after a signal.
+local wait_input = task.waits(function(input)
+  return input:wait()
+end)
+
+-- The line that was typed, or nil at the end of the input. Others go on meanwhile: health checks, for one.
 local function ask(question)
   io.stderr:write(question)
   io.stderr:flush()
-  return io.read("*l")
+  local input, text = descriptor.stdin(), ""
+  local bytes
+  repeat
+    wait_input(input)
+    bytes = input:read()
+    text = text .. (bytes or "")
+  until not bytes or text:find("\n", 1, true)
+  input:close()
+  return text:match("^([^\n]*)\n")
 end
 
---- May a command write? Asks at a terminal.
+--- May a command write? Asks at a terminal, and yields then.
 -- @tparam Manager manager
 -- @tparam table how `what`: what it is about to do, in words that follow "this will"; `yes`: what was given with `--yes`;
 --   `severe`: it wants the name on every cluster; `ask`: a function of the question that gives what was typed

@@ -8,7 +8,7 @@ local system = require("lunashard.core.system")
 
 local output = {}
 
-local STDOUT, STDERR = 1, 2
+local STDOUT = 1
 
 -- A statement longer than this is not shown again with its error.
 local SHOWN_LINE = 200
@@ -42,12 +42,10 @@ function output.is_terminal()
   return system.isatty(STDOUT)
 end
 
---- May stderr have colours?
--- @treturn boolean
-function output.has_colour()
-  local no = os.getenv("NO_COLOR")
-  local term = os.getenv("TERM")
-  return system.isatty(STDERR) and (no == nil or no == "") and term ~= nil and term ~= "" and term ~= "dumb"
+--- How wide the terminal is that stdout is.
+-- @treturn ?number columns; nil when it is none, or does not know
+function output.width()
+  return output.is_terminal() and (require("lunashard.core.terminal").size(STDOUT)) or nil
 end
 
 -- The line of a statement where the server's error is, and a caret under the place.

@@ -187,6 +187,7 @@ local function show(result, args)
   local left_out = rows.write(result, {
     format = args.format,
     max_rows = max_rows > 0 and max_rows or nil,
+    width = output.width(),
     fields = { { "command", command_tag }, { "row_count", result.row_count or 0 }, { "shards", shards },
       { "duration", result.duration or 0 } },
   })
