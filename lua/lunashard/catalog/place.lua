@@ -77,6 +77,20 @@ function place.database(manager)
   return (at.endpoint and at.endpoint.info or manager.by_id[at.shard_id].info).database
 end
 
+--- Is a place that other options name the one where the catalog is? Without a catalog any place will do.
+-- @tparam Manager manager
+-- @tparam table at from `of`
+-- @treturn boolean
+function place.same(manager, at)
+  local now = manager.catalog_place
+  if not manager.catalog then
+    return true
+  elseif now.endpoint and at.endpoint then
+    return now.endpoint.name == at.endpoint.name and now.endpoint.info.database == at.endpoint.info.database
+  end
+  return now.shard_id == at.shard_id
+end
+
 --- Close what was opened for it alone.
 -- @tparam Manager manager
 function place.close(manager)

@@ -150,14 +150,14 @@ end
 
 -- ---- what comes later ------------------------------------------------------------------------
 
---- A shard that has our schema joins the cluster, owning nothing. Yields.
+--- A shard that has our schema learns which groups there are. Yields.
 -- @tparam Manager manager with a catalog
 -- @tparam table member
 -- @tparam ?number deadline
 -- @treturn[1] boolean true
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
-function record.join(manager, member, deadline)
+function record.introduce(manager, member, deadline)
   local ok, err = transaction(member.primary.pool, deadline, function(run)
     for name, group in pairs(manager.catalog.map.groups) do
       local names = {}
@@ -169,6 +169,21 @@ function record.join(manager, member, deadline)
   end)
   if not ok then
     return nil, errors.wrap(err, { shard_id = member.shard_id })
+  end
+  return true
+end
+
+--- A shard that has our schema joins the cluster, owning nothing. Yields.
+-- @tparam Manager manager with a catalog
+-- @tparam table member
+-- @tparam ?number deadline
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function record.join(manager, member, deadline)
+  local ok, err = record.introduce(manager, member, deadline)
+  if not ok then
+    return nil, err
   end
   return transaction(place.pool(manager), deadline, function(run)
     local present = run("SELECT max(position) AS last, bool_or(shard_id = $1) AS known FROM lunashard_catalog.shard",

@@ -6,6 +6,7 @@
 
 local admission = require("lunashard.manager.admission")
 local binding = require("lunashard.manager.binding")
+local catalog_place = require("lunashard.catalog.place")
 local changes = require("lunashard.manager.reload.changes")
 local config = require("lunashard.config")
 local endpoints = require("lunashard.manager.reload.endpoints")
@@ -66,8 +67,14 @@ local function make_plan(manager, given, opts)
   elseif not cfg.shards or #cfg.shards == 0 then
     return invalid("shards: missing; expected a list of at least one shard")
   end
+  local at, problem = catalog_place.of(cfg)
+  if not at then
+    return invalid("%s", problem)
+  elseif not catalog_place.same(manager, at) then
+    return invalid("catalog: its place cannot be changed while the manager works; that takes a new start")
+  end
   local plan = { cfg = cfg, before = manager.members, bound_before = manager.strategies, kept = {}, added = {},
-    removed = {}, members = {}, descriptions = {}, changes = changes.new() }
+    removed = {}, members = {}, descriptions = {}, catalog_place = at, changes = changes.new() }
   local ok, err = policy.adopt(cfg)
   if ok then
     ok, err = extractor.check(cfg.extractor)
@@ -159,6 +166,10 @@ local function apply(manager, plan)
     for _, endpoint in ipairs(member.endpoints) do
       endpoints.retire(manager, endpoint)
     end
+  end
+  if not manager.catalog then
+    catalog_place.close(manager)
+    manager.catalog_place = plan.catalog_place
   end
   topology.install(manager, plan.members, plan.strategies)
   for router in pairs(manager.routers) do

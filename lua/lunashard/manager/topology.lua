@@ -34,6 +34,10 @@ function topology.install(manager, members, strategies)
     records[member.shard_id] = member.primary.health
   end
   manager.members, manager.by_id = members, by_id
+  local at = manager.catalog_place
+  if not manager.catalog and not at.named then
+    at.shard_id = members[1].shard_id
+  end
   manager.shards, manager.shard_health = infos, records
   topology.bind(manager, strategies)
 end
@@ -321,7 +325,7 @@ function topology.remove(manager, member, opts)
       message = ("removing %s: it owns %d buckets; move them to other shards with a rebalance job first"):format(
         member.shard_id, owned),
     })
-  elseif manager.catalog_place.shard_id == member.shard_id and manager.catalog then
+  elseif manager.catalog_place.shard_id == member.shard_id and (manager.catalog or manager.catalog_place.named) then
     return nil, errors.new("INVALID", {
       message = ("removing %s: the catalog is in its database"):format(member.shard_id),
     })

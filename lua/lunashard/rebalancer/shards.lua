@@ -3,6 +3,7 @@
 
 local errors = require("lunashard.errors")
 local install = require("lunashard.catalog.install")
+local record = require("lunashard.catalog.record")
 
 local shards = {}
 
@@ -53,7 +54,10 @@ function shards.enrol(manager, ids, deadline)
       if cluster then
         ok, err = install.shard(member, cluster.rows[1], deadline)
       end
-      local at = install.address(member)
+      if ok then
+        ok, err = record.introduce(manager, member, deadline)
+      end
+      local at = record.address(member)
       if ok then
         ok, err = catalog:execute(ENROL, { id, at.host, at.port, member.info.database, i }, deadline)
       end
