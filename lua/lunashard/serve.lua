@@ -2,6 +2,7 @@
 -- @module lunashard.serve
 
 local access = require("lunashard.serve.access")
+local attach = require("lunashard.attach.server")
 local cluster = require("lunashard.cluster")
 local errors = require("lunashard.errors")
 local http = require("lunashard.serve.http")
@@ -78,12 +79,33 @@ local function open_http(self)
   return true
 end
 
+local function open_socket(self)
+  local path = self.options.socket
+  if not path then
+    return true
+  elseif path == true then
+    path = attach.default_path(self.cluster.name)
+  end
+  local server, err = attach.listen(self.cluster, path)
+  if server then
+    self.attach = server
+    warn.emit(("attach with: lunashard repl --attach %s"):format(path))
+  elseif self.options.must_attach then
+    return nil, err
+  else
+    warn.emit(("nobody can attach: %s"):format(err.message))
+  end
+  return true
+end
+
 --- Open a cluster and answer for it. Yields.
 -- @tparam table options
 --
 -- - `cluster`: path of the cluster file
 -- - `host`, `port`: where to listen; nowhere without them
 -- - `auth`: the secret that requests must bring
+-- - `socket`: path of the local socket that prompts attach to, true for where it usually is; none without it
+-- - `must_attach`: it is an error when that socket cannot be had
 -- - `min_shards`: so many healthy shards make it ready; more than half by default
 -- - `stop_timeout`: seconds that a job has to end when it is to stop [10]
 -- @treturn[1] Service with `cluster`, `http`, `jobs`, `run`, `stop`, `close`
@@ -108,6 +130,11 @@ function serve.open(options)
   self.watch = status.watch(opened)
   local ok
   ok, err = open_http(self)
+  if not ok then
+    self:close()
+    return nil, err
+  end
+  ok, err = open_socket(self)
   if not ok then
     self:close()
     return nil, err
@@ -151,6 +178,8 @@ end
 local function on_signal(self, signo)
   if signo == signals.HUP and self.reloading then
     self.reload_again = true
+  elseif signo == signals.USR1 then
+    return -- see lunashard.attach.server
   elseif signo == signals.HUP then
     self.reloading = task.daemon(reload_in_turn, self)
   else
@@ -192,6 +221,9 @@ function Service:close()
   self.stopping = true
   if self.http then
     self.http:close()
+  end
+  if self.attach then
+    self.attach:close()
   end
   for _, background in ipairs({ self.counter, self.mover_watch, self.reloading }) do
     background:cancel()

@@ -2,6 +2,7 @@
 /*** Standard input and local sockets, as the prompt and `lunashard.attach` use them.
 @module lunashard.core.descriptor */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -66,6 +67,17 @@ static int descriptor_listen(lua_State *L)
 static int descriptor_connect(lua_State *L)
 {
     int fd = luna_local_connect(luaL_checkstring(L, 1));
+    return fd < 0 ? push_reason(L) : push_descriptor(L, fd, true);
+}
+
+/*** Another one for the same socket, so that one may wait for reading and one for writing.
+@function descriptor:twin
+@treturn[1] lunashard.descriptor
+@treturn[2] nil
+@treturn[2] string reason */
+static int descriptor_twin(lua_State *L)
+{
+    int fd = fcntl(check_descriptor(L, 1)->fd, F_DUPFD_CLOEXEC, 3);
     return fd < 0 ? push_reason(L) : push_descriptor(L, fd, true);
 }
 
@@ -165,9 +177,13 @@ static int descriptor_gc(lua_State *L)
 int luaopen_lunashard_core_descriptor(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        { "wait", descriptor_wait },   { "read", descriptor_read },
-        { "write", descriptor_write }, { "accept", descriptor_accept },
-        { "close", descriptor_close }, { NULL, NULL },
+        { "twin", descriptor_twin },
+        { "wait", descriptor_wait },
+        { "read", descriptor_read },
+        { "write", descriptor_write },
+        { "accept", descriptor_accept },
+        { "close", descriptor_close },
+        { NULL, NULL },
     };
     static const luaL_Reg meta[] = {
         { "__gc", descriptor_gc },

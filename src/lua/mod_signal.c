@@ -15,7 +15,7 @@ bool luna_signal_take(int signo)
     if (signo < 1 || signo >= LUNA_SIGNALS || signals->wanted[signo] == LUNA_SIGNAL_NOT)
         return false;
     signals->caught[signo] = 1;
-    if (signo == SIGINT)
+    if (signo == SIGINT || signo == SIGUSR1) /* USR1 is an attached prompt's Ctrl-C */
         luna_interrupt_compute();
     if (signals->wanted[signo] == LUNA_SIGNAL_ONCE) {
         signals->wanted[signo] = LUNA_SIGNAL_NOT;

@@ -4,10 +4,12 @@
 local batch = require("lunashard.repl.batch")
 local bit = require("bit")
 local cli = require("lunashard.cli")
+local client = require("lunashard.attach.client")
 local console = require("lunashard.repl.console")
 local errors = require("lunashard.errors")
 local sessions = require("lunashard.repl.session")
 local system = require("lunashard.core.system")
+local terminal = require("lunashard.core.terminal")
 
 local command = {}
 
@@ -17,6 +19,8 @@ local GROUP_OR_WORLD_WRITABLE = 18 -- 0022
 -- @param parser
 function command.configure(parser)
   parser:option("-c --cluster", "cluster file; without one a sandbox is offered [LUNASHARD_CLUSTER]")
+  parser:option("--attach", "work inside the process that `lunashard serve` is, through its socket; the cluster is its own")
+    :argname("<socket>")
   parser:epilog("At the prompt \\help lists what there is beside Lua and SQL; TAB completes, Ctrl-R searches, Ctrl-C stops what\n"
     .. "runs, Ctrl-D leaves. From a pipe or a file each statement is run, up to the first that fails.\n\n"
     .. "Example:\n  lunashard repl -c cluster.lua\n  echo 'SELECT count(*) FROM users;' | lunashard repl -c cluster.lua\n\n"
@@ -110,10 +114,33 @@ local function talk(session)
   return cli.exit.ok
 end
 
+local function attach(args)
+  if args.cluster then
+    cli.usage_error("--attach and -c exclude each other: the cluster is that of the process")
+  end
+  local fd = console.terminal()
+  local session, err = client.attach(args.attach, { terminal = fd ~= nil, width = fd and terminal.size(fd) or nil })
+  if not session then
+    cli.say("repl: %s", err.message)
+    return cli.exit.failed
+  end
+  cli.say("attached to process %d, cluster %s, %d shard%s", session.pid, session.name or "without a name", session.shards,
+    session.shards == 1 and "" or "s")
+  local ok, code = pcall(talk, session)
+  session:close()
+  if not ok and not errors.is(code, "CANCELED") then
+    error(code, 0)
+  end
+  return ok and not session.is_gone and code or cli.exit.failed
+end
+
 --- Run it. Yields.
 -- @tparam table args
 -- @treturn number exit code
 function command.run(args)
+  if args.attach then
+    return attach(args)
+  end
   local path, err = args.cluster or os.getenv("LUNASHARD_CLUSTER"), nil
   if not path or path == "" then
     if not console.terminal() then

@@ -55,6 +55,8 @@ function command.configure(parser)
     end)
   parser:option("--http-auth", "file with a token, or user:password, that requests must bring [LUNASHARD_HTTP_AUTH]; "
     .. "needed to answer other machines"):target("auth")
+  parser:option("--socket", "path of the local socket for `repl --attach`, or `none` "
+    .. "[$XDG_RUNTIME_DIR/lunashard/NAME.sock, or below /tmp]")
   parser:option("--log-format", "`text` or `json`: one line on stderr for each event [text]", "text")
     :choices({ "text", "json" }):target("log_format")
   parser:option("--stop-timeout", "seconds that a job has to end when this is to stop [10]"):target("stop_timeout")
@@ -98,6 +100,8 @@ local function run(args)
     host = args.http.host,
     port = args.http.port,
     auth = secret,
+    socket = args.socket ~= "none" and (args.socket or true) or nil,
+    must_attach = args.socket ~= nil,
     min_shards = args.min_shards,
     stop_timeout = args.stop_timeout,
   })

@@ -72,7 +72,7 @@ function console.new(session)
   local self = setmetatable({ session = session, fd = fd }, Console)
   local problem
   self.history, problem = history.open(history.path())
-  self.completer = complete.new(session)
+  self.completer = session.completer or complete.new(session)
   local options = {
     fd = fd,
     history = self.history,
@@ -92,6 +92,9 @@ function console.new(session)
   end
   session.page = function(text)
     return pager.show(fd, text)
+  end
+  session.gone = function()
+    self.reader:hang_up()
   end
   session.width = function()
     return system.isatty(1) and terminal.size(1) or nil
@@ -181,7 +184,9 @@ function Console:close()
       signal.release(signo)
     end
     self.reader:close()
-    self.completer:close()
+    if self.completer ~= self.session.completer then
+      self.completer:close()
+    end
     warn.set(self.warn_before)
     core.set_say(nil)
   end

@@ -281,6 +281,9 @@ end
 
 local function next_events(self)
   wait_input(self.input)
+  if self.ended then
+    return {}
+  end
   local bytes = self.input:read()
   if not bytes then
     return nil
@@ -407,6 +410,15 @@ function Editor:resumed()
     self.drawn_row = nil
     refresh(self)
   end
+end
+
+--- There is nothing more to be typed for: what is being read ends as if the terminal had hung up.
+function Editor:hang_up()
+  if self.is_reading then
+    leave(self)
+    self.ended = "hangup"
+  end
+  self.input:close()
 end
 
 --- Read no more.

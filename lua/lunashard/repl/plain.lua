@@ -36,6 +36,9 @@ local function next_line(self)
       return text
     end
     wait_input(self.input)
+    if self.is_over then
+      return nil
+    end
     local bytes = self.input:read()
     if not bytes then
       return nil
@@ -48,7 +51,7 @@ end
 -- @tparam function prompt gives the prompt, and that of further lines
 -- @treturn[1] string
 -- @treturn[2] nil
--- @treturn[2] string `eof`
+-- @treturn[2] string `eof` or `hangup`
 function Plain:read(prompt)
   self.make_prompt = prompt
   self.text, self.is_reading = nil, true
@@ -58,7 +61,7 @@ function Plain:read(prompt)
     local text = next_line(self)
     if not text then
       self.is_reading = false
-      return nil, "eof"
+      return nil, self.is_over and "hangup" or "eof"
     end
     self.text = self.text and self.text .. "\n" .. text or text
     if not self.is_complete or not self.text:find("%S") or self.is_complete(self.text) then
@@ -102,6 +105,12 @@ end
 --- Stop, until the program goes on.
 function Plain:suspend()
   terminal.stop()
+end
+
+--- There is nothing more to be typed for.
+function Plain:hang_up()
+  self.is_over = true
+  self.input:close()
 end
 
 --- Read no more.

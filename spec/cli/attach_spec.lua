@@ -1,0 +1,125 @@
+local cli = require("spec.support.cli")
+local pty = require("spec.support.pty")
+local repl = require("spec.support.repl")
+local sandbox = require("spec.support.sandbox")
+local system = require("lunashard.core.system")
+
+describe("a prompt that attaches to `lunashard serve`", function()
+  local dir, socket, service, attached
+
+  local function log()
+    return (select(2, service:output()))
+  end
+
+  local function attach()
+    local terminal = pty.lunashard({ "repl", "--attach", socket }, { env = { HOME = dir, LUNASHARD_PAGER = "cat" } })
+    attached[#attached + 1] = terminal
+    terminal:see("3/3>")
+    return terminal
+  end
+
+  setup(function()
+    dir, attached = cli.directory(), {}
+    socket = dir .. "/sockets/serve.sock"
+    service = cli.spawn({ "serve", "-c", sandbox.shared().cluster_file, "--http", "none", "--socket", socket })
+    cli.wait_until("it can be attached to", function()
+      return log():find("--attach " .. socket, 1, true)
+    end)
+  end)
+
+  after_each(function()
+    for _, terminal in ipairs(attached) do
+      terminal:close()
+    end
+    attached = {}
+  end)
+
+  teardown(function()
+    service:close()
+    cli.remove_all()
+    sandbox.release()
+  end)
+
+  it("finds a socket that nobody else can reach", function()
+    assert.equal(448, system.stat(dir .. "/sockets").mode)
+    assert.equal(384, system.stat(socket).mode)
+  end)
+
+  it("works inside of it: what is printed comes here, and its variables are this session's", function()
+    local one, two = attach(), attach()
+    repl.enter(one, "x = 21; print('here')")
+    one:see("\nhere\n")
+    repl.enter(one, "x * 2, require('lunashard.core.system').getpid()")
+    one:see(("\n42\n%d\n"):format(service.pid))
+    repl.enter(two, "x")
+    two:see("\nnil\n")
+    repl.enter(two, "SELECT 7 * 6 AS answer;")
+    two:see("answer")
+    assert.is_nil(log():find("here", 1, true))
+    assert.equal("", (service:output()))
+    one:type("for i = 1, 2 do\rend\r")
+    one:see("for i = 1, 2 do\n")
+    one:type("router:scatter_g\t")
+    one:see("router:scatter_gather")
+    one:type("\21\4")
+    assert.equal(0, one:wait())
+    assert.is_true(one:is_sane())
+  end)
+
+  it("stops its own line by Ctrl-C, and no other, also one that computes", function()
+    local one, two = attach(), attach()
+    repl.enter(one, "lunashard.sleep(0.7); print('went on')")
+    repl.enter(two, "lunashard.sleep(1000)")
+    two:type("\3")
+    two:see("cancelled\n")
+    one:see("\nwent on\n")
+    repl.enter(two, "while true do end")
+    two:type("\3")
+    two:see("cancelled\n", 20)
+    repl.enter(two, "6 * 7")
+    two:see("\n42\n")
+    assert.is_true(service:is_running())
+  end)
+
+  it("is asked here", function()
+    local one = attach()
+    repl.enter(one, "CREATE TABLE attached_to (id int);")
+    one:see("[y/N]")
+    one:type("\r")
+    one:expect("\27[?2004h")
+    repl.enter(one, "1 + 1")
+    one:see("\n2\n")
+  end)
+
+  it("takes lines from a pipe as well, with their exit code", function()
+    local result = cli.run({ "repl", "--attach", socket }, { stdin = "print('a')\n1 + 1\n" })
+    assert.equal("a\n2\n", result.stdout)
+    assert.equal(0, result.code)
+    result = cli.run({ "repl", "--attach", socket }, { stdin = "error('no')\n" })
+    assert.equal(1, result.code)
+    result = cli.run({ "repl", "--attach", socket }, { stdin = "CREATE TABLE attached_to (id int);\n" })
+    assert.equal(2, result.code)
+  end)
+
+  it("is refused where nobody listens, where others may enter, and together with a cluster file", function()
+    local result = cli.run({ "repl", "--attach", dir .. "/nobody.sock" }, { stdin = "" })
+    assert.equal(1, result.code)
+    assert.matches("repl: cannot attach to .*nobody.sock: No such file or directory\n$", result.stderr)
+    assert.equal(2, cli.run({ "repl", "--attach", socket, "-c", "x.lua" }, { stdin = "" }).code)
+    local open = dir .. "/open"
+    assert(system.mkdir(open, 493))
+    result = cli.run({ "serve", "-c", sandbox.shared().cluster_file, "--http", "none", "--socket", open .. "/s.sock" })
+    assert.equal(1, result.code)
+    assert.matches("others may enter it %(mode 755%)", result.stderr)
+  end)
+
+  it("ends when the process does, and leaves the terminal as it was", function()
+    local one = attach()
+    service:signal("TERM")
+    assert.equal(0, assert(service:wait(20)).code)
+    one:see("has ended")
+    assert.equal(1, one:wait())
+    assert.is_true(one:is_sane())
+    assert.is_nil(system.stat(socket))
+  end)
+end)
