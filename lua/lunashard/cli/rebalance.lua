@@ -19,6 +19,15 @@ local view = require("lunashard.cli.rebalance.view")
 local command = {}
 
 command.examples = {
+  "lunashard rebalance plan -c cluster.lua                 # after a shard joined the cluster file",
+  "lunashard rebalance start -c cluster.lua --throttle-ms 20",
+  "lunashard rebalance start -c cluster.lua --drain shard2",
+  "lunashard rebalance start -c cluster.lua --table users --pin 42 --to shard3",
+  "lunashard rebalance status -c cluster.lua --watch",
+  "lunashard rebalance resume -c cluster.lua",
+}
+
+command.examples = {
   "lunashard rebalance plan --even rows",
   "lunashard rebalance start --drain shard3 --dry-run",
   "lunashard rebalance start --pin 42 --to shard1",

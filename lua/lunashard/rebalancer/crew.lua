@@ -29,6 +29,9 @@ function crew.context(self, row, held, run)
       self:note_progress(row, move)
     end,
     stopping = function()
+      if self.interrupt and not run.stopped then
+        run.reason, run.stopped = self.interrupt, "pause"
+      end
       return run.reason
     end,
   }
@@ -42,7 +45,7 @@ local function start(context, move, run)
     local ok, done, err = pcall(mover.run, context, move)
     run.busy[move.source], run.busy[move.destination] = run.busy[move.source] - 1, run.busy[move.destination] - 1
     run.active, run.workers[worker] = run.active - 1, nil
-    if not (ok and done) and not run.stopped then
+    if not (ok and done) and not (run.stopped and errors.is(ok and err or done, "CANCELED")) then
       run.failure = run.failure or { move = move, error = not ok and done or err }
       run.reason = run.reason or "another move failed"
     end
@@ -76,9 +79,8 @@ local function listen(self, context, run)
     run.reason, run.stopped = "taken over by another mover", "taken over"
   elseif look and look.request and not run.stopped then
     run.reason, run.stopped = "asked to " .. look.request, look.request
-  elseif self.interrupt and not run.stopped then
-    run.reason, run.stopped = self.interrupt, "pause"
   end
+  context.stopping()
   self:throttle_now(context)
 end
 

@@ -228,7 +228,9 @@ function drive(self, row, held)
   if ok then
     ok, err = crew.work(self, context, moves, run)
   end
-  if not ok then
+  if not ok and errors.is(err, "LOCK_HELD") then
+    return nil, err -- the job is somebody else's now
+  elseif not ok then
     if not finish(self, row.id, "failed", err.message) then
       err = errors.wrap(err, { hint = "the catalog could not be told; resume the job when it is back" })
     end

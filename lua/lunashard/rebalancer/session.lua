@@ -110,7 +110,7 @@ end
 --- Run a function in a transaction that begins with the check of the token. Yields.
 -- @string point what `at` is called with, before `:before-commit` and `:after-commit`
 -- @tparam function fn called with the lease; returns a value to commit, or nil and an error to roll back
--- @tparam[opt] table opts `lock_timeout` and `statement_timeout` in ms, `async` (the commit need not be on disk yet),
+-- @tparam[opt] table opts `lock_timeout` and `statement_timeout` in ms (0: none), `async` (the commit need not be on disk yet),
 --   `deadline`, `unchecked` (without the token: for the transaction that sets it)
 -- @treturn[1] any what fn returned
 -- @treturn[2] nil
@@ -123,7 +123,8 @@ function Session:transaction(point, fn, opts)
   end
   local parts = { "BEGIN" }
   for _, name in ipairs({ "lock_timeout", "statement_timeout" }) do
-    parts[#parts + 1] = opts[name] and ("SET LOCAL %s = %d"):format(name, math.max(1, math.ceil(opts[name]))) or nil
+    parts[#parts + 1] = opts[name] and ("SET LOCAL %s = %d"):format(name,
+      opts[name] == 0 and 0 or math.max(1, math.ceil(opts[name]))) or nil
   end
   parts[#parts + 1] = opts.async and "SET LOCAL synchronous_commit = off" or nil
   parts[#parts + 1] = not opts.unchecked and ("SELECT lunashard.check_token(%d, %d, '%s', %d)"):format(self.row.job,

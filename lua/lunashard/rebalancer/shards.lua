@@ -9,11 +9,8 @@ local shards = {}
 
 local KNOWN = "SELECT shard_id, state FROM lunashard_catalog.shard"
 
-local ENROL = [[
-  INSERT INTO lunashard_catalog.shard (shard_id, host, port, database, position)
-  VALUES ($1, $2, $3, $4, $5)
-  ON CONFLICT (shard_id) DO UPDATE SET state = 'active', host = excluded.host, port = excluded.port,
-    database = excluded.database]]
+local AGAIN = [[
+  UPDATE lunashard_catalog.shard SET state = 'active', host = $2, port = $3, database = $4 WHERE shard_id = $1]]
 
 -- What the catalog says of every shard: shard_id -> state.
 local function known(catalog, deadline)
@@ -26,6 +23,22 @@ local function known(catalog, deadline)
     states[row.shard_id] = row.state
   end
   return states
+end
+
+local function enrol_one(manager, member, state, deadline)
+  local cluster, err = manager.catalog:execute("SELECT id FROM lunashard_catalog.cluster", nil, deadline)
+  local ok
+  if cluster then
+    ok, err = install.shard(member, cluster.rows[1], deadline)
+  end
+  if ok then
+    ok, err = record.join(manager, member, deadline)
+  end
+  if ok and state then -- it was one before
+    local at = record.address(member)
+    ok, err = manager.catalog:execute(AGAIN, { member.shard_id, at.host, at.port, member.info.database }, deadline)
+  end
+  return ok and true or nil, err
 end
 
 --- Make shards known to the catalog that are not yet, with our schema on each. Changes nothing of the others. Yields.
@@ -41,30 +54,18 @@ function shards.enrol(manager, ids, deadline)
   if not states then
     return nil, err
   end
-  local fresh = {}
-  for i, member in ipairs(manager.members) do
-    local id, wanted = member.shard_id, false
-    for _, one in ipairs(ids) do
-      wanted = wanted or one == id
-    end
-    if wanted and states[id] ~= "active" then
-      local cluster
-      cluster, err = catalog:execute("SELECT id FROM lunashard_catalog.cluster", nil, deadline)
+  local fresh, wanted = {}, {}
+  for _, id in ipairs(ids) do
+    wanted[id] = states[id] ~= "active"
+  end
+  for _, member in ipairs(manager.members) do
+    if wanted[member.shard_id] then
       local ok
-      if cluster then
-        ok, err = install.shard(member, cluster.rows[1], deadline)
-      end
-      if ok then
-        ok, err = record.introduce(manager, member, deadline)
-      end
-      local at = record.address(member)
-      if ok then
-        ok, err = catalog:execute(ENROL, { id, at.host, at.port, member.info.database, i }, deadline)
-      end
+      ok, err = enrol_one(manager, member, states[member.shard_id], deadline)
       if not ok then
-        return nil, err.shard_id and err or errors.wrap(err, { shard_id = id })
+        return nil, err.shard_id and err or errors.wrap(err, { shard_id = member.shard_id })
       end
-      fresh[#fresh + 1] = id
+      fresh[#fresh + 1] = member.shard_id
     end
   end
   return fresh

@@ -5,7 +5,8 @@
 
 local inventory = {}
 
-local OURS = "n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'lunashard') "
+local OURS = "n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'lunashard', 'lunashard_catalog',"
+  .. " 'lunashard_staging') "
   .. "AND ($1::text[] IS NULL OR n.nspname = ANY ($1))"
 
 -- Not made by an extension.

@@ -3,6 +3,7 @@ local peers = require("peers")
 local psql = require("psql")
 local sandbox = require("lunashard.sandbox")
 local system = require("lunashard.core.system")
+local task = require("lunashard.task")
 
 local servers = { data = {} }
 
@@ -10,6 +11,8 @@ local servers = { data = {} }
 servers.USERS = 900000
 --- Rows of one bulk load.
 servers.LOADS = 1000000
+--- Rows that move to another shard.
+servers.MOVED = 300000
 
 -- The same for everyone. The sandbox has fsync off already; nothing else may run by itself while we measure.
 local SETTINGS = [[
@@ -120,6 +123,43 @@ function servers.data.databases(ctx)
     lines[i] = ("CREATE DATABASE bench_%d OWNER app;"):format(i)
   end
   assert(psql.as_superuser(ctx, ctx.servers[1], table.concat(lines, "\n")))
+end
+
+-- Two shards in databases of their own, with a catalog. All rows lie on the first one: those keys alone are taken that the
+-- strategy `hash` puts there.
+local MOVED = [[
+CREATE TABLE moved (user_id bigint PRIMARY KEY, n int NOT NULL DEFAULT 0, note text NOT NULL);
+CREATE INDEX moved_note ON moved (note);
+CREATE TABLE move_peer (LIKE moved INCLUDING ALL);
+CREATE TABLE move_placement (user_id bigint) PARTITION BY HASH (user_id);
+]]
+
+local MOVED_ROWS = [[
+INSERT INTO moved (user_id, note) SELECT k, md5(k::text) FROM generate_series(1::bigint, %d * 3) k
+  WHERE satisfies_hash_partition('move_placement'::regclass, 2, 0, k) ORDER BY k LIMIT %d;
+INSERT INTO move_peer SELECT * FROM moved;
+]]
+
+function servers.data.moves(ctx)
+  ctx.moves = {}
+  for i = 1, 2 do
+    local server = ctx.servers[i]
+    local own = { host = server.host, port = server.port, database = "bench_moves_" .. i }
+    assert(psql.as_superuser(ctx, server, ("CREATE DATABASE %s OWNER app"):format(own.database)))
+    assert(psql.run(ctx, own, MOVED .. (i == 1 and MOVED_ROWS:format(servers.MOVED, servers.MOVED) or "")))
+    assert(psql.as_superuser(ctx, own, "VACUUM ANALYZE moved; VACUUM ANALYZE move_peer; CHECKPOINT;"))
+    ctx.moves[i] = own
+  end
+  local given = assert(require("lunashard.cluster").load(ctx.cluster_file))
+  for i = 1, 2 do
+    given.shards[i].database = ctx.moves[i].database
+  end
+  given.name, given.shards, given.strategy = "bench", { given.shards[1], given.shards[2] }, { "hash", shard_key = "user_id" }
+  given.tables = { moved = { shard_key = "user_id", type = "int8" } }
+  local manager = require("lunashard").manager(given)
+  assert(manager:initialize())
+  assert(require("lunashard.catalog.install").run(manager, task.now() + 60))
+  manager:shutdown()
 end
 
 local FOREIGN_SERVER = [[
