@@ -221,7 +221,7 @@ local function is_too_wide(widths, limit)
   return total > limit
 end
 
-local OPTIONS = { types = "table", max_rows = "count", max_cell = "count", expanded = "any", width = "count" }
+local OPTIONS = { types = "table", max_rows = "count", max_cell = "number", expanded = "any", width = "count" }
 
 --- Rows as text, with a line end after each line.
 -- @tparam {string,...} columns

@@ -150,6 +150,45 @@ describe("a session", function()
     contains(select(3, run("router:execute('selct')")), "ERROR 42601")
   end)
 
+  it("tells a transaction whose statement was stopped from one that is well, and goes on without it", function()
+    run("begin;")
+    run(("update repl.users set name = 'lost' where user_id = %d;"):format(key_on(1)))
+    local running = task.spawn(run, "select pg_sleep(60);")
+    cluster.wait_until("it runs", function()
+      return own.tx and own.tx.lease:transaction_status() == "active"
+    end)
+    own:interrupt()
+    running:join(5)
+    assert.is_truthy(own:prompt():find("@shard1!", 1, true))
+    assert.is_false((run("commit;")))
+    assert.is_nil(own:prompt():find("@", 1, true))
+    contains(select(2, run(("select name from repl.users where user_id = %d;"):format(key_on(1)))), "n" .. key_on(1))
+  end)
+
+  it("warns of columns of one name, and shows all that there is where there is no terminal", function()
+    contains(select(3, run("select 1 as a, 2 as a, 3 as b;")), "several columns are called a")
+    own.settings.max_rows = nil
+    local _, shown = run("select generate_series(1, 1200) as n;")
+    contains(shown, "\n 1200\n")
+    own.width = function()
+      return 80
+    end
+    local _, _, below = run("select generate_series(1, 1200) as n;")
+    contains(below, "200 left out")
+  end)
+
+  it("does without a cluster", function()
+    local alone = assert(session.new(nil, { out = own.out, err = own.err }))
+    assert.is_true((alone:run("1 + 1")))
+    assert.is_false((alone:run("select 1;")))
+    contains(table.concat(said), "there is no cluster")
+    for _, command in ipairs({ "shards", "health", "pools", "plugins", "jobs", "reload", "use a", "route 1", "explain select 1",
+      "rw" }) do
+      assert.is_false((alone:run("\\" .. command)), command)
+    end
+    alone:close()
+  end)
+
   it("pins statements to a shard or the shard of a key", function()
     run("\\use shard2")
     contains(own:prompt(), "@shard2")

@@ -7,15 +7,6 @@
 #ifndef LUNA_LUA_INTERRUPT_H
 #define LUNA_LUA_INTERRUPT_H
 
-#include <signal.h>
-
-#include "task.h"
-
-typedef struct luna_interrupt {
-    const luna_task *task; /* the one that may be stopped, or NULL */
-    volatile sig_atomic_t came;
-} luna_interrupt;
-
-/* Stop that task, if it is the one that runs now.  To be called by the handler of SIGINT. */
+/* Stop the task that runs now, if it may be stopped.  To be called by the handler of a signal. */
 void luna_interrupt_compute(void);
 #endif

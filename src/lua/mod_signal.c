@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "bind.h"
+#include "interrupt.h"
 #include "runtime.h"
 
 bool luna_signal_take(int signo)

@@ -8,7 +8,6 @@
 
 #include "budget.h"
 #include "cancel.h"
-#include "interrupt.h"
 #include "loop.h"
 #include "memory.h"
 #include "resolve.h"
@@ -33,7 +32,6 @@ typedef struct luna_runtime {
     int int64_ref;            /* registry reference of ffi.typeof "int64_t" */
     int say_ref;              /* registry reference of what takes lines for stderr, or LUA_NOREF */
     luna_signals signals;
-    luna_interrupt interrupt;
     luna_stalls stalls;
     luna_terminal terminal; /* raw while a line is edited */
 } luna_runtime;

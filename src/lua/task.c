@@ -39,6 +39,7 @@ struct luna_task {
     luna_list joiners; /* luna_wait.op.link of those in join */
     int ref, nargs;
     unsigned waits_after_cancel;
+    luna_task_stop stop;
     bool cancelled, abandoned, watched, daemon;
     enum { TASK_STARTING, TASK_ALIVE, TASK_ENDED, TASK_FAILED, TASK_CANCELED } state;
 };
@@ -297,6 +298,11 @@ void luna_task_cancel(luna_task *t)
     t->cancelled = true;
     if (t->op != NULL)
         luna_op_cancel(t->op);
+}
+
+luna_task_stop *luna_task_stop_of(luna_task *t)
+{
+    return &t->stop;
 }
 
 void luna_task_abandon(luna_task *t)

@@ -11,6 +11,7 @@
 #define LUNA_LUA_TASK_H
 
 #include <lua.h>
+#include <signal.h>
 
 #include "loop.h"
 
@@ -21,6 +22,12 @@ typedef struct luna_held {
     luna_list link;
     void (*release)(struct luna_held *held); /* called with `link` already removed */
 } luna_held;
+
+/* May a task be stopped while it computes, and is it to be?  See interrupt.h. */
+typedef struct luna_task_stop {
+    volatile sig_atomic_t allowed, asked;
+} luna_task_stop;
+luna_task_stop *luna_task_stop_of(luna_task *task);
 
 /* Raise unless called from a task that may wait here: a coroutine can yield
  * neither from a function that C has called nor outside of tasks. */

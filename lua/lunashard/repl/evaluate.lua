@@ -123,8 +123,10 @@ function evaluate.run(session, read, text)
     if errors.is(results[2], "CANCELED") then
       error(results[2], 0)
     end
-    evaluate.failed(session, results[2], traceback)
-    session.err(failure.raised(results[2], traceback) .. "\n")
+    local raised = results[2]
+    evaluate.failed(session, raised, traceback)
+    local is_plain = type(raised) == "table" and not errors.is(raised) and debug.getmetatable(raised) == nil
+    session.err(failure.raised(is_plain and show.value(raised) or raised, traceback) .. "\n")
     return false
   end
   for i = 1, results.n do -- holes are values here

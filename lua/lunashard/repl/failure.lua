@@ -10,6 +10,12 @@ local failure = {}
 
 local safe, width_of = text.safe, text.width
 
+-- Where the general advice says more than the message does.
+local ADVISED = { SHARD_DOWN = "\\health shows every server." }
+for _, code in ipairs({ "RESULT_TOO_LARGE", "UNKNOWN_OUTCOME", "POOL_EXHAUSTED", "AUTH", "TIMEOUT" }) do
+  ADVISED[code] = errors.codes[code].advice
+end
+
 local MARGIN = 60 -- cells of a line that are shown before its caret
 
 -- The byte at which a character begins.
@@ -72,6 +78,8 @@ local function add_one(lines, err, sql, is_rewritten, where)
   end
   if err.hint then
     lines[#lines + 1] = "HINT: " .. safe(err.hint, true)
+  elseif ADVISED[err.code] then
+    lines[#lines + 1] = "HINT: " .. ADVISED[err.code]
   end
 end
 

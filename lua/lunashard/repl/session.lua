@@ -29,7 +29,6 @@ local Session = {}
 Session.__index = Session
 
 local KEPT = 1000 -- lines that \save can save
-local MAX_ROWS = 1000
 
 local OPTIONS = { out = "function", err = "function", ask = "function", notice = "function", width = "function",
   yes = "boolean", max_rows = "count" }
@@ -44,7 +43,7 @@ end
 -- A production cluster that can be written is opened a second time, read-only, and the session works with that.
 -- @tparam ?lunashard.cluster cluster from `lunashard.open`, with `protect = true` for an own one; nil for Lua alone
 -- @tparam[opt] table opts `out`, `err`, `ask`, `notice`, `width`, see above; `yes = true`: nothing is asked about;
---   `max_rows` [1000]: rows of a result that are shown, 0 for all
+--   `max_rows`: rows of a result that are shown, 0 for all [1000 on a terminal, all elsewhere]
 -- @treturn[1] Session with `env`, the variables of its lines
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error a production cluster could not be opened read-only
@@ -58,7 +57,7 @@ function session.new(cluster, opts)
     width = opts.width,
     yes = opts.yes,
     commands = commands.names(),
-    settings = { timing = true, expanded = "auto", max_rows = opts.max_rows or MAX_ROWS },
+    settings = { timing = true, expanded = "auto", max_rows = opts.max_rows },
     lines = {},
     n_lines = 0,
   }, Session)
@@ -193,7 +192,7 @@ function Session:run(text)
   self.running = running
   interrupt.arm(running.handle)
   local joined, value, err = pcall(running.join, running)
-  local was_computing = interrupt.disarm()
+  local was_computing = interrupt.disarm(running.handle)
   local was_stopped = was_computing or self.stopped
   self.is_told = not (was_computing and not self.stopped) -- of the signal that has stopped it
   self.running, self.stopped = nil, nil

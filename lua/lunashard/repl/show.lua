@@ -14,6 +14,7 @@ local safe = text.safe
 local MAX_DEPTH = 6
 local MAX_ENTRIES = 200 -- of one table
 local MAX_STRING = 4096
+local MAX_ROWS = 1000
 local WIDTH = 78 -- a table that fits is shown in one line
 
 local WORD = "^[%a_][%w_]*$"
@@ -196,15 +197,36 @@ local function footer(session, result, left_out, seconds)
   return "(" .. table.concat(parts, ", ") .. more .. ")\n"
 end
 
+-- On a terminal what is too long is cut; elsewhere it is data.
 local function options_of(session, types)
   local width = session.width and session.width()
-  local cap = session.settings.max_rows
+  local cap = session.settings.max_rows or width and MAX_ROWS or 0
   return {
     types = types,
-    max_rows = cap and cap > 0 and cap or nil,
+    max_rows = cap > 0 and cap or nil,
+    max_cell = not width and math.huge or nil,
     expanded = session.settings.expanded,
     width = width,
   }
+end
+
+-- Rows are kept by name: of several columns of one name the last is there.
+local function without_doubles(columns, types)
+  local last, names, own_types, doubled = {}, {}, {}, nil
+  for i, name in ipairs(columns) do
+    doubled = doubled or last[name] and name
+    last[name] = i
+  end
+  if not doubled then
+    return columns, types
+  end
+  for i, name in ipairs(columns) do
+    if last[name] == i then
+      names[#names + 1] = name
+      own_types[#names] = types and types[i]
+    end
+  end
+  return names, own_types, doubled
 end
 
 --- Show a result: its rows, and below them shards, rows and time.
@@ -218,9 +240,13 @@ function show.result(session, result, seconds)
     columns = columns_of(result.rows) or {}
   end
   if #columns > 0 then
-    local shown
-    shown, left_out = table_text.render(columns, result.rows, options_of(session, result.column_types))
+    local shown, types, doubled
+    columns, types, doubled = without_doubles(columns, result.column_types)
+    shown, left_out = table_text.render(columns, result.rows, options_of(session, types))
     session:show(shown)
+    if doubled then
+      session.err(("WARNING: several columns are called %s, and only the last is shown; name them with AS\n"):format(doubled))
+    end
   end
   session.err(footer(session, result, left_out, seconds))
 end

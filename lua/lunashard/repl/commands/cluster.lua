@@ -2,6 +2,7 @@
 -- @module lunashard.repl.commands.cluster
 
 local errors = require("lunashard.errors")
+local rebalance = require("lunashard.serve.rebalance")
 local show = require("lunashard.repl.show")
 
 local cluster = {}
@@ -97,11 +98,15 @@ function cluster.jobs(session)
     return no_cluster()
   end
   local jobs = session.cluster.jobs and session.cluster.jobs:status() or {}
-  if #jobs == 0 then
-    session.err(session.cluster.jobs and "there are no jobs\n" or "jobs run in lunashard serve, not here\n")
-    return true
+  local moving = session.manager.catalog and rebalance.refresh(session.manager)
+  if #jobs > 0 then
+    show.print(session, jobs)
   end
-  show.print(session, jobs)
+  if moving then
+    show.print(session, moving)
+  elseif #jobs == 0 then
+    session.err("there are no jobs; those of the cluster file run in lunashard serve\n")
+  end
   return true
 end
 

@@ -70,7 +70,7 @@ end
 -- @string text
 -- @treturn boolean
 function display.rows(session, text)
-  local n = text == "" and session.settings.max_rows or text:find("^%d+$") and tonumber(text)
+  local n = text:find("^%d+$") and tonumber(text)
   if not n then
     return invalid("\\rows: expected a whole number, 0 or more, got %q", text)
   end
