@@ -228,7 +228,9 @@ return script.main({
       ok, err = tell(job, drill, before, after)
     end
     if not ran then
-      error(ok, 0) -- interrupted: what was made stays to be looked at
+      job:next("look at the rows, then: lunashard sql -c %s --shard %s 'DROP TABLE %s'", job.cluster.path, drill.shard_id,
+        drill.table)
+      error(ok, 0) -- interrupted
     end
     local dropped, problem = job.plain:execute_on_all_shards("DROP TABLE IF EXISTS " .. drill.table,
       { shard_ids = { drill.shard_id } })

@@ -84,16 +84,16 @@ local function parser_of(spec)
 end
 
 -- What follows the script's name on the command line of `lunashard run`.
-local function given_arguments()
+local function given_arguments(globals)
   local list = {}
-  for i, argument in ipairs(rawget(_G, "arg") or {}) do
+  for i, argument in ipairs(globals.arg or {}) do
     list[i] = argument
   end
   return list
 end
 
-local function name_of(spec)
-  local path = (rawget(_G, "arg") or {})[0] or "script"
+local function name_of(spec, globals)
+  local path = (globals.arg or {})[0] or "script"
   return spec.name or path:match("([^/]+)%.lua$") or path:match("[^/]+$")
 end
 
@@ -103,9 +103,9 @@ end
 
 -- ---- the parts of a run ---------------------------------------------------------------
 
-local function open_cluster(args)
+local function open_cluster(args, globals)
   if not args.cluster then
-    local cluster = rawget(_G, "cluster")
+    local cluster = globals.cluster
     if cluster then
       return cluster
     end
@@ -172,7 +172,7 @@ end
 local function work(spec, argv, state)
   local args = parser_of(spec):parse(argv)
   state.json = args.json
-  local cluster = open_cluster(args)
+  local cluster = open_cluster(args, spec.globals)
   state.opened = args.cluster and cluster or nil
   local self = job.new({
     name = spec.name,
@@ -193,7 +193,7 @@ local function work(spec, argv, state)
     held:release()
   end
   if not ok and err ~= nil then
-    error(err, 0)
+    error(errors.is(err) and err or { plain = tostring(err) }, 0)
   end
 end
 
@@ -201,7 +201,8 @@ end
 
 local function on_raise(err)
   local kind = getmetatable(err)
-  if kind == Help or kind == Usage or errors.is(err) or type(err) == "string" and err:find("interrupted$") then
+  local is_told = errors.is(err) or type(err) == "table" and err.plain
+  if kind == Help or kind == Usage or is_told or type(err) == "string" and err:find("interrupted$") then
     return err
   end
   return { bug = debug.traceback(tostring(err), 2) }
@@ -225,8 +226,8 @@ local function tell_end(spec, state, err)
   local self = state.job
   if getmetatable(err) == Usage then
     say(spec.name, "%s (see --help)", err.message)
-  elseif type(err) == "table" and err.bug then
-    say(spec.name, "%s", err.bug)
+  elseif type(err) == "table" and (err.bug or err.plain) then
+    say(spec.name, "%s", err.bug or err.plain)
   elseif state.interrupted then
     say(spec.name, "interrupted")
   elseif errors.is(err) then
@@ -259,8 +260,8 @@ end
 local function error_table(err)
   if getmetatable(err) == Usage then
     return { code = "USAGE", message = err.message }
-  elseif type(err) == "table" and err.bug then
-    return { message = err.bug:match("[^\n]*") }
+  elseif type(err) == "table" and (err.bug or err.plain) then
+    return { message = (err.bug or err.plain):match("[^\n]*") }
   end
   return errors.to_table(err)
 end
@@ -326,7 +327,8 @@ function script.execute(spec, argv)
   return code, state.interrupted and err or nil
 end
 
---- Be a script: read the arguments, do the work, tell how it went. Yields. The program ends here unless all went well.
+--- Be a script: read the arguments, do the work, tell how it went. Yields. Run by `lunashard run`, the program ends here unless
+-- all went well; as a job of `lunashard serve` it returns nil and an error then.
 -- @tparam table spec
 --
 -- - `summary`, `example`: for `--help`; `name` [the file's]
@@ -339,7 +341,9 @@ end
 -- - `lock`: adds `--lock NAME`; a text, or a function of the arguments, is the name when none is given
 -- - `differences = true`: adds `--exit-code`: 3 when `job:difference()` was called
 -- @tparam[opt] {string,...} argv [what follows the script on the command line]
--- @treturn boolean true
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
 function script.main(spec, argv)
   spec = options.check(spec, SPEC, "script.main")
   if not spec.run then
@@ -349,12 +353,15 @@ function script.main(spec, argv)
   for name, value in pairs(spec) do
     copy[name] = value
   end
-  copy.name = name_of(spec)
-  local code, interrupt = script.execute(copy, argv or given_arguments())
-  if interrupt and core.is_exiting() then
+  local globals = getfenv(spec.run) -- as `run`, `serve` and the prompt set them
+  copy.name, copy.globals = name_of(spec, globals), globals
+  local code, interrupt = script.execute(copy, argv or given_arguments(globals))
+  if interrupt and (core.is_exiting() or not globals.arg) then
     error(interrupt, 0) -- the signal decides the exit code
-  elseif code ~= EXIT.ok then
+  elseif code ~= EXIT.ok and globals.arg then
     os.exit(code)
+  elseif code ~= EXIT.ok then
+    return nil, errors.new("INVALID", { message = ("%s ended with exit code %d"):format(copy.name, code) })
   end
   return true
 end

@@ -5,6 +5,7 @@
 local meter = require("lunashard.script.meter")
 local system = require("lunashard.core.system")
 local task = require("lunashard.task")
+local terminal = require("lunashard.core.terminal")
 
 local progress = {}
 
@@ -90,8 +91,8 @@ function Progress:draw()
     local full = math.floor(seen.share * BAR)
     bar = ("[%s%s] %3d %% "):format(("#"):rep(full), ("."):rep(BAR - full), math.floor(seen.share * 100))
   end
-  local width = (tonumber(os.getenv("COLUMNS") or "") or 80) - 1
-  io.stderr:write(ERASE, ("%s %s%s"):format(self.phase, bar, text):sub(1, math.max(width, 10)))
+  local width = (terminal.size(2) or 80) - 1 -- one that fills the line would wrap
+  io.stderr:write(ERASE, ("%s %s%s"):format(self.phase, bar, text):sub(1, width))
   drawn = self
 end
 

@@ -157,6 +157,19 @@ describe("lunashard.script", function()
     assert.equal(0, scripts.run(own, { "--yes", "shop" }, { cluster = cluster }).code)
   end)
 
+  it("gives a program that has other things to do an error, and does not end it", function()
+    local host = cli.write(cli.directory(), "host.lua", ([[
+      arg = nil -- as it is where nobody gave arguments, such as in a job of `lunashard serve`
+      local script = require("lunashard.script")
+      local done, err = script.main({ summary = "fails", run = function() return nil, "too bad" end })
+      print(done, err.message, script.main({ summary = "works", run = function() return true end }))
+    ]]))
+    local result = scripts.run(host)
+    assert.equal(0, result.code, result.stderr)
+    assert.equal("nil\tscript ended with exit code 1\ttrue\n", result.stdout)
+    assert.matches("script: too bad\n", result.stderr)
+  end)
+
   it("draws a bar on a terminal and clears it away, and writes lines elsewhere", function()
     local terminal = pty.lunashard({ "run", "-c", sandbox.shared().cluster_file, own, "count" })
     terminal:expect("] ")
