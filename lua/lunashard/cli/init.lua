@@ -120,7 +120,7 @@ end
 --- End a command because stdout takes nothing any more. Raises.
 -- @string reason
 -- @number number the system's, of the error
-function cli.output_failed(reason, number)
+function cli.stop_output(reason, number)
   error(setmetatable({ reason = reason, number = number }, Output), 0)
 end
 

@@ -18,7 +18,7 @@ local SHOWN_LINE = 200
 function output.write(...)
   local ok, reason, number = io.stdout:write(...)
   if not ok then
-    cli.output_failed(reason, number)
+    cli.stop_output(reason, number)
   end
 end
 
@@ -26,7 +26,7 @@ end
 function output.flush()
   local ok, reason, number = io.stdout:flush()
   if not ok then
-    cli.output_failed(reason, number)
+    cli.stop_output(reason, number)
   end
 end
 
