@@ -78,6 +78,7 @@ int luna_runtime_open(void)
     luna_loop_init(&luna_rt.loop);
     luna_rt.loop.stalled = luna_stall_note;
     luna_list_init(&luna_rt.tasks);
+    luna_rt.utf8 = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0);
     luna_rt.exit_code = -1;
     luna_rt.err_meta_ref = luna_rt.say_ref = LUA_NOREF;
     lua_State *L = luna_rt.main = luaL_newstate();
@@ -162,4 +163,6 @@ void luna_runtime_close(double grace)
     if (luna_rt.resolver != NULL)
         luna_resolver_free(luna_rt.resolver);
     luna_loop_deinit(&luna_rt.loop);
+    if (luna_rt.utf8 != (locale_t)0)
+        freelocale(luna_rt.utf8);
 }

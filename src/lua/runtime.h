@@ -4,6 +4,7 @@
 #ifndef LUNA_LUA_RUNTIME_H
 #define LUNA_LUA_RUNTIME_H
 
+#include <locale.h>
 #include <lua.h>
 
 #include "budget.h"
@@ -34,6 +35,7 @@ typedef struct luna_runtime {
     luna_signals signals;
     luna_stalls stalls;
     luna_terminal terminal; /* raw while a line is edited */
+    locale_t utf8; /* held, so that the table of widths (cells.h) is not loaded each time */
 } luna_runtime;
 
 extern luna_runtime luna_rt;

@@ -117,15 +117,13 @@ local function table_of(self, text, alias)
   if tables[alias] then
     return tables[alias]
   end
-  for name, given in text:gmatch("([%w_]+)%s+([%w_]+)") do
-    if given == alias and tables[name] then
+  local before, last
+  for word in text:gmatch("[%w_]+") do
+    local name = last and last:upper() == "AS" and before or last
+    if word == alias and tables[name] then
       return tables[name]
     end
-  end
-  for name, given in text:gmatch("([%w_]+)%s+[aA][sS]%s+([%w_]+)") do
-    if given == alias and tables[name] then
-      return tables[name]
-    end
+    before, last = last, word
   end
 end
 

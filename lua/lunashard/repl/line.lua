@@ -79,7 +79,7 @@ function Line:insert(text)
 end
 
 local function remove(self, from, to, is_killed)
-  if to < from then
+  if from < 1 or to < from then
     return false
   end
   remember(self, is_killed and "kill" or "delete")
@@ -240,7 +240,7 @@ function commands.undo(self)
   local before = table.remove(self.past)
   if before then
     self.chars, self.widths = terminal.characters(before.text)
-    self.cursor, self.last_change = before.cursor, nil
+    self.cursor, self.last_change = math.min(before.cursor, #self.chars), nil
   end
 end
 
