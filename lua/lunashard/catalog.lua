@@ -374,6 +374,9 @@ local function look(self)
   if row and not same or not row and not self:is_complete() then
     self:refresh()
   end
+  if row and row.guards then
+    require("lunashard.rebalancer.recover").run(manager)
+  end
   return true
 end
 

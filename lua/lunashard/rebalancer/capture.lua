@@ -301,7 +301,7 @@ function capture.patiently(context, fn)
   local pause = BACK_OFF
   while true do
     local value, err = fn()
-    local reason = value == nil and is_lock_timeout(err) and context.stopping()
+    local reason = value == nil and is_lock_timeout(err) and context.stopping and context.stopping()
     if value ~= nil or not is_lock_timeout(err) then
       return value, err
     elseif reason then

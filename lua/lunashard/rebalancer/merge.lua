@@ -56,7 +56,7 @@ function merge.run(context, destination, row, tables, known, deadline)
       ok, err = fence.own(context, lease, row, known)
     end
     return ok, err
-  end, { lock_timeout = 500, deadline = deadline })
+  end, { lock_timeout = 500, deadline = deadline, moves_rows = true })
 end
 
 return merge

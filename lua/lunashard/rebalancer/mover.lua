@@ -18,7 +18,10 @@ local Mover = {}
 Mover.__index = Mover
 
 --- Defaults of a job's options, as far as moves know them.
-mover.OPTIONS = { batch_size = 5000, throttle_ms = 0, enable_validation = true, max_cutover = 2, purge_delay = 0 }
+mover.OPTIONS = { batch_size = 5000, throttle_ms = 0, enable_validation = true, max_cutover = 2, purge_delay = 0,
+  strategy = "live_migration" }
+
+local OFFLINE = 3600 -- seconds for a move whose buckets are closed all the while
 
 local ROW = [[
   SELECT m.source, m.destination, m.buckets, m.state, m.cursor::text AS cursor, m.rows_copied, m.bytes, m.pause_seconds,
@@ -145,11 +148,17 @@ function Mover:end_turn()
   end
 end
 
+--- Are the buckets closed before their rows are copied?
+-- @treturn boolean
+function Mover:is_offline()
+  return self.context.options.strategy == "offline"
+end
+
 --- Until when a move that is fenced must be merged, or given up. One that another mover fenced gets as long again.
 -- @treturn number
 function Mover:cutover_deadline()
   self.fenced_at = self.fenced_at or task.now()
-  return self.fenced_at + self.context.options.max_cutover
+  return self.fenced_at + (self:is_offline() and OFFLINE or self.context.options.max_cutover)
 end
 
 --- Why the mover shall stop, as an error; nil when it shall not.
@@ -172,10 +181,14 @@ function mover.open(given, row, lenient)
     manager = given.manager, catalog = given.catalog, token = given.token, options = {},
     at = given.at or nothing, progress = given.progress or nothing, stopping = given.stopping or nothing,
   }
-  for name, default in pairs(mover.OPTIONS) do
+  -- Read through, for some of them may change while the move runs.
+  setmetatable(context.options, { __index = function(_, name)
     local value = given.options and given.options[name]
-    context.options[name] = value == nil and default or value
-  end
+    if value == nil then
+      return mover.OPTIONS[name]
+    end
+    return value
+  end })
   local self = setmetatable({ context = context, row = row }, Mover)
   local ok, err = read_row(self)
   if not ok then

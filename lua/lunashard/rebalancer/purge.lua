@@ -59,7 +59,7 @@ function purge.run(context, source, row, tables, checks)
       ok, err = fence.end_transition(lease)
     end
     return ok, err
-  end, { lock_timeout = 500 })
+  end, { lock_timeout = 500, moves_rows = true })
 end
 
 return purge

@@ -9,6 +9,7 @@ local lock = require("lunashard.rebalancer.lock")
 local mover = require("lunashard.rebalancer.move")
 local preflight = require("lunashard.rebalancer.preflight")
 local references = require("lunashard.rebalancer.references")
+local release = require("lunashard.rebalancer.release")
 local shards = require("lunashard.rebalancer.shards")
 local tables = require("lunashard.rebalancer.tables")
 local task = require("lunashard.task")
@@ -106,9 +107,12 @@ local function finish(self, id, status, message)
   end
   local ok
   if all_settled(row) then
-    ok, err = require("lunashard.catalog.lease").close_guards(self.catalog)
+    ok, err = release.run({ manager = self.manager, catalog = self.catalog, token = row.token }, row)
+    if ok then
+      ok, err = require("lunashard.catalog.lease").close_guards(self.catalog)
+    end
     if not ok then
-      message = message or ("guards could not be switched off: %s"):format(err.message)
+      message = message or ("triggers and guards could not be removed: %s"):format(err.message)
     end
   end
   ok, err = job.set(self.catalog, id, status, message, short())

@@ -18,7 +18,7 @@ local SETTINGS = [[
   SET search_path = pg_catalog, pg_temp; SET row_security = off; SET TimeZone = 'UTC'; SET lc_monetary = 'C';
   SET statement_timeout = 0; SET lock_timeout = '2s'; SET idle_in_transaction_session_timeout = 0;
   SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off;
-  SET lunashard.guarded = '1'; SET lunashard.mover = '1'; SET application_name = ]]
+  SET application_name = ]]
 
 local PATIENCE = 30 -- seconds for a connection, and for statements that touch a few rows
 
@@ -110,8 +110,9 @@ end
 --- Run a function in a transaction that begins with the check of the token. Yields.
 -- @string point what `at` is called with, before `:before-commit` and `:after-commit`
 -- @tparam function fn called with the lease; returns a value to commit, or nil and an error to roll back
--- @tparam[opt] table opts `lock_timeout` and `statement_timeout` in ms (0: none), `async` (the commit need not be on disk yet),
---   `deadline`, `unchecked` (without the token: for the transaction that sets it)
+-- @tparam[opt] table opts `lock_timeout` and `statement_timeout` in ms, `async` (the commit need not be on disk yet),
+--   `moves_rows` (into or out of the live tables, unnoted), `deadline`, `unchecked` (without the token: for the transaction
+--   that sets it)
 -- @treturn[1] any what fn returned
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `SQL` with the SQLSTATE `LS005` when another mover has taken over
@@ -123,9 +124,9 @@ function Session:transaction(point, fn, opts)
   end
   local parts = { "BEGIN" }
   for _, name in ipairs({ "lock_timeout", "statement_timeout" }) do
-    parts[#parts + 1] = opts[name] and ("SET LOCAL %s = %d"):format(name,
-      opts[name] == 0 and 0 or math.max(1, math.ceil(opts[name]))) or nil
+    parts[#parts + 1] = opts[name] and ("SET LOCAL %s = %d"):format(name, math.ceil(opts[name])) or nil
   end
+  parts[#parts + 1] = opts.moves_rows and "SET LOCAL lunashard.guarded = '1'; SET LOCAL lunashard.mover = '1'" or nil
   parts[#parts + 1] = opts.async and "SET LOCAL synchronous_commit = off" or nil
   parts[#parts + 1] = not opts.unchecked and ("SELECT lunashard.check_token(%d, %d, '%s', %d)"):format(self.row.job,
     self.row.seq, self.role, self.token) or nil

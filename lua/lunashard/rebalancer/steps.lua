@@ -57,7 +57,7 @@ function steps.capturing(mover)
   if not ok then
     return nil, err
   end
-  return flip.save(context, row, "copying")
+  return flip.save(context, row, mover:is_offline() and "fencing" or "copying")
 end
 
 local function bring_batch(mover, progress, deadline)
@@ -75,7 +75,8 @@ local function note_progress(mover, progress)
   return true
 end
 
-function steps.copying(mover)
+local function copy_all(mover)
+  local is_fenced = mover.at_source.step == "fenced"
   local progress, err = copy.run(mover.context, mover.sides, mover.row, mover.tables, mover.at_destination.detail.progress,
     function(progress)
       mover.at_destination.detail.progress = progress
@@ -83,10 +84,15 @@ function steps.copying(mover)
       if ok then
         ok, problem = bring_batch(mover, progress)
       end
-      local stopped = mover:stopped()
+      local stopped = not is_fenced and mover:stopped()
       return ok and not stopped and true or nil, problem or stopped
     end)
-  if not progress then
+  return progress and true, err
+end
+
+function steps.copying(mover)
+  local ok, err = copy_all(mover)
+  if not ok then
     return nil, err
   end
   return flip.save(mover.context, mover.row, "catchup")
@@ -169,6 +175,9 @@ end
 function steps.fenced(mover)
   local context, row, deadline = mover.context, mover.row, mover:cutover_deadline()
   local ok, err = expect(mover, mover.source, "fenced")
+  if ok then -- there is something to copy when the buckets were closed before
+    ok, err = copy_all(mover)
+  end
   local left
   while ok and left ~= 0 do
     left, err = bring_batch(mover, mover.at_destination.detail.progress, deadline)
