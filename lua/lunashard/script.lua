@@ -25,6 +25,7 @@
 local argparse = require("argparse")
 local confirm = require("lunashard.cli.confirm")
 local core = require("lunashard.core.task")
+local ending = require("lunashard.script.ending")
 local errors = require("lunashard.errors")
 local job = require("lunashard.script.job")
 local options = require("lunashard.options")
@@ -40,9 +41,9 @@ local SPEC = {
   shards = "boolean", differences = "boolean", lock = "any", severe = "boolean",
 }
 
-local EXIT = { ok = 0, failed = 1, usage = 2, differences = 3 }
+local EXIT = { ok = 0, failed = 1 }
 
-local Help, Usage = {}, job.Usage -- metatables of what --help and a wrong command line raise
+local Help, Usage = ending.Help, job.Usage -- metatables of what --help and a wrong command line raise
 
 -- argparse prints and exits by itself; ours raises, so that one place decides.
 local function adopt(parser)
@@ -199,85 +200,6 @@ end
 
 -- ---- the end ----------------------------------------------------------------------------
 
-local function on_raise(err)
-  local kind = getmetatable(err)
-  local is_told = errors.is(err) or type(err) == "table" and err.plain
-  if kind == Help or kind == Usage or is_told or type(err) == "string" and err:find("interrupted$") then
-    return err
-  end
-  return { bug = debug.traceback(tostring(err), 2) }
-end
-
-local function code_of(state, err)
-  local self = state.job
-  if getmetatable(err) == Usage then
-    return EXIT.usage
-  elseif err ~= nil then
-    return errors.is(err) and err.exit_code or errors.exit_code(err)
-  end
-  local code = self.summary:exit_code()
-  if code == EXIT.ok and self.difference_count > 0 and self.args.exit_code then
-    return EXIT.differences
-  end
-  return code
-end
-
-local function tell_end(spec, state, err)
-  local self = state.job
-  if getmetatable(err) == Usage then
-    say(spec.name, "%s (see --help)", err.message)
-  elseif type(err) == "table" and (err.bug or err.plain) then
-    say(spec.name, "%s", err.bug or err.plain)
-  elseif state.interrupted then
-    say(spec.name, "interrupted")
-  elseif errors.is(err) then
-    say(spec.name, "%s%s", tostring(err), err.hint and "; " .. err.hint or "")
-  elseif err ~= nil then
-    say(spec.name, "%s", tostring(err))
-  end
-  if self and #self.summary.shards > 0 then
-    for _, line in ipairs(self.summary:problems()) do
-      say(spec.name, "%s", line)
-    end
-    say(spec.name, "%s%s", self.dry_run and "dry run, nothing was changed: " or "", self.summary:text())
-  end
-  if self and self.next_command then
-    say(spec.name, "next: %s", self.next_command)
-  end
-end
-
--- The shards that the error is about belong into the summary, too.
-local function note_shards(self, err)
-  local failed = errors.is(err) and (err.failed or { { shard_id = err.shard_id, error = err } }) or {}
-  for _, failure in ipairs(failed) do
-    local id = failure.shard_id
-    if self.manager.by_id[id] and not self.summary.by_id[id] then
-      self.summary:add(id, summary.state_of(failure.error)).is_told = true
-    end
-  end
-end
-
-local function error_table(err)
-  if getmetatable(err) == Usage then
-    return { code = "USAGE", message = err.message }
-  elseif type(err) == "table" and (err.bug or err.plain) then
-    return { message = (err.bug or err.plain):match("[^\n]*") }
-  end
-  return errors.to_table(err)
-end
-
-local function tell_json(spec, state, err, code)
-  local self = state.job
-  local document = { script = spec.name, ok = code == EXIT.ok, exit_code = code, error = err ~= nil and error_table(err) or nil }
-  if self then
-    document.cluster, document.dry_run = self.manager.name, self.dry_run
-    document.duration = task.now() - state.started
-    document.shards, document.counts = output.list(self.summary.shards), self.summary:counts()
-    document.result, document.next = self.result, self.next_command
-  end
-  return output.json(document)
-end
-
 -- With --json given anywhere a wrong command line is answered in JSON, too.
 local function wants_json(argv)
   for _, argument in ipairs(argv) do
@@ -295,7 +217,7 @@ end
 -- @treturn number exit code
 function script.execute(spec, argv)
   local state = { started = task.now() }
-  local ok, err = xpcall(work, on_raise, spec, argv, state)
+  local ok, err = xpcall(work, ending.on_raise, spec, argv, state)
   if ok then
     err = nil
   elseif getmetatable(err) == Help then
@@ -306,16 +228,16 @@ function script.execute(spec, argv)
   end
   if state.job then
     state.job:close()
-    note_shards(state.job, err)
+    ending.note_shards(state.job, err)
     state.job.summary:sort(state.job.manager.shards)
   end
   if errors.is(err, "CANCELED") or type(err) == "string" then
     state.interrupted = true
   end
-  local code = code_of(state, err)
-  tell_end(spec, state, err)
+  local code = ending.code_of(state, err)
+  ending.tell(spec, state, err)
   if state.json or not state.job and wants_json(argv) then
-    local written, problem = tell_json(spec, state, err, code)
+    local written, problem = ending.tell_json(spec, state, err, code)
     if not written then
       say(spec.name, "%s", problem.message)
       code = EXIT.failed

@@ -119,6 +119,9 @@ function progress.new(name, phase, total, unit)
   local self = setmetatable({ name = name, phase = phase, unit = unit, meter = meter.new(total, task.now()),
     is_bar = progress.is_terminal() }, Progress)
   self.task = task.daemon(work, self)
+  if self.is_bar then
+    self:draw()
+  end
   return self
 end
 

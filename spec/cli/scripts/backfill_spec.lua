@@ -78,7 +78,7 @@ describe("scripts/backfill.lua", function()
   end)
 
   it("goes on from its last batch after kill -9, and after a shard that was down", function()
-    local first = backfill({ "--batch", "100", "--throttle-ms", "30" }, { spawn = true })
+    local first = backfill({ "--batch", "100", "--throttle-ms", "200" }, { spawn = true })
     cli.wait_until("some batches were written", function()
       return count() >= 300
     end)

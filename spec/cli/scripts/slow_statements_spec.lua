@@ -1,4 +1,6 @@
+local cli = require("spec.support.cli")
 local lunashard = require("lunashard")
+local sandbox = require("spec.support.sandbox")
 local scripts = require("spec.support.scripts")
 
 describe("scripts/slow_statements.lua", function()
@@ -12,9 +14,9 @@ describe("scripts/slow_statements.lua", function()
 
   it("sees what runs on which shard, without values, as one statement", function()
     local tasks = {}
-    for i, seconds in ipairs({ 4.25, 4.5 }) do
+    for i, seconds in ipairs({ 30.25, 30.5 }) do
       tasks[i] = lunashard.spawn(function()
-        return router:execute("SELECT pg_sleep(" .. seconds .. "), 'ops_slow'", nil, { shard_id = "shard2", timeout = 10 })
+        return router:execute("SELECT pg_sleep(" .. seconds .. "), 'ops_slow'", nil, { shard_id = "shard2", timeout = 60 })
       end)
     end
     local result = scripts.run("slow_statements", { "--sample", "0.8", "--json" })
@@ -37,6 +39,35 @@ describe("scripts/slow_statements.lua", function()
       { cluster = scripts.cluster_file({ down = 2 }) })
     assert.same({ 4, 2, 1 }, { result.code, result.json.counts.ok, result.json.counts.unreachable })
     assert.equal("sampled", result.json.shards[1].detail.source)
+  end)
+
+  it("asks pg_stat_statements where that is loaded #long", function()
+    local own = sandbox.start({ shards = 1 })
+    local admin = cli.write(cli.directory(), "admin.lua", ([[
+      local options = dofile(%q)
+      options.shards[1].user, options.shards[1].passfile = "postgres", %q
+      return options]]):format(own.cluster_file, own.passfile))
+    local superuser, manager = scripts.connect(admin)
+    assert(superuser:execute_on_all_shards("ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements'"))
+    manager:shutdown()
+    own:stop()
+    own:start()
+    superuser, manager = scripts.connect(admin)
+    assert(superuser:execute_on_all_shards("CREATE EXTENSION pg_stat_statements"))
+    for i = 1, 20 do
+      assert(superuser:execute("SELECT pg_sleep(0.01), " .. i .. " AS own", nil, { shard_id = "shard1" }))
+    end
+    manager:shutdown()
+    local result = scripts.run("slow_statements", { "--json" }, { cluster = own.cluster_file })
+    own:destroy()
+    assert.equal(0, result.code, result.stderr)
+    assert.equal("pg_stat_statements", result.json.shards[1].detail.source)
+    local found
+    for _, one in ipairs(result.json.result.statements) do
+      found = one.statement == "SELECT pg_sleep(?), ? AS own" and one or found
+    end
+    assert.equal(20, found.calls)
+    assert.is_true(found.seconds >= 0.2 and found.mean_ms >= 10)
   end)
 
   it("ends with 2 for what is no number", function()

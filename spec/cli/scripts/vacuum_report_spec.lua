@@ -9,7 +9,10 @@ describe("scripts/vacuum_report.lua", function()
       DROP TABLE IF EXISTS ops_vacuum;
       CREATE TABLE ops_vacuum (user_id int8 PRIMARY KEY, n int) WITH (autovacuum_enabled = off);
       INSERT INTO ops_vacuum SELECT i, 0 FROM generate_series(1, 100) AS i]]))
-    assert(router:execute("UPDATE ops_vacuum SET n = 1", nil, { shard_id = "shard2" }))
+    assert(router:transaction({ shard_id = "shard2" }, function(tx)
+      assert(tx:execute("UPDATE ops_vacuum SET n = 1"))
+      return tx:execute("SELECT pg_stat_force_next_flush()")
+    end))
   end)
 
   teardown(function()
@@ -21,16 +24,7 @@ describe("scripts/vacuum_report.lua", function()
     return scripts.run("vacuum_report", { "--json", "--min-dead", "50", ... })
   end
 
-  -- What sessions did is counted when they come to rest.
-  local function wait_for_statistics()
-    assert(router:execute("SELECT pg_stat_force_next_flush()", nil, { shard_id = "shard2", pipeline = false }))
-    require("spec.support.cli").wait_until("the dead rows are counted", function()
-      return report().json.result.tables[1] ~= nil
-    end)
-  end
-
   it("finds the shard with dead rows, and what to do about it", function()
-    wait_for_statistics()
     local document = report().json
     assert.equal(1, #document.result.tables)
     local found = document.result.tables[1]
