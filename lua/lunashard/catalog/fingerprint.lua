@@ -23,21 +23,49 @@ local function scalar(value)
   return ("%s:%s"):format(type(value), type(value) == "number" and ("%.17g"):format(value) or tostring(value))
 end
 
--- A text for a value that is the same in every process.
-local function text_of(value, depth)
-  if type(value) == "function" then
-    return "function:" .. system.sha256(string.dump(value, true))
-  elseif type(value) == "userdata" or type(value) == "thread" or depth > 16 then
-    error("cannot be compared between routers: use texts, numbers and tables", 0)
-  elseif type(value) ~= "table" then
-    return scalar(value)
+local text_of
+
+-- The code of a function and what it has taken along; of those in C only that they are.
+local function function_text(fn, seen)
+  if debug.getinfo(fn, "S").what == "C" then
+    return "C"
   end
+  local parts, i = { system.sha256(string.dump(fn, true)) }, 1
+  local name, value = debug.getupvalue(fn, 1)
+  while name do
+    parts[#parts + 1] = text_of(value, seen)
+    i = i + 1
+    name, value = debug.getupvalue(fn, i)
+  end
+  return table.concat(parts, "+")
+end
+
+local function table_text(value, seen)
   local items = {}
   for name, item in pairs(value) do
-    items[#items + 1] = ("%q=%s"):format(scalar(name), text_of(item, depth + 1))
+    if type(name) == "table" or type(name) == "function" then
+      error("cannot be compared between routers: its tables must have texts and numbers as keys", 0)
+    end
+    items[#items + 1] = ("%q=%s"):format(scalar(name), text_of(item, seen))
   end
   table.sort(items)
   return "{" .. table.concat(items, ",") .. "}"
+end
+
+local WRITE = { ["function"] = function_text, table = table_text }
+
+-- A text for a value that is the same in every process.
+function text_of(value, seen)
+  local kind = type(value)
+  if kind == "userdata" or kind == "thread" then
+    error("cannot be compared between routers: use texts, numbers and tables", 0)
+  elseif not WRITE[kind] then
+    return scalar(value)
+  elseif seen[value] then
+    return kind
+  end
+  seen[value] = true
+  return WRITE[kind](value, seen)
 end
 
 local function of_plugin(bound)
@@ -47,7 +75,7 @@ local function of_plugin(bound)
       options[name] = value
     end
   end
-  return (bound.entry.sha256 or text_of(bound.plugin, 0)) .. text_of(options, 0)
+  return (bound.entry.sha256 or text_of(bound.plugin, {})) .. text_of(options, {})
 end
 
 local function describe(bound, parts)
