@@ -88,7 +88,7 @@ local function verify(job, table_pair)
   if not ok then
     return nil, err
   end
-  job:next("lunashard run -c %s scripts/dual_write_compare.lua %s --from %s", job.cluster.path, job.args.table, job.args.from)
+  job:next_script("dual_write_compare", "%s --from %s", job.args.table, job.args.from)
   return nil, lunashard.errors.new("INVALID", { exit_code = 1, message = ("%d rows differ: %d missing, %d extra, %d different, "
     .. "%d twice"):format(report.differences, report.missing, report.extra, report.different, report.twice) })
 end

@@ -63,7 +63,7 @@ local function refuse_drift(job, options)
       job:say("%s: %s %s is %s there, beside %s", shard.shard_id, one.kind, one.name, one.what, report.against)
     end
   end
-  job:next("lunashard run -c %s scripts/schema_drift.lua", job.cluster.path)
+  job:next_script("schema_drift")
   error(lunashard.errors.new("INVALID", { exit_code = 1,
     message = "the shards' schemas differ before anything was done; mend that first, or say --allow-drift" }), 0)
 end
@@ -146,7 +146,7 @@ return script.main({
       local after = assert(diff.run(job.plain, { shard_ids = options.shard_ids }))
       job.result.same = after.same
       if not after.same then
-        job:next("lunashard run -c %s scripts/schema_drift.lua", job.cluster.path)
+        job:next_script("schema_drift")
         return nil, lunashard.errors.new("INVALID", { exit_code = 1,
           message = "all was applied, and the shards' schemas differ" })
       end

@@ -100,8 +100,7 @@ local function run(job, table_pair)
     report.shard_rows, report.missing, report.extra, report.different, report.twice,
     report.moving > 0 and (", %d changed meanwhile"):format(report.moving) or "")
   if report.missing + report.different > 0 and not job.args.repair then
-    job:next("lunashard run -c %s scripts/dual_write_compare.lua %s --from %s --repair", job.cluster.path, job.args.table,
-      job.args.from)
+    job:next_script("dual_write_compare", "%s --from %s --repair", job.args.table, job.args.from)
   end
   return ok, err
 end

@@ -72,8 +72,7 @@ return script.main({
         if job.args.mend and #shard.differences > 0 then
           local path = write_mend(job, shard.shard_id, shard.differences)
           job:say("%s: wrote %s", shard.shard_id, path)
-          job:next("lunashard run -c %s scripts/deploy_schema.lua %s --shard %s --allow-drift --dry-run", job.cluster.path, path,
-            shard.shard_id)
+          job:next_script("deploy_schema", "%s --shard %s --allow-drift --dry-run", path, shard.shard_id)
         end
       end
     end

@@ -101,8 +101,7 @@ return script.main({
       ok, err = job:table("holders", { "shard", "holder", "what", "seconds" }, holders)
     end
     if holders[1] then
-      job:next("lunashard run -c %s scripts/kill_long_queries.lua --idle-in-transaction %d --dry-run", job.cluster.path,
-        args.min_age)
+      job:next_script("kill_long_queries", "--idle-in-transaction %d --dry-run", args.min_age)
     elseif tables[1] then
       job:next("lunashard sql -c %s --shard %s 'VACUUM (VERBOSE) %s'", job.cluster.path, tables[1].shard, tables[1].table)
     end

@@ -209,7 +209,7 @@ return script.main({
       state:remove()
     end
     if job.difference_count > 0 and not job.args.output then
-      job:next("lunashard run -c %s scripts/verify_placement.lua --output misplaced.csv", job.cluster.path)
+      job:next_script("verify_placement", "--output misplaced.csv")
     end
     return ok, err
   end,

@@ -177,6 +177,7 @@ local function work(spec, argv, state)
   state.opened = args.cluster and cluster or nil
   local self = job.new({
     name = spec.name,
+    folder = (spec.globals.arg or {})[0] and spec.globals.arg[0]:match("^.*/") or "",
     args = args,
     cluster = cluster,
     dry_run = args.dry_run or false,

@@ -84,7 +84,7 @@ end
 -- @tparam Job self
 -- @param err
 function ending.note_shards(self, err)
-  local failed = errors.is(err) and (err.failed or { { shard_id = err.shard_id, error = err } }) or {}
+  local failed = errors.is(err) and err.code ~= "CANCELED" and (err.failed or { { shard_id = err.shard_id, error = err } }) or {}
   for _, failure in ipairs(failed) do
     local id = failure.shard_id
     if self.manager.by_id[id] and not self.summary.by_id[id] then

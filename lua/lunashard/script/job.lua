@@ -24,7 +24,7 @@ local Shard = {}
 Shard.__index = Shard
 
 --- Make a job.
--- @tparam table given `name`, `args`, `cluster`, `dry_run`, `json`, `shards`
+-- @tparam table given `name`, `folder`, `args`, `cluster`, `dry_run`, `json`, `shards`
 -- @treturn Job with these, and `manager`, `router` (the cluster's), `summary`, `result` (what `--json` shows)
 function job.new(given)
   local self = setmetatable(given, Job)
@@ -132,6 +132,14 @@ end
 -- @param ...
 function Job:next(format, ...)
   self.next_command = format:format(...)
+end
+
+--- That script of the same folder as this one is what to run next.
+-- @string name without .lua
+-- @string[opt] format its arguments
+-- @param ...
+function Job:next_script(name, format, ...)
+  self:next("lunashard run -c %s %s%s.lua%s", self.cluster.path, self.folder, name, format and " " .. format:format(...) or "")
 end
 
 --- A state file, from which a run that was broken off goes on.
