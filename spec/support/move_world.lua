@@ -111,6 +111,7 @@ local function attempt(self, place, sql, params, isolation)
   local done, problem
   if result then
     done, problem = lease:execute("COMMIT", nil, opts)
+    assert(not done or done.command == "COMMIT", "a transaction was rolled back by its COMMIT")
   end
   lease:release()
   return done and result, problem or err
