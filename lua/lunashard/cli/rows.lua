@@ -13,6 +13,7 @@ local rows = {}
 rows.formats = { "table", "csv", "json", "jsonl" }
 
 local EXACT = 2 ^ 53
+local BLANK = 32
 local PIECE = 500 -- lines that are written together
 
 local json_value
@@ -62,39 +63,62 @@ local function csv_value(value, sql_type)
     return ""
   end
   local text = table_text.cell(value, sql_type)
-  if text == "" or text:find('[,"\r\n]') or text:find("^%s") or text:find("%s$") or text == "\\." then
+  if type(value) ~= "number" and (text == "" or text:find('[,"\r\n]') or text:byte(1) <= BLANK or text:byte(-1) <= BLANK
+    or text == "\\.") then
     return quoted(text)
   end
   return text
 end
 
--- `line(row)` of each row, many in one write.
-local function write_lines(list, line)
-  local piece, pause = {}, breath.new()
-  for i, row in ipairs(list) do
-    piece[#piece + 1] = line(row)
-    if #piece == PIECE or i == #list then
+-- `line(row)` of each row that `next_row` gives, many in one write; how many there were.
+local function write_lines(next_row, line)
+  local piece, pause, n = {}, breath.new(), 0
+  local row, shard_id = next_row()
+  while row do
+    n = n + 1
+    piece[#piece + 1] = line(row, shard_id)
+    row, shard_id = next_row()
+    if #piece == PIECE or not row then
       piece[#piece + 1] = ""
       output.write(table.concat(piece, "\n"))
       piece = {}
       pause()
     end
   end
+  return n
+end
+
+local function each(list)
+  local i = 0
+  return function()
+    i = i + 1
+    return list[i]
+  end
+end
+
+local function csv_line(columns, types)
+  local n = #columns
+  return function(row, shard_id)
+    local parts = {}
+    for i = 1, n do
+      parts[i] = csv_value(row[columns[i]], types[i])
+    end
+    local line = table.concat(parts, ",")
+    return shard_id and csv_value(shard_id) .. (n > 0 and "," or "") .. line or line
+  end
+end
+
+local function csv_heading(columns, with_shard)
+  local names = { with_shard and "shard" or nil }
+  for _, name in ipairs(columns) do
+    names[#names + 1] = csv_value(name)
+  end
+  output.write(table.concat(names, ","), "\n")
 end
 
 local function write_csv(columns, list, types)
-  local names = {}
-  for i, name in ipairs(columns) do
-    names[i] = csv_value(name)
-  end
-  output.write(table.concat(names, ","), "\n")
-  write_lines(list, function(row)
-    local parts = {}
-    for i, name in ipairs(columns) do
-      parts[i] = csv_value(row[name], types[i])
-    end
-    return table.concat(parts, ",")
-  end)
+  csv_heading(columns)
+  write_lines(each(list), csv_line(columns, types))
 end
 
 -- `fields`: what else is in the object, as JSON.
@@ -125,7 +149,7 @@ function rows.write(result, how)
   if how.format == "json" then
     write_json(columns, list, types, how.fields or {})
   elseif how.format == "jsonl" then
-    write_lines(list, function(row)
+    write_lines(each(list), function(row)
       return json_object(columns, types, row)
     end)
   elseif #columns > 0 and how.format == "csv" then
@@ -137,6 +161,42 @@ function rows.write(result, how)
     output.write(text)
   end
   return left_out
+end
+
+-- The first row has to be there before anybody knows the columns.
+local function begun(stream)
+  local row, shard_id = stream()
+  local source = stream.sources[1]
+  local function next_row()
+    local this, from = row, shard_id
+    if this then
+      row, shard_id = stream()
+    end
+    return this, from
+  end
+  return next_row, source and source.columns() or {}, source and source.column_types() or {}
+end
+
+--- Write the rows of a stream as they come, as CSV or as objects of JSON; memory stays flat. Yields.
+-- @tparam Stream stream what goes wrong is raised
+-- @tparam table how `format`, `csv` or `jsonl`; `with_shard`: their shard's name is in front
+-- @treturn number how many there were
+function rows.stream(stream, how)
+  local next_row, columns, types = begun(stream)
+  local line
+  if how.format == "csv" then
+    csv_heading(columns, how.with_shard)
+    line = csv_line(columns, types)
+  else
+    line = function(row, shard_id)
+      local object = json_object(columns, types, row)
+      return shard_id and ('{"shard":%s%s'):format(cjson.encode(shard_id), #columns > 0 and "," .. object:sub(2) or "}") or object
+    end
+  end
+  return write_lines(function()
+    local row, shard_id = next_row()
+    return row, how.with_shard and shard_id or nil
+  end, line)
 end
 
 return rows

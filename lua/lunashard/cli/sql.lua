@@ -10,6 +10,7 @@ local parse = require("lunashard.sql.statement").parse
 local rows = require("lunashard.cli.rows")
 local statement = require("lunashard.router.statement")
 local suggest = require("lunashard.cli.suggest")
+local task = require("lunashard.task")
 local traits = require("lunashard.schema.traits")
 local typed = require("lunashard.cli.typed")
 
@@ -212,10 +213,33 @@ local function dry_run(router, sql, params, args)
   return cli.exit.ok
 end
 
+-- Rows of shards as they come need not be kept: there may be any number of them.
+local function may_stream(sql, args)
+  return (args.format == "csv" or args.format == "jsonl") and (args.each or args.shard ~= nil or #args.keys > 0)
+    and statement.classify(sql) == "read" and parse(sql) ~= nil
+end
+
+local function run_stream(router, sql, params, args)
+  local started, opts = task.now(), options_of(args)
+  local rows_of = router:stream(sql, params, opts)
+  local ok, n = pcall(rows.stream, rows_of, { format = args.format, with_shard = args.each })
+  rows_of:close()
+  if not ok and errors.is(n) and n.code ~= "CANCELED" then
+    return output.failure("sql", suggest.complete(router, n, sql), args, sql)
+  elseif not ok then
+    error(n, 0)
+  end
+  output.flush()
+  cli.say("sql: %s in %.1f ms", counted(n, "row"), (task.now() - started) * 1000)
+  return cli.exit.ok
+end
+
 local function run(router, manager, sql, args)
   local params = typed.values(args.params)
   if args.dry_run then
     return dry_run(router, sql, params, args)
+  elseif may_stream(sql, args) then
+    return run_stream(router, sql, params, args)
   end
   local ok, err = confirmed(manager, sql, args)
   local result
@@ -225,6 +249,8 @@ local function run(router, manager, sql, args)
   if not result then
     if err.code == "NO_KEY" then
       err.hint = err.hint or "on the command line: --key K, --shard S or --all"
+    elseif err.code == "RESULT_TOO_LARGE" then
+      err.hint = err.hint or "--format csv or jsonl with --key, --shard or --all --each takes any number of rows"
     end
     return output.failure("sql", ok and suggest.complete(router, err, sql) or err, args, sql)
   end
