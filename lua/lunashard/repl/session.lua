@@ -28,7 +28,7 @@ local session = {}
 local Session = {}
 Session.__index = Session
 
-local KEPT = 1000 -- lines that \save can save
+local KEPT = 1000 -- lines that \save can save, at least
 
 local OPTIONS = { out = "function", err = "function", ask = "function", notice = "function", width = "function",
   yes = "boolean", max_rows = "count" }
@@ -95,6 +95,10 @@ function Session:replace(cluster)
   end
 end
 
+local function chunk_name(self)
+  return "=input " .. self.n_lines + 1
+end
+
 --- Is what was typed so far complete? Runs nothing.
 -- @string text one line, or several
 -- @treturn string `more` or `done`
@@ -104,18 +108,19 @@ function Session:feed(text)
     self.fed = text
     return "more"
   end
-  local read = classify.read(text, self.env)
+  local read = classify.read(text, self.env, chunk_name(self))
   self.fed = read.more and read.kind == "sql" and text or nil
+  self.read_text, self.read = text, read
   return read.more and "more" or "done"
 end
 
 -- Remember a line for \save: what was typed, and the calls that came of it.
 local function remember(self, text, kind)
   local line = { text = text, kind = kind, calls = {} }
-  self.lines[#self.lines + 1] = line
-  if #self.lines > KEPT then
-    table.remove(self.lines, 1)
+  if #self.lines >= 2 * KEPT then
+    self.lines = { unpack(self.lines, KEPT + 1) }
   end
+  self.lines[#self.lines + 1] = line
   self.line = line
 end
 
@@ -161,8 +166,9 @@ end
 -- @string text
 -- @treturn boolean
 function Session:perform(text)
+  local read = self.read_text == text and self.read or classify.read(text, self.env, chunk_name(self))
+  self.read_text, self.read = nil, nil
   self.n_lines = self.n_lines + 1
-  local read = classify.read(text, self.env, "=input " .. self.n_lines)
   if read.kind == "empty" then
     return true
   end
