@@ -95,6 +95,12 @@ local function send_state(self)
 end
 
 local function run(self, frame)
+  -- What came before the line was under way stops it when it is.
+  task.daemon(function()
+    if self.is_interrupted then
+      self.session:interrupt()
+    end
+  end)
   local ok, code = self.session:run(frame.text)
   send_state(self)
   self.frames:send({ kind = "done", ok = ok, code = code })
@@ -104,6 +110,7 @@ local requests = {}
 
 function requests.run(self, frame)
   if not self.running and type(frame.text) == "string" then
+    self.is_interrupted = false
     self.running = task.daemon(function()
       local ok, err = pcall(run, self, frame)
       self.running = nil
@@ -139,6 +146,7 @@ function requests.width(self, frame)
 end
 
 function requests.interrupt(self)
+  self.is_interrupted = true
   self.frames:send({ kind = "interrupted" })
   self.session:interrupt()
 end

@@ -39,8 +39,11 @@ end
 
 local function on_signal(self, signo)
   if signo == SIGINT then
-    if not self.session:interrupt() then
+    if self.reader.is_reading then
       self.reader:interrupt()
+    else
+      self.is_interrupted = true
+      self.session:interrupt()
     end
   elseif signo == SIGWINCH then
     self.reader:resized()
@@ -144,6 +147,12 @@ local function run(self, text)
   if self.reader:take_interrupt() then
     return
   end
+  -- A signal that came before the line was under way stops it when it is.
+  task.daemon(function()
+    if self.is_interrupted then
+      self.session:interrupt()
+    end
+  end)
   self.session:run(text)
   local written, reason = io.stdout:flush()
   if not written then
@@ -164,6 +173,7 @@ end
 function Console:run()
   local session = self.session
   while not session.is_done do
+    self.is_interrupted = false
     local text, why = self.reader:read(function()
       return session:prompt(false), session:prompt(true)
     end)
