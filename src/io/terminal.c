@@ -18,8 +18,9 @@ bool luna_terminal_edit(luna_terminal *terminal, int fd)
 {
     if (terminal->is_raw)
         return true;
-    if (tcgetattr(fd, &terminal->saved) < 0)
+    if (!terminal->is_known && tcgetattr(fd, &terminal->saved) < 0)
         return false;
+    terminal->is_known = 1;
     struct termios raw = terminal->saved;
     raw.c_iflag &= (tcflag_t) ~(BRKINT | ICRNL | INLCR | IGNCR | INPCK | ISTRIP | IXON);
     raw.c_lflag &= (tcflag_t) ~(ECHO | ICANON | IEXTEN | ISIG);
@@ -36,11 +37,12 @@ bool luna_terminal_edit(luna_terminal *terminal, int fd)
 
 void luna_terminal_restore(luna_terminal *terminal)
 {
-    if (!terminal->is_raw)
-        return;
     int error = errno;
+    if (!terminal->is_known || (!terminal->is_raw && tcgetpgrp(terminal->fd) != getpgrp()))
+        return;
+    if (terminal->is_raw)
+        say(terminal->fd, PASTE_OFF);
     terminal->is_raw = 0;
-    say(terminal->fd, PASTE_OFF);
     tcsetattr(terminal->fd, TCSADRAIN, &terminal->saved);
     errno = error;
 }

@@ -13,15 +13,17 @@
 
 typedef struct luna_terminal {
     int fd;
-    struct termios saved;
-    volatile sig_atomic_t is_raw;
+    struct termios saved; /* as it was when a line was edited first */
+    volatile sig_atomic_t is_known, is_raw;
 } luna_terminal;
 
 /* Have keys as they are typed, and pastes marked as such.  False with errno, and nothing is
  * changed.  Does nothing when it is so already. */
 LUNA_MUSTCHECK bool luna_terminal_edit(luna_terminal *terminal, int fd);
 
-/* Everything as it was.  Does nothing when it is.  May be called in a signal. */
+/* Everything as it was at first, whatever a program that had the terminal meanwhile has left on.
+ * Does nothing before the first edit, and when the terminal is another's now.  May be called in a
+ * signal. */
 void luna_terminal_restore(luna_terminal *terminal);
 
 /* False when `fd` is no terminal, or one that does not know. */

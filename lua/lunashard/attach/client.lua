@@ -179,6 +179,9 @@ function Client:candidates(text, cursor)
   return reply and reply.value, reply and reply.items or {}
 end
 
+--- A text was run: the other side knows.
+function Client:ran() end
+
 --- Run it there. Yields.
 -- @string text
 -- @treturn boolean

@@ -102,6 +102,7 @@ local function run(self, frame)
     end
   end)
   local ok, code = self.session:run(frame.text)
+  self.completer:ran(frame.text)
   send_state(self)
   self.frames:send({ kind = "done", ok = ok, code = code })
 end

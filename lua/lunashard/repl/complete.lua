@@ -281,6 +281,16 @@ function Completer:candidates(text, cursor)
   return from, found
 end
 
+--- A text was run: when it may have changed tables, their names are read anew, in the background.
+-- @string text
+function Completer:ran(text)
+  local word = text:match("^%s*(%a+)")
+  word = word and word:upper()
+  if self.names and (word == "CREATE" or word == "ALTER" or word == "DROP") then
+    self.names:refresh(true)
+  end
+end
+
 --- Read nothing more.
 function Completer:close()
   if self.names then

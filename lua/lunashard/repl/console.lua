@@ -41,7 +41,7 @@ local function on_signal(self, signo)
   if signo == SIGINT then
     if self.reader.is_reading then
       self.reader:interrupt()
-    else
+    elseif not self.is_paging then
       self.is_interrupted = true
       self.session:interrupt()
     end
@@ -94,7 +94,13 @@ function console.new(session)
     return self:ask(question)
   end
   session.page = function(text)
-    return pager.show(fd, text)
+    self.is_paging = true -- the pager's Ctrl-C is its own
+    local ok, shown = pcall(pager.show, fd, text)
+    self.is_paging = false
+    if not ok then
+      error(shown, 0)
+    end
+    return shown
   end
   session.gone = function()
     self.reader:hang_up()
@@ -154,6 +160,7 @@ local function run(self, text)
     end
   end)
   self.session:run(text)
+  self.completer:ran(text)
   local written, reason = io.stdout:flush()
   if not written then
     self.reader:notice("cannot write: " .. reason)
