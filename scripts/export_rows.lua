@@ -2,6 +2,7 @@
 -- Unloads rows of all shards, or those of some keys, into files or to stdout. A file gets its name when it is complete.
 
 local lunashard = require("lunashard")
+local output = require("lunashard.script.output")
 local script = require("lunashard.script")
 local statement = require("lunashard.router.statement")
 local system = require("lunashard.core.system")
@@ -126,16 +127,10 @@ end
 local function to_stdout()
   return {
     write = function(bytes)
-      local ok, problem = io.stdout:write(bytes)
-      if not ok then
-        error(invalid("stdout: %s", problem), 0)
-      end
+      assert(output.put(bytes))
     end,
     finish = function()
-      local ok, problem = io.stdout:flush()
-      if not ok then
-        error(invalid("stdout: %s", problem), 0)
-      end
+      assert(output.put("", true))
     end,
     give_up = function() end,
   }

@@ -23,6 +23,7 @@
 -- @module lunashard.script
 
 local argparse = require("argparse")
+local cli = require("lunashard.cli")
 local confirm = require("lunashard.cli.confirm")
 local core = require("lunashard.core.task")
 local ending = require("lunashard.script.ending")
@@ -41,7 +42,7 @@ local SPEC = {
   shards = "boolean", differences = "boolean", lock = "any", severe = "boolean",
 }
 
-local EXIT = { ok = 0, failed = 1 }
+local EXIT = cli.exit
 
 local Help, Usage = ending.Help, job.Usage -- metatables of what --help and a wrong command line raise
 
@@ -241,7 +242,7 @@ function script.execute(spec, argv)
     local written, problem = ending.tell_json(spec, state, err, code)
     if not written then
       say(spec.name, "%s", problem.message)
-      code = EXIT.failed
+      code = problem.exit_code
     end
   end
   if state.opened then

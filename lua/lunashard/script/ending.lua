@@ -1,6 +1,7 @@
 --- How a script's run ends: what its error is called, what is told of it and of the shards, and the exit code.
 -- @module lunashard.script.ending
 
+local cli = require("lunashard.cli")
 local errors = require("lunashard.errors")
 local job = require("lunashard.script.job")
 local output = require("lunashard.script.output")
@@ -10,7 +11,7 @@ local task = require("lunashard.task")
 
 local ending = {}
 
-local EXIT = { ok = 0, usage = 2, differences = 3 }
+local EXIT = cli.exit
 
 --- Metatable of what `--help` raises.
 -- @local

@@ -3,28 +3,43 @@
 -- @module lunashard.script.output
 
 local cjson = require("cjson.safe")
+local cli = require("lunashard.cli")
 local errors = require("lunashard.errors")
 local table_text = require("lunashard.table_text")
 local values = require("lunashard.values")
 
 local output = {}
 
+local EPIPE = 32
+
 local List = {} -- metatable of tables that are lists also when they are empty
+
+--- Hand bytes over to stdout, all of which is written with the last ones.
+-- @string text
+-- @tparam[opt] boolean is_last
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `INVALID`: the disk is full, nobody reads the pipe, ...; with the `exit_code` for that
+function output.put(text, is_last)
+  local ok, reason, number = io.stdout:write(text)
+  if ok and is_last then
+    ok, reason, number = io.stdout:flush()
+  end
+  if not ok and number == EPIPE then
+    return nil, errors.new("INVALID", { message = "stdout was closed by its reader", exit_code = cli.exit.pipe })
+  elseif not ok then
+    return nil, errors.new("INVALID", { message = "cannot write to stdout: " .. tostring(reason), exit_code = cli.exit.failed })
+  end
+  return true
+end
 
 --- Write to stdout.
 -- @string text
 -- @treturn[1] boolean true
 -- @treturn[2] nil
--- @treturn[2] lunashard.error `INVALID`: the disk is full, nobody reads the pipe, ...
+-- @treturn[2] lunashard.error
 function output.write(text)
-  local ok, reason = io.stdout:write(text)
-  if ok then
-    ok, reason = io.stdout:flush()
-  end
-  if not ok then
-    return nil, errors.new("INVALID", { message = "stdout: " .. tostring(reason), exit_code = 1 })
-  end
-  return true
+  return output.put(text, true)
 end
 
 --- Write a table of rows for people.

@@ -128,7 +128,7 @@ describe("lunashard.script", function()
       local argv = { "sh", "-c", command:format(option), cli.binary, sandbox.shared().cluster_file, own }
       local result = cli.run({}, { argv = argv })
       assert.equal(1, result.code, result.stderr)
-      assert.matches("own: .*stdout: No space left on device", result.stderr)
+      assert.matches("own: .*cannot write to stdout: No space left on device", result.stderr)
     end
   end)
 
