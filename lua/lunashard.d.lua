@@ -316,7 +316,8 @@ local Manager = {}
 ---@return lunashard.Error|nil # `SHARDS_FAILED` (with `require_all`), `INVALID` (text keys in a database that hashes them differently), `CLOSED`
 function Manager:initialize() end
 
---- Close every connection. May be called again; afterwards everything returns `CLOSED`.
+--- Close every connection. May be called again; afterwards everything returns `CLOSED`. Yields where there is a catalog,
+--- which is told, for half a second at the most.
 ---@return boolean # true
 function Manager:shutdown() end
 

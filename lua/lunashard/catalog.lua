@@ -11,6 +11,7 @@ local admit = require("lunashard.catalog.admit")
 local binding = require("lunashard.manager.binding")
 local adoption = require("lunashard.strategy.adoption")
 local errors = require("lunashard.errors")
+local lease = require("lunashard.catalog.lease")
 local events = require("lunashard.events")
 local map = require("lunashard.catalog.map")
 local place = require("lunashard.catalog.place")
@@ -129,6 +130,7 @@ local function install(self, found, groups, versions)
   self.id, self.name, self.version = found.id, found.name, found.version
   self.guard_epoch, self.guards = found.guard_epoch, found.guards
   self.shard_versions, self.owned = versions or {}, admit.count_owned(found)
+  lease.refreshed(self)
   self.changed:notify()
 end
 
@@ -206,7 +208,7 @@ local function note_problem(self, manager, err)
 end
 
 local function refreshed(self, manager, deadline)
-  local found, err, versions = read(manager, self.map, self.guards, deadline)
+  local found, err, versions = read(manager, self.map, self.guards or self.wants_versions, deadline)
   if found == false then
     return nil, errors.new("INVALID", {
       message = ("there is no catalog in %s any more"):format(place.describe(manager)),
@@ -471,6 +473,7 @@ local function attach(manager, deadline, allowed)
     endpoint.identified = true
   end
   manager.catalog = self
+  lease.start(self, deadline)
   self.poller = task.daemon(run, self)
   return self
 end

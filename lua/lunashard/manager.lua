@@ -5,8 +5,10 @@
 local adoption = require("lunashard.strategy.adoption")
 local admission = require("lunashard.manager.admission")
 local binding = require("lunashard.manager.binding")
+local catalog_lease = require("lunashard.catalog.lease")
 local catalog_place = require("lunashard.catalog.place")
 local config = require("lunashard.config")
+local core_pool = require("lunashard.core.pool")
 local errors = require("lunashard.errors")
 local extractor = require("lunashard.extractor")
 local health = require("lunashard.manager.health")
@@ -96,6 +98,11 @@ function manager.build(given)
     tables = cfg.tables or {},
     initialized = false,
     closed = false,
+    -- How statements go while rows may move, see `lunashard.router.guarding`: each behind a guard, or relying on this
+    -- term and generation of the map.
+    guarding = false,
+    generation = 0,
+    term = core_pool.term(),
     routers = setmetatable({}, WEAK), -- those that take their defaults from here
     retired = setmetatable({}, WEAK), -- endpoints that are used no more, while something still runs there
   }, Manager)
@@ -164,7 +171,7 @@ function Manager:initialize()
     return true
   end
   for _, member in ipairs(self.members) do
-    member:open()
+    member:open(self.term)
     monitor.start(self, member)
   end
   self.initialized = true
@@ -182,13 +189,17 @@ function Manager:initialize()
   return true
 end
 
---- Close every connection. May be called again; afterwards everything returns `CLOSED`.
+--- Close every connection. May be called again; afterwards everything returns `CLOSED`. Yields where there is a catalog,
+-- which is told, for half a second at the most.
 -- @treturn boolean true
 function Manager:shutdown()
   if not self.closed then
     self.closed = true
     if self.plugins then
       self.plugins:detach(self)
+    end
+    if self.catalog then
+      catalog_lease.stop(self.catalog)
     end
     for _, member in ipairs(self.members) do
       member:close()

@@ -38,7 +38,7 @@ local TYPES = {
   shard_id = "string", host = "string", port = "count", database = "string", max_size = "count", min_size = "count",
   max_waiters = "count", connection_timeout = "seconds", idle_timeout = "number", max_lifetime = "number",
   statement_cache = "count", max_result_bytes = "count", slow_statement = "number", pipeline = "boolean",
-  read_batches = "boolean", read_only = "boolean", term = "any",
+  read_batches = "boolean", read_only = "boolean",
 }
 for _, name in ipairs(PASSED) do
   TYPES[name] = "any" -- numbers and strings alike; libpq checks them
@@ -128,14 +128,15 @@ end
 --   lets statements of different tasks share connections (never with a `gssencmode` other than `disable`, which is
 --   libpq's alone), `read_batches` [true] lets reads share their Sync,
 --   `slow_statement` [0.05 s]: what takes longer gets a connection of its own; `read_only`: sessions in which the server
---   refuses to write; `term`: of the manager, see `lunashard.catalog.lease`
+--   refuses to write
+-- @tparam[opt] userdata term on which statements and leases with a `generation` rely, see `lunashard.catalog.lease`
 -- @treturn Pool
-function pool.new(options)
+function pool.new(options, term)
   check(options, "pool.new")
   local given = pool.settings(options)
   local handle = assert(core.new(given))
-  if options.term then
-    handle:rely(options.term)
+  if term then
+    handle:rely(term)
   end
   raw_execute, raw_acquire = raw_execute or handle.execute, raw_acquire or handle.acquire
   local self = setmetatable({

@@ -5,6 +5,7 @@ local attempt = require("lunashard.router.attempt")
 local checking = require("lunashard.router.checking")
 local config = require("lunashard.config")
 local extractor = require("lunashard.extractor")
+local guarded = require("lunashard.router.guarded")
 local hedge = require("lunashard.router.hedge")
 local manager_module = require("lunashard.manager")
 local options = require("lunashard.options")
@@ -12,6 +13,7 @@ local reads = require("lunashard.router.reads")
 local reference = require("lunashard.router.reference")
 local retry_budget = require("lunashard.router.retry_budget")
 local routing = require("lunashard.router.routing")
+local statement = require("lunashard.router.statement")
 local statements = require("lunashard.router.statements")
 local statistics = require("lunashard.router.statistics")
 local task = require("lunashard.task")
@@ -25,6 +27,7 @@ Router.__name = "lunashard.router"
 -- Local functions are constants to the compiler; these run for every statement.
 local now, run, check, check_named = task.now, attempt.run, options.check, checking.check
 local check_arguments, check_statement, resolve = routing.check_arguments, routing.check_statement, routing.resolve
+local classify, type = statement.classify, type
 
 function Router:__tostring()
   return ("lunashard.router(%s)"):format(tostring(self.manager))
@@ -122,7 +125,7 @@ function Router:elapsed(opts, deadline)
 end
 
 -- With what the reader has to know in `wishes`; see `lunashard.router.reads`.
-local function run_plainly(self, member, sql, params, opts, deadline, wishes)
+local function run_plainly(self, member, sql, params, opts, deadline, wishes, under)
   -- The pool keeps nothing of this table: it is used again when the statement has ended, for a new one each time
   -- would be a third of what the router costs.
   local spare, n = self.spare, self.n_spare
@@ -130,12 +133,20 @@ local function run_plainly(self, member, sql, params, opts, deadline, wishes)
   if n > 0 then
     how, self.n_spare = spare[n], n - 1
   else
-    how = { deadline = 0, read_only = false, pipeline = true, decode_json = false, max_result_bytes = 0 }
+    how = { deadline = 0, read_only = false, pipeline = true, decode_json = false, max_result_bytes = 0, generation = 0,
+      discardable = false, guard = false, member = false }
   end
   -- Never nil: a key without a value makes the table grow anew each time that it is set.
   how.deadline, how.read_only, how.pipeline = deadline, opts.read_only or false, opts.pipeline ~= false
   how.decode_json, how.max_result_bytes = opts.decode_json or false, opts.max_result_bytes or self.max_result_bytes
-  local result, err = run(self, member, wishes, opts.retries or self.retries, deadline, run_statement, sql, params, how)
+  local fn = run_statement
+  if type(under) == "table" then
+    fn, how.generation, how.discardable, how.guard, how.member = guarded.run_on, 0, false, under, member
+  else
+    how.generation, how.guard = under or self.manager.generation, false
+    how.discardable = how.generation > 0 and classify(sql) == "read"
+  end
+  local result, err = run(self, member, wishes, opts.retries or self.retries, deadline, fn, sql, params, how)
   n = self.n_spare + 1
   spare[n], self.n_spare = how, n
   if err then
@@ -150,9 +161,9 @@ local function run_plainly(self, member, sql, params, opts, deadline, wishes)
 end
 
 -- Apart: what closes over its arguments is not compiled.
-local function run_hedged(self, member, sql, params, opts, deadline, wanted)
+local function run_hedged(self, member, sql, params, opts, deadline, wanted, under)
   return hedge.run(self, member, sql, opts, deadline, wanted, function(endpoint)
-    return run_plainly(self, member, sql, params, opts, deadline, { endpoint = endpoint })
+    return run_plainly(self, member, sql, params, opts, deadline, { endpoint = endpoint }, under)
   end)
 end
 
@@ -164,10 +175,11 @@ end
 -- @tparam table params
 -- @tparam table opts those of `execute`
 -- @number deadline
+-- @tparam[opt] table|number under what it relies on, see `lunashard.router.guarding` [the present generation]
 -- @treturn[1] table result
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
-function Router:run_on(member, sql, params, opts, deadline)
+function Router:run_on(member, sql, params, opts, deadline, under)
   local wishes = opts.read_only
   if wishes then
     local wanted = opts.hedge
@@ -175,12 +187,12 @@ function Router:run_on(member, sql, params, opts, deadline)
       wanted = self.hedge
     end
     if wanted and member.replicas[1] then
-      return run_hedged(self, member, sql, params, opts, deadline, wanted)
+      return run_hedged(self, member, sql, params, opts, deadline, wanted, under)
     elseif opts.after ~= nil or opts.max_replica_lag ~= nil then
       wishes = opts
     end
   end
-  return run_plainly(self, member, sql, params, opts, deadline, wishes)
+  return run_plainly(self, member, sql, params, opts, deadline, wishes, under)
 end
 
 --- Run one statement on the shard that owns a key. Yields.
@@ -232,7 +244,11 @@ function Router:execute(sql, params, opts)
     return self:execute_extracted(sql, params, opts, kind)
   end
   local deadline = now() + (opts.timeout or self.query_timeout) -- here, for a directory may have to be asked
-  local member
+  local generation = manager.generation -- and this
+  if manager.guarding then
+    return guarded.execute(self, sql, params, opts, deadline)
+  end
+  local member, result
   member, err = resolve(manager, opts)
   if member and self.checks then
     local ok
@@ -242,7 +258,11 @@ function Router:execute(sql, params, opts)
   if not member then
     return nil, err
   end
-  return self:run_on(member, sql, params, opts, deadline)
+  result, err = self:run_on(member, sql, params, opts, deadline, generation)
+  if err and generation > 0 then
+    return guarded.execute(self, sql, params, opts, deadline, err)
+  end
+  return result, err
 end
 
 --- `execute` with the name of a reference table. Yields.

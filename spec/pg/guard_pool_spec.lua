@@ -165,7 +165,7 @@ describe("a statement that relies on a term", function()
   end
 
   it("is sent while that lasts, and not under another map", function()
-    local pool = pools.open({ max_size = 1, term = term })
+    local pool = pools.open({ max_size = 1 }, term)
     assert(pool:execute(sharing.READ, { 1 }, { generation = 1 }))
     pools.failure("STALE_MAP", pool:execute(sharing.READ, { 1 }, { generation = 2 }))
     term:set(2, task.now() + 60, 0)
@@ -182,7 +182,7 @@ describe("a statement that relies on a term", function()
     local where = pipeline and "shared connections" or "connections of their own"
 
     it("is not sent from the queue when that ends while it waits: " .. where, function()
-      local pool = pools.open({ max_size = 1, term = term, pipeline = pipeline, slow_statement = 10 })
+      local pool = pools.open({ max_size = 1, pipeline = pipeline, slow_statement = 10 }, term)
       if pipeline then
         sharing.warm(pool, sharing.INSERT, { 1 })
         sharing.warm(pool, sharing.READ, { 1 })
@@ -210,7 +210,7 @@ describe("a statement that relies on a term", function()
     end)
 
     it("loses its answer when it is a read that outlives it, and keeps it when it writes: " .. where, function()
-      local pool = pools.open({ max_size = 4, term = term, pipeline = pipeline, slow_statement = 10 })
+      local pool = pools.open({ max_size = 4, pipeline = pipeline, slow_statement = 10 }, term)
       if pipeline then
         sharing.warm(pool, NAP_READ, { 1, 0 })
         sharing.warm(pool, NAP_WRITE, { 1, 0 })
@@ -231,7 +231,7 @@ describe("a statement that relies on a term", function()
   end
 
   it("counts a connection of one's own up to its end, however it ends", function()
-    local pool = pools.open({ max_size = 4, term = term })
+    local pool = pools.open({ max_size = 4 }, term)
     local lease = assert(pool:acquire(nil, 1))
     assert.equal(1, term:running())
     assert(lease:execute("SELECT 1", nil, { generation = 1 }))
@@ -260,7 +260,7 @@ describe("a statement that relies on a term", function()
   end)
 
   it("is counted no more when its task is cancelled or it times out", function()
-    local pool = pools.open({ max_size = 2, term = term })
+    local pool = pools.open({ max_size = 2 }, term)
     local napping = start(pool, NAP_READ, { 1, 5 }, { generation = 1, read_only = true })
     pools.wait_until("it runs", function()
       return term:running() == 1

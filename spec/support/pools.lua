@@ -37,7 +37,8 @@ end
 
 --- A pool on the server as the application's role.
 -- @tparam[opt] table options of lunashard.pool; `false` removes one of those that say where and who
-function pools.open(options)
+-- @tparam[opt] userdata term
+function pools.open(options, term)
   local server = pools.server
   local all = {
     shard_id = "shard1",
@@ -54,7 +55,7 @@ function pools.open(options)
       all[name] = value
     end
   end
-  local made = pool.new(all)
+  local made = pool.new(all, term)
   opened[#opened + 1] = made
   return made
 end

@@ -120,7 +120,7 @@ local function ask(manager, plan)
     end
   end
   for _, member in ipairs(plan.added) do
-    member:open()
+    member:open(manager.term)
     monitor.start(manager, member)
   end
   return admission.check(manager, plan.added)

@@ -97,10 +97,11 @@ shard.describe = public
 
 --- Create the pools of an endpoint, unless it has them.
 -- @tparam table endpoint
-function shard.open(endpoint)
+-- @tparam[opt] userdata term the manager's
+function shard.open(endpoint, term)
   local new_pool = require("lunashard.pool").new
   if not endpoint.pool then
-    endpoint.pool = new_pool(secrets[endpoint].pool)
+    endpoint.pool = new_pool(secrets[endpoint].pool, term)
     endpoint.probe = probe.new(secrets[endpoint].pool) -- on a connection of its own: it never waits behind statements
     endpoint.health.pool = endpoint.pool
   end
@@ -224,9 +225,10 @@ function Member:endpoint(name)
 end
 
 --- Create the pools. They connect when they are used, or at once for a minimum size.
-function Member:open()
+-- @tparam userdata term the manager's
+function Member:open(term)
   for _, endpoint in ipairs(self.endpoints) do
-    shard.open(endpoint)
+    shard.open(endpoint, term)
   end
 end
 

@@ -284,7 +284,7 @@ function topology.add(manager, member, opts)
   end
   local bound = manager.strategies
   if manager.initialized then
-    member:open()
+    member:open(manager.term)
     monitor.start(manager, member)
     local ok
     ok, err = admission.check(manager, { member })

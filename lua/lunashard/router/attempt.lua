@@ -14,6 +14,8 @@
 --                                          transaction is read only
 --    stale plan (26000, 0A000), 55P03 and  always, by the pool and not counted here: see `reruns` of the
 --      57014 of a shared connection        pool's statistics
+--    STALE_MAP, SQL LS001, LS003           not here: the statement may belong to another shard by now, see
+--                                          `lunashard.router.guarding`
 --    all else: TIMEOUT, CANCELED, AUTH,    never
 --      POOL_EXHAUSTED, SQL, INVALID ...
 --
@@ -22,6 +24,7 @@
 
 local errors = require("lunashard.errors")
 local failover = require("lunashard.manager.failover")
+local guarding = require("lunashard.router.guarding")
 local health = require("lunashard.manager.health")
 local monitor = require("lunashard.manager.monitor")
 local task = require("lunashard.task")
@@ -209,6 +212,9 @@ local function again(router, member, endpoint, read_only, retries, deadline, don
   local manager, statistics = router.manager, router.statistics
   local tries, repeated, fell_back, started = 1, 0, false, now() - (err.elapsed or 0)
   while true do
+    if manager.catalog and guarding.is_stale(err) then
+      return nil, err
+    end
     if endpoint then
       manager:note(endpoint, err)
       suspect(manager, member, endpoint, err)
@@ -285,8 +291,8 @@ function attempt.run(router, member, read_only, retries, deadline, fn, a, b, c)
   return again(router, member, endpoint, read_only, retries, deadline, succeeded, err, fn, a, b, c)
 end
 
-local function acquire(endpoint, deadline)
-  return endpoint.pool:acquire(deadline)
+local function acquire(endpoint, deadline, generation)
+  return endpoint.pool:acquire(deadline, generation)
 end
 
 local function taken(_, _, endpoint, lease)
@@ -296,7 +302,7 @@ end
 --- A connection to a shard, for what takes longer than a statement. Yields. Tried again as statements are.
 -- @tparam Router router
 -- @tparam table member
--- @tparam table how `wishes` for a reader, or `writes`: it needs a primary that takes them
+-- @tparam table how `wishes` for a reader, or `writes`: it needs a primary that takes them; `generation` that it relies on
 -- @number deadline
 -- @treturn[1] Lease
 -- @treturn[1] table endpoint
@@ -312,13 +318,15 @@ function attempt.lease(router, member, how, deadline)
       return nil, none
     end
   elseif how.writes and member.write_refusal then
-    return again(router, member, nil, false, router.retries, deadline, taken, attempt.refusal(member), acquire, deadline)
+    return again(router, member, nil, false, router.retries, deadline, taken, attempt.refusal(member), acquire, deadline,
+      how.generation)
   end
-  local lease, err = acquire(endpoint, deadline)
+  local lease, err = acquire(endpoint, deadline, how.generation)
   if lease then
     return lease, endpoint
   end
-  return again(router, member, endpoint, reads, router.retries, deadline, taken, err, acquire, deadline)
+  return again(router, member, endpoint, reads, router.retries, deadline, taken, err, acquire, deadline,
+    how.generation)
 end
 
 return attempt

@@ -5,10 +5,12 @@
 
 local attempt = require("lunashard.router.attempt")
 local errors = require("lunashard.errors")
+local guarding = require("lunashard.router.guarding")
 local raise = require("lunashard.misuse").raise
 local options = require("lunashard.options")
 local routing = require("lunashard.router.routing")
 local scatter = require("lunashard.router.scatter")
+local statement = require("lunashard.router.statement")
 local task = require("lunashard.task")
 
 local broadcast = { methods = {} }
@@ -33,8 +35,8 @@ local function check(opts)
   end
 end
 
-local function on_lease(endpoint, sql, deadline)
-  local lease, err = endpoint.pool:acquire(deadline)
+local function on_lease(endpoint, sql, deadline, generation)
+  local lease, err = endpoint.pool:acquire(deadline, generation)
   if not lease then
     return nil, err
   end
@@ -57,9 +59,10 @@ local function is_among(members, wanted)
 end
 
 -- The canary first and alone; false when it failed, and then nobody else is asked.
-local function run(router, members, sql, opts, deadline)
+local function run(router, members, sql, opts, deadline, under)
   local function one(member)
-    local result, err = attempt.run(router, member, false, router.retries, deadline, on_lease, sql, deadline)
+    local result, err = attempt.run(router, member, false, router.retries, deadline, on_lease, sql, deadline,
+      under)
     if err then
       err.elapsed = router:elapsed(opts, deadline)
     else
@@ -131,8 +134,12 @@ function broadcast.methods:execute_on_all_shards(sql, opts)
   if not members then
     return nil, err
   end
+  local under = statement.may_modify(sql) and self.manager.generation or guarding.EXEMPT
+  if under ~= guarding.EXEMPT and self.manager.guarding then
+    return guarding.refusal(self.manager, "rows cannot be written by a script (execute with all_shards = true can)")
+  end
   local started = task.now()
-  local results, failed = run(self, members, sql, opts, self:deadline(opts))
+  local results, failed = run(self, members, sql, opts, self:deadline(opts), under)
   local report = scatter.report(results, failed)
   report.elapsed = task.now() - started
   local failure = #failed > 0 and scatter.failure(failed, #results, report) or nil

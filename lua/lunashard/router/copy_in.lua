@@ -8,6 +8,7 @@ local copy_load = require("lunashard.router.copy_load")
 local copy_source = require("lunashard.router.copy_source")
 local copy_split = require("lunashard.router.copy_split")
 local errors = require("lunashard.errors")
+local guarding = require("lunashard.router.guarding")
 local raise = require("lunashard.misuse").raise
 local options = require("lunashard.options")
 local statement = require("lunashard.router.statement")
@@ -49,6 +50,18 @@ local function check_format(opts)
   elseif opts.header ~= nil and format == nil then
     raise("copy_in: option header: rows that are tables have no header; it goes with option format", 3)
   end
+end
+
+-- The shards that may get rows.
+local function members_of(manager, split)
+  if not split.shard_ids then
+    return manager.members
+  end
+  local list = {}
+  for i, shard_id in ipairs(split.shard_ids) do
+    list[i] = manager.by_id[shard_id]
+  end
+  return list
 end
 
 -- Read, route and hand over everything; how many rows there were.
@@ -116,9 +129,36 @@ function copy_in.methods:copy_in(table_name, columns, rows, opts)
     end
     return nil, err
   end
-  local job = copy_load.new(self, sql, function(shard_id, n)
-    return split:row_of(shard_id, n)
-  end, deadline)
+  local function new_job()
+    return copy_load.new(self, sql, function(shard_id, n)
+      return split:row_of(shard_id, n)
+    end, deadline)
+  end
+  local job = new_job()
+  if self.manager.catalog and not split.broadcast then
+    ok, err = guarding.through(self.manager, deadline or self:deadline({}), function(guarded)
+      job = new_job()
+      local under = guarding.under_all(self.manager, guarded, self.manager.members)
+      local prepared, problem = job:prepare(members_of(self.manager, split), under)
+      if not prepared then
+        return nil, problem
+      end
+      -- Now nothing moves any more, and the map is right.
+      split, problem = copy_split.new(self.manager, table_name, columns, opts)
+      if not split or not job:has_begun(split.shard_ids) then
+        job:abort()
+      end
+      if not split then
+        return nil, problem
+      elseif not job:has_begun(split.shard_ids) then
+        return guarding.changed()
+      end
+      return true
+    end)
+    if not ok then
+      return nil, err
+    end
+  end
   local total
   ok, total, err = pcall(feed, job, source, split)
   if not ok then

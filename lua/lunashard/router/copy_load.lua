@@ -5,12 +5,13 @@
 
 local attempt = require("lunashard.router.attempt")
 local errors = require("lunashard.errors")
+local guarding = require("lunashard.router.guarding")
+local lease_of_map = require("lunashard.catalog.lease")
 local scatter = require("lunashard.router.scatter")
 local task = require("lunashard.task")
 
 local copy_load = {}
 
-local WRITES = { writes = true }
 local MAX_QUEUED = 2 -- buffers that may wait for a shard that is slow
 
 -- ---- one shard's load: a task ----------------------------------------------------
@@ -18,18 +19,46 @@ local MAX_QUEUED = 2 -- buffers that may wait for a shard that is slow
 local Load = {}
 Load.__index = Load
 
+-- BEGIN, and the guard.
+function Load:begin(lease, timing)
+  local ok, err = lease:execute("BEGIN", nil, timing)
+  if ok and type(self.under) == "table" then
+    ok, err = lease:execute(self.under.sql, self.under.params, timing)
+  end
+  self.begun = ok and true
+  self.changed:notify()
+  return ok, err
+end
+
+-- Where all loads have begun before there were rows, those that get none do nothing.
+function Load:start(lease)
+  while self.prepared and not self.queue[1] and not self.finished do
+    self.changed:wait()
+  end
+  if self.prepared and not self.queue[1] then
+    self.idle = true
+    return nil
+  elseif type(self.under) == "number" and not lease_of_map.holds(self.router.manager, self.under) then
+    return guarding.changed()
+  end
+  return lease:copy_in(self.sql, { deadline = self.deadline, started = self.started })
+end
+
 -- Everything that happens on the connection happens in one task, to which the lease belongs.
 function Load:work()
-  local lease, err = attempt.lease(self.router, self.member, WRITES, self.deadline or self.acquire_deadline)
+  local lease, err = attempt.lease(self.router, self.member, {
+    writes = true,
+    generation = type(self.under) == "number" and self.under or guarding.EXEMPT,
+  }, self.deadline or self.acquire_deadline)
   if not lease then
     return nil, err
   end
   local timing = { deadline = self.deadline }
   local ok
-  ok, err = lease:execute("BEGIN", nil, timing)
+  ok, err = self:begin(lease, timing)
   local copy
   if ok then
-    copy, err = lease:copy_in(self.sql, { deadline = self.deadline, started = self.started })
+    copy, err = self:start(lease)
   end
   while copy do
     local bytes = table.remove(self.queue, 1)
@@ -57,6 +86,8 @@ function Load:work()
     local result
     result, err = copy:finish()
     self.rows = result and result.row_count
+  elseif self.idle then
+    self.rows = 0
   end
   if err then
     lease:release()
@@ -102,8 +133,10 @@ function Load:commit(lease, timing)
   return nil, err or errors.new("SQL", { message = "the server rolled the load back", sqlstate = "25P02" })
 end
 
-local function start(job, member)
+local function start(job, member, under)
   local load_ = setmetatable({
+    under = under or guarding.EXEMPT,
+    prepared = under ~= nil,
     shard_id = member.shard_id,
     router = job.router,
     member = member,
@@ -152,6 +185,40 @@ function copy_load.new(router, sql, row_of, deadline)
     loads = {},
     changed = task.event(),
   }, Job)
+end
+
+--- Begin on shards before any rows are there, so that nothing moves between them until the end. Yields.
+-- @tparam {table,...} members
+-- @tparam func under from a member to what its load relies on, see `lunashard.router.guarding`
+-- @treturn[1] boolean true
+-- @treturn[2] nil, all were ended
+-- @treturn[2] lunashard.error
+function Job:prepare(members, under)
+  for _, member in ipairs(members) do
+    self.loads[member.shard_id] = start(self, member, under(member))
+  end
+  local ok, begun = pcall(self.wait_for, self, "begun")
+  if ok and begun then
+    return true
+  end
+  local first = ok and self:failure().err -- the others are about to fail for being cancelled
+  self:abort()
+  if not ok then
+    error(begun, 0)
+  end
+  return nil, first
+end
+
+--- Has the load begun on all of these?
+-- @tparam ?{string,...} shard_ids
+-- @treturn boolean
+function Job:has_begun(shard_ids)
+  for _, shard_id in ipairs(shard_ids or {}) do
+    if not self.loads[shard_id] then
+      return false
+    end
+  end
+  return true
 end
 
 function Job:load_of(shard_id)
@@ -233,8 +300,10 @@ end
 function Job:outcome()
   local committed, failed, rows_by_shard, n = {}, {}, {}, 0
   self:each(function(load_)
-    n = n + 1
-    if load_.committed then
+    n = n + (load_.idle and 0 or 1)
+    if load_.committed and load_.idle then -- it had nothing to do
+      return
+    elseif load_.committed then
       committed[#committed + 1] = ("%s (%d rows)"):format(load_.shard_id, load_.rows)
       rows_by_shard[load_.shard_id] = load_.rows
     elseif load_.err and (load_.err.code ~= "CANCELED" or load_.commit_sent) then

@@ -4,10 +4,14 @@
 
 local attempt = require("lunashard.router.attempt")
 local copy_sink = require("lunashard.router.copy_sink")
+local cursors = require("lunashard.router.cursors")
 local errors = require("lunashard.errors")
+local guarding = require("lunashard.router.guarding")
+local lease_of_map = require("lunashard.catalog.lease")
 local options = require("lunashard.options")
 local parallel = require("lunashard.parallel")
 local reads = require("lunashard.router.reads")
+local reference = require("lunashard.router.reference")
 local routing = require("lunashard.router.routing")
 local scatter = require("lunashard.router.scatter")
 local statement = require("lunashard.router.statement")
@@ -78,17 +82,17 @@ end
 
 -- ---- the shards ------------------------------------------------------------------------
 
-local function members_for(manager, source, opts)
+-- And true when it is a reference table's.
+local function members_for(router, source, opts)
+  local manager = router.manager
   if opts.shard_id or opts.routing_key ~= nil then
     local member, err = routing.resolve(manager, opts)
-    return member and { member }, err
-  elseif routing.is_reference(manager, opts.table or source) then -- the same rows everywhere
-    for _, member in ipairs(manager.members) do
-      if member.primary.health.status ~= "unhealthy" then
-        return { member }
-      end
+    if not member then
+      return nil, err
     end
-    return { manager.members[1] }
+    return { member }
+  elseif routing.is_reference(manager, opts.table or source) then -- the same rows everywhere
+    return { reference.any(router) }, true
   end
   return manager.members
 end
@@ -137,8 +141,51 @@ function Job:wait_for_header()
   end
 end
 
+-- A connection with a snapshot for each shard: all of them before a row is read, so that all show the same map.
+function Job:prepare(members, under, generation)
+  local leases, manager = {}, self.router.manager
+  local function pin(member)
+    local guard = under(member)
+    self.generation = generation
+    local lease, endpoint = attempt.lease(self.router, member, self, self.deadline or self.acquire_deadline)
+    if not lease then
+      return nil, endpoint
+    end
+    leases[member] = { lease = lease, endpoint = endpoint }
+    return cursors.begin(lease, type(guard) == "table" and guard or nil, self.deadline or self.acquire_deadline)
+  end
+  local err
+  for _, member in ipairs(members) do
+    local ok
+    ok, err = pin(member)
+    if not ok then
+      break
+    end
+  end
+  if not err and generation > 0 and not lease_of_map.holds(manager, generation) then
+    err = select(2, guarding.changed())
+  end
+  if err then
+    for _, one in pairs(leases) do
+      one.lease:release()
+    end
+    return nil, err
+  end
+  self.leases = leases
+  return true
+end
+
+function Job:take_lease(member)
+  local ready = self.leases and self.leases[member]
+  if ready then
+    ready.lease:attach()
+    return ready.lease, ready.endpoint
+  end
+  return attempt.lease(self.router, member, self, self.deadline or self.acquire_deadline)
+end
+
 function Job:one_shard(member, number)
-  local lease, endpoint = attempt.lease(self.router, member, self, self.deadline or self.acquire_deadline)
+  local lease, endpoint = self:take_lease(member)
   if not lease then
     return nil, endpoint
   end
@@ -197,6 +244,22 @@ local function failure(job, failed, total)
   })
 end
 
+-- The members, each with a connection that has its snapshot.
+local function pin_all(job, source, opts)
+  local router, members = job.router, nil
+  local manager = router.manager
+  local ok, err = guarding.through(manager, job.deadline or job.acquire_deadline, function(guarded)
+    local generation = guarded and guarding.EXEMPT or manager.generation
+    local problem
+    members, problem = members_for(router, source, opts)
+    if not members then
+      return nil, problem
+    end
+    return job:prepare(members, guarding.under_all(manager, guarded, members), generation)
+  end)
+  return ok and members, err
+end
+
 --- Unload a table or a query from all shards, by COPY. Yields.
 -- Memory stays flat. Each shard is read in a snapshot of its own. A file gets its name when all rows are in it; on
 -- failure nothing is left of it.
@@ -231,10 +294,9 @@ function copy_out.methods:copy_out(source, sink, opts)
   if not ok then
     return nil, err
   end
-  local members
-  members, err = members_for(self.manager, source, opts)
+  local members, is_reference = members_for(self, source, opts)
   if not members then
-    return nil, err
+    return nil, is_reference
   end
   local opened
   opened, err = copy_sink.open(sink, opts.overwrite)
@@ -255,6 +317,13 @@ function copy_out.methods:copy_out(source, sink, opts)
     rows_by_shard = {},
     changed = task.event(),
   }, Job)
+  if self.manager.catalog and not is_reference then
+    members, err = pin_all(job, source, opts)
+    if not members then
+      opened:abort()
+      return nil, err
+    end
+  end
   local failed
   ok, failed = pcall(run, job, members, opts)
   if not ok then

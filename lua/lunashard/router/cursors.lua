@@ -74,21 +74,53 @@ function cursors.on_lease(lease, sql, params, how)
   return source
 end
 
+--- Begin to read behind a guard: in a transaction whose one snapshot is as the guard wants it. Yields.
+-- No lock is needed for that, which a long read would keep from those who move rows.
+-- @tparam table lease
+-- @tparam ?table guard see `lunashard.router.guards`; nil: the snapshot alone
+-- @tparam ?number deadline
+-- @treturn[1] table
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function cursors.begin(lease, guard, deadline)
+  local ok, err = lease:execute("BEGIN ISOLATION LEVEL REPEATABLE READ", nil, { deadline = deadline })
+  if ok then
+    ok, err = lease:execute(guard and guard.replica or "SELECT", guard and guard.params, { deadline = deadline })
+  end
+  return ok, err
+end
+
+--- Start a statement on a lease, behind a guard. Yields.
+-- @tparam table lease
+-- @string sql
+-- @tparam ?table params
+-- @tparam table how as for @{on_lease}, with `guard`
+-- @treturn[1] table source
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function cursors.guarded(lease, sql, params, how)
+  local ok, err = cursors.begin(lease, how.guard, how.deadline)
+  if not ok then
+    return nil, err
+  end
+  return cursors.on_lease(lease, sql, params, how)
+end
+
 --- Take a connection and start a statement on it. Yields.
 -- @tparam table endpoint
 -- @string sql
 -- @tparam ?table params
--- @tparam table how as for @{on_lease}
+-- @tparam table how as for @{on_lease}; `guard` or `generation` that it relies on
 -- @treturn[1] table source, whose `close` gives the connection back
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
 function cursors.open(endpoint, sql, params, how)
-  local lease, err = endpoint.pool:acquire(how.deadline)
+  local lease, err = endpoint.pool:acquire(how.deadline, how.generation)
   if not lease then
     return nil, err
   end
   local ok, source
-  ok, source, err = pcall(cursors.on_lease, lease, sql, params, how)
+  ok, source, err = pcall(how.guard and cursors.guarded or cursors.on_lease, lease, sql, params, how)
   if not ok or not source then
     lease:release()
     if not ok then

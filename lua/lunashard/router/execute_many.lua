@@ -4,6 +4,8 @@
 local checking = require("lunashard.router.checking")
 local errors = require("lunashard.errors")
 local groups = require("lunashard.router.groups")
+local guarding = require("lunashard.router.guarding")
+local guards = require("lunashard.router.guards")
 local raise = require("lunashard.misuse").raise
 local options = require("lunashard.options")
 local parallel = require("lunashard.parallel")
@@ -191,7 +193,7 @@ local function route_items(router, sql, list, opts, kind)
     end
     units = groups.by_shard(manager, shard_ids)
     for _, unit in ipairs(units) do
-      unit.keys = keys
+      unit.keys, unit.table = keys, table_name
     end
   end
   if is_given and router.checks then
@@ -204,8 +206,82 @@ local function at_item(err, i)
   return errors.wrap(err, { index = i })
 end
 
+-- What a unit, or one item of it, relies on.
+local function under_of(router, unit, opts, items)
+  local manager = router.manager
+  if not unit.keys then
+    return guarding.under(manager, true, unit.member, opts.table, opts.routing_key)
+  end
+  local keys = {}
+  for n, i in ipairs(items) do
+    keys[n] = unit.keys[i]
+  end
+  return guards.keys(manager, unit.member, unit.table or opts.table, keys)
+end
+
+-- The units that items belong to under the map as it is now.
+local function regroup(router, unit, opts)
+  local manager = router.manager
+  if not unit.keys then
+    local member, err = routing.resolve(manager, opts)
+    return member and { { member = member, indexes = unit.indexes } }, err
+  end
+  local keys = {}
+  for n, i in ipairs(unit.indexes) do
+    keys[n] = unit.keys[i]
+  end
+  local shard_ids, err = target.route_many(manager, unit.table or opts.table, keys)
+  if not shard_ids then
+    return nil, err
+  end
+  local units = groups.by_shard(manager, shard_ids)
+  for _, one in ipairs(units) do
+    one.keys, one.table = unit.keys, unit.table
+    for n, number in ipairs(one.indexes) do
+      one.indexes[n] = unit.indexes[number]
+    end
+  end
+  return units
+end
+
+-- Run a unit under the map as it is: what was refused had no effect, and may belong elsewhere by now. As several units,
+-- then, each a transaction of its own.
+local function run_mapped(router, unit, opts, deadline, run)
+  if not router.manager.catalog then
+    return run(unit, guarding.EXEMPT)
+  end
+  local left, manager = { unit }, router.manager
+  return guarding.through(manager, deadline, function(guarded)
+    while left[1] do
+      local generation, map = manager.generation, manager.catalog.map
+      local units, err = regroup(router, left[1], opts)
+      if not units then
+        return nil, err
+      elseif manager.catalog.map ~= map then
+        return guarding.changed()
+      end
+      table.remove(left, 1)
+      for i, one in ipairs(units) do
+        table.insert(left, i, one)
+      end
+      local under, ok = generation, nil
+      if guarded then
+        under, err = under_of(router, left[1], opts, left[1].indexes)
+      end
+      if under then
+        ok, err = run(left[1], under)
+      end
+      if not ok then
+        return nil, err
+      end
+      table.remove(left, 1)
+    end
+    return true
+  end)
+end
+
 -- All items of one shard in one transaction: all of them, or none.
-local function run_together(router, unit, sql, list, opts, deadline, results, item_errors)
+local function run_together(router, unit, sql, list, opts, deadline, results, item_errors, under)
   local failed_at
   local sets = {}
   for n, i in ipairs(unit.indexes) do
@@ -226,9 +302,11 @@ local function run_together(router, unit, sql, list, opts, deadline, results, it
     end
     return true
   end
-  local ok, err = transaction.try(router, unit.member, {}, "BEGIN", deadline, work)
+  local ok, err = transaction.try(router, unit.member, {}, "BEGIN", deadline, work, under)
   if ok then
     return true
+  elseif router.manager.catalog and guarding.is_stale(err) then
+    return nil, err
   end
   for _, i in ipairs(unit.indexes) do
     results[i] = nil
@@ -271,7 +349,12 @@ end
 local function run_singly(router, unit, sql, list, opts, deadline, results, item_errors)
   parallel.each(in_order(router.manager, unit, opts), function(indexes)
     for _, i in ipairs(indexes) do
-      local result, err = router:run_on(unit.member, sql, list[i], opts, deadline)
+      local one, result = { member = unit.member, indexes = { i }, keys = unit.keys, table = unit.table }, nil
+      local _, err = run_mapped(router, one, opts, deadline, function(part, under)
+        local problem
+        result, problem = router:run_on(part.member, sql, list[i], opts, deadline, under)
+        return result and true, problem
+      end)
       results[i] = result
       if not result then
         item_errors[i] = at_item(err, i)
@@ -368,9 +451,13 @@ function execute_many.methods:execute_many(sql, list, opts)
   end
   local started, deadline = task.now(), self:deadline(opts)
   local results, item_errors = {}, {}
-  local run = opts.transaction == false and run_singly or run_together
   local outcome = parallel.each(units, function(unit)
-    return run(self, unit, sql, list, opts, deadline, results, item_errors)
+    if opts.transaction == false then
+      return run_singly(self, unit, sql, list, opts, deadline, results, item_errors)
+    end
+    return run_mapped(self, unit, opts, deadline, function(one, under)
+      return run_together(self, one, sql, list, opts, deadline, results, item_errors, under)
+    end)
   end, { limit = opts.max_parallel_shards or self.max_parallel_shards })
   local answer
   answer, err = summary(units, outcome, results, item_errors)

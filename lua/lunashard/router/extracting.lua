@@ -2,6 +2,8 @@
 -- @module lunashard.router.extracting
 
 local extraction = require("lunashard.extraction")
+local guarding = require("lunashard.router.guarding")
+local guards = require("lunashard.router.guards")
 local reference = require("lunashard.router.reference")
 local scatter = require("lunashard.router.scatter")
 local splitting = require("lunashard.router.splitting")
@@ -13,10 +15,26 @@ local now, make_plan, owner, is_null = task.now, extraction.plan, target.owner, 
 
 local extracting = { methods = {} }
 
-local function run_on_several(router, found, sql, params, opts, kind, deadline)
+-- What each shard's part relies on.
+local function under_of(router, found, params, guarded, generation)
+  if not guarded then
+    return function()
+      return generation
+    end
+  elseif not found.groups then
+    return guarding.under_all(router.manager, true, found.members)
+  end
+  return function(member, i)
+    return guards.found(router.manager, found, member, params, i)
+  end
+end
+
+local function run_on_several(router, found, sql, params, opts, kind, deadline, guarded, generation)
   if kind == "read" then
+    local under = under_of(router, found, params, guarded, generation)
     local answer, err = scatter.gather(router, found.members, sql, params, opts, kind, {
       deadline = deadline,
+      under = under,
       part = found.groups and function(i)
         return splitting.part(found, i, sql, params)
       end,
@@ -32,22 +50,46 @@ local function run_on_several(router, found, sql, params, opts, kind, deadline)
   if not ok then
     return nil, err
   end
-  return splitting.write(router, found, sql, params, opts, deadline)
+  return splitting.write(router, found, sql, params, opts, deadline, guarded, generation)
 end
 
--- Everything but a single key in a parameter.
-local function run_found(router, sql, params, opts, kind, deadline)
+local function run_found(router, sql, params, opts, kind, deadline, guarded)
+  local manager = router.manager
+  local generation, map = manager.generation, manager.catalog and manager.catalog.map
   local found, err = target.find(router, sql, params, kind)
   if not found then
     return nil, err
+  elseif map and manager.catalog.map ~= map then -- a directory was asked meanwhile
+    return guarding.changed()
   elseif found.member then
-    return router:run_on(found.member, sql, params, opts, deadline)
+    local under = generation
+    if guarded then
+      under, err = guards.found(router.manager, found, found.member, params)
+      if not under then
+        return nil, err
+      end
+    end
+    return router:run_on(found.member, sql, params, opts, deadline, under)
   elseif found.anywhere then
-    return reference.run_anywhere(router, sql, params, opts, deadline)
+    -- A write for a key that is NULL does nothing, but it is a write to a table whose rows may move.
+    local asks = kind == "write" and guarded and found.plan.kind ~= "reference"
+    return reference.run_anywhere(router, sql, params, opts, deadline, asks)
   elseif found.everywhere then
     return reference.run(router, found.everywhere, sql, params, opts, kind, deadline)
   end
-  return run_on_several(router, found, sql, params, opts, kind, deadline)
+  return run_on_several(router, found, sql, params, opts, kind, deadline, guarded, generation)
+end
+
+-- Everything but a single key in a parameter; and that when there are guards.
+local function run_found_anew(router, sql, params, opts, kind, deadline, refused)
+  if refused and not guarding.is_stale(refused) then
+    return nil, refused
+  elseif not router.manager.catalog then
+    return run_found(router, sql, params, opts, kind, deadline, false)
+  end
+  return guarding.through(router.manager, deadline, function(guarded)
+    return run_found(router, sql, params, opts, kind, deadline, guarded)
+  end, refused)
 end
 
 --- Run a statement where its own keys say. Yields.
@@ -61,25 +103,29 @@ end
 -- @treturn[2] lunashard.error
 function extracting.methods:execute_extracted(sql, params, opts, kind)
   local deadline = now() + (opts.timeout or self.query_timeout) -- here, for a directory may have to be asked
-  local extractor = self.extractor
+  local extractor, generation = self.extractor, self.manager.generation
   if opts.table ~= nil and self.manager.tables[opts.table] == nil then
     return self.manager:strategy_for(opts.table) -- INVALID, with the nearest name
-  elseif params and extractor then
+  elseif params and extractor and not self.manager.guarding then
     local plan, err = make_plan(extractor, self.manager, sql)
     if not plan then
       return nil, err
     end
     local key = params[plan.param]
     if plan.param and not is_null(key) then
-      local member
+      local member, result
       member, err = owner(self.manager, plan.table, key)
       if not member then
         return nil, err
       end
-      return self:run_on(member, sql, params, opts, deadline)
+      result, err = self:run_on(member, sql, params, opts, deadline, generation)
+      if err and generation > 0 then
+        return run_found_anew(self, sql, params, opts, kind, deadline, err)
+      end
+      return result, err
     end
   end
-  return run_found(self, sql, params, opts, kind, deadline)
+  return run_found_anew(self, sql, params, opts, kind, deadline)
 end
 
 return extracting

@@ -10,6 +10,8 @@ local order = require("lunashard.order")
 local simple = require("lunashard.merging.simple")
 local values = require("lunashard.values")
 
+local EXEMPT = require("lunashard.router.guarding").EXEMPT -- questions to the catalog, and evaluations of what is known
+
 local merge = {}
 
 local Merge = {}
@@ -19,7 +21,7 @@ Merge.__index = Merge
 local function run_on_any(router, members, sql, params, opts, deadline)
   local failed = {}
   for _, member in ipairs(members) do
-    local result, err = router:run_on(member, sql, params, opts, deadline)
+    local result, err = router:run_on(member, sql, params, opts, deadline, EXEMPT)
     if result then
       return result
     elseif err.code == "SQL" then
@@ -92,7 +94,7 @@ function Merge:runner(result)
     decode_json = self.plan.kind == "grouped" and wanted.decode_json or nil,
   }
   return function(sql, params)
-    return self.router:run_on(member, sql, params, opts, self.deadline)
+    return self.router:run_on(member, sql, params, opts, self.deadline, EXEMPT)
   end
 end
 

@@ -132,6 +132,9 @@ local function run_small(endpoint, sql, params, how)
     read_only = how.read_only,
     decode_json = how.decode_json,
     max_result_bytes = SMALL,
+    generation = how.generation,
+    discardable = how.generation ~= nil,
+    guard = how.guard,
   })
   if answer then
     return run_on(source_of(answer), endpoint, how)
@@ -143,7 +146,8 @@ end
 
 local function run_once(endpoint, sql, params, how)
   local pool = endpoint.pool
-  if how.may_share and texts.is_small(pool, sql) then
+  local is_standby = how.guard and endpoint ~= how.member.primary
+  if how.may_share and not is_standby and texts.is_small(pool, sql) then
     local result, err = run_small(endpoint, sql, params, how)
     if result or err.code ~= "RESULT_TOO_LARGE" then
       return result, err
@@ -169,10 +173,12 @@ end
 -- @tparam table opts those of `scatter_gather`
 -- @number deadline
 -- @tparam table reducer
+-- @tparam table|number under what it relies on, see `lunashard.router.guarding`
 -- @treturn[1] table shard result with `acc` and without rows
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
-function reducing.run(router, member, sql, params, opts, deadline, reducer)
+function reducing.run(router, member, sql, params, opts, deadline, reducer, under)
+  local is_guard = type(under) == "table"
   local retries = opts.retries or router.retries
   local result, err = attempt.run(router, member, reads.wishes(opts), retries, deadline, run_once, sql, params, {
     deadline = deadline,
@@ -181,6 +187,9 @@ function reducing.run(router, member, sql, params, opts, deadline, reducer)
     decode_json = opts.decode_json,
     fetch_size = FETCH_SIZE,
     reducer = reducer,
+    member = member,
+    guard = is_guard and under or nil,
+    generation = not is_guard and under or nil,
     may_share = opts.pipeline ~= false and not (aggregate.is(reducer) and aggregate.keeps(reducer)),
   })
   if err then

@@ -2,14 +2,25 @@
 -- @module lunashard.router.reference
 
 local attempt = require("lunashard.router.attempt")
+local guarding = require("lunashard.router.guarding")
+local guards = require("lunashard.router.guards")
 local routing = require("lunashard.router.routing")
 local scatter = require("lunashard.router.scatter")
 
 local reference = {}
 
+-- A shard that owns nothing yet may not have the rows of reference tables yet.
+local function members_with_rows(manager)
+  local catalog, list = manager.catalog, {}
+  for _, member in ipairs(catalog and manager.members or {}) do
+    list[#list + 1] = catalog:owned_by(member.shard_id) > 0 and member or nil
+  end
+  return list[1] and list or manager.members
+end
+
 -- Any shard has the answer: a healthy one in turn, then whichever still answers.
 local function candidates(router)
-  local members = router.manager.members
+  local members = members_with_rows(router.manager)
   router.turn = (router.turn or 0) % #members + 1
   local healthy, others = {}, {}
   for i = 0, #members - 1 do
@@ -36,13 +47,15 @@ end
 -- @tparam ?table params
 -- @tparam table opts those of `execute`
 -- @number deadline
+-- @tparam[opt] boolean guarded a guard is asked for all the same
 -- @treturn[1] table result
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
-function reference.run_anywhere(router, sql, params, opts, deadline)
+function reference.run_anywhere(router, sql, params, opts, deadline, guarded)
   local result, err
   for _, member in ipairs(candidates(router)) do
-    result, err = router:run_on(member, sql, params, opts, deadline)
+    local under = guarded and guards.shard(router.manager, member) or guarding.EXEMPT
+    result, err = router:run_on(member, sql, params, opts, deadline, under)
     if result or not attempt.is_safe(err, opts.read_only) or err.code == "SQL" then
       return result, err
     end
@@ -53,7 +66,7 @@ end
 local function write(router, table_name, sql, params, opts, deadline)
   local members = router.manager.members
   local results, failed = scatter.run(members, {}, function(member)
-    return router:run_on(member, sql, params, opts, deadline)
+    return router:run_on(member, sql, params, opts, deadline, guarding.EXEMPT)
   end)
   local report = scatter.report(results, failed)
   if #failed == 0 then
@@ -88,7 +101,7 @@ function reference.run(router, name, sql, params, opts, kind, deadline)
     if not member then
       return nil, err
     end
-    return router:run_on(member, sql, params, opts, deadline)
+    return router:run_on(member, sql, params, opts, deadline, guarding.EXEMPT)
   elseif kind == "read" then
     return reference.run_anywhere(router, sql, params, opts, deadline)
   end

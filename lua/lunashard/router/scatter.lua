@@ -6,6 +6,7 @@ local checking = require("lunashard.router.checking")
 local errors = require("lunashard.errors")
 local raise = require("lunashard.misuse").raise
 local gather = require("lunashard.router.gather")
+local guarding = require("lunashard.router.guarding")
 local merge = require("lunashard.router.merge")
 local options = require("lunashard.options")
 local parallel = require("lunashard.parallel")
@@ -265,22 +266,62 @@ function scatter.methods:scatter_gather(sql, params, opts)
       return nil, err
     end
   end
-  local members
-  members, err = scatter.members(self.manager, opts.shard_ids)
-  if not members then
-    return nil, err
-  elseif kind == "write" and opts.aggregation_func == nil and #members > 1 then
-    ok, err = scatter.check_write(sql)
-    if not ok then
+  local deadline = self:deadline(opts)
+  return guarding.through(self.manager, deadline, function(guarded)
+    local members
+    members, err = scatter.members(self.manager, opts.shard_ids)
+    if not members then
       return nil, err
+    elseif kind == "write" and opts.aggregation_func == nil and #members > 1 then
+      ok, err = scatter.check_write(sql)
+      if not ok then
+        return nil, err
+      end
     end
-  end
-  if opts.min_shards and opts.min_shards > #members then
-    return nil, errors.new("INVALID", {
-      message = ("option min_shards: %d shards are asked, %d of them cannot answer"):format(#members, opts.min_shards),
+    if opts.min_shards and opts.min_shards > #members then
+      return nil, errors.new("INVALID", {
+        message = ("option min_shards: %d shards are asked, %d of them cannot answer"):format(#members, opts.min_shards),
+      })
+    end
+    return scatter.gather(self, members, sql, params, opts, kind, {
+      deadline = deadline,
+      under = guarding.under_all(self.manager, guarded, members),
     })
+  end)
+end
+
+-- Ask the members, each for its part; or, of a write whose rows may move meanwhile, see `everywhere`.
+local function ask(router, members, sql, params, opts, kind, deadline, part, under, reducer)
+  if kind == "write" and router.manager.catalog then
+    return require("lunashard.router.everywhere").run(router, members, sql, params, opts, deadline, reducer)
   end
-  return scatter.gather(self, members, sql, params, opts, kind)
+  local tolerant = opts.on_failure == "partial" or opts.min_shards ~= nil
+  local results, failed = scatter.run(members, {
+    limit = opts.max_parallel_shards or router.max_parallel_shards,
+    -- A write that is under way is let finish, so that its outcome is known.
+    cancel_on_error = not tolerant and kind == "read",
+  }, function(member, i)
+    local own, values = sql, params
+    if part then
+      own, values = part(i)
+      if own == nil then
+        return nil, values
+      end
+    end
+    local guard, err = under(member, i)
+    if not guard then
+      return nil, err
+    elseif reducer then
+      return reducing.run(router, member, own, values, opts, deadline, reducer, guard)
+    end
+    return router:run_on(member, own, values, opts, deadline, guard)
+  end)
+  -- What the others answered goes with another map than what is to come.
+  local stale = router.manager.catalog and guarding.stale_among(failed)
+  if stale then
+    return nil, stale
+  end
+  return results, failed
 end
 
 --- The part of `scatter_gather` after the checks. Yields.
@@ -290,14 +331,14 @@ end
 -- @tparam ?table params
 -- @tparam table opts
 -- @string kind `read` or `write`
--- @tparam[opt] table how `deadline`, when the call has begun before; `part(i)`: sql and params for the member of this
---   number, when they differ
+-- @tparam table how `deadline`; `under(member, i)`: what its part relies on, see `lunashard.router.guarding`; `part(i)`: sql
+--   and params for the member of this number, when they differ
 -- @treturn[1] table
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
 function scatter.gather(router, members, sql, params, opts, kind, how)
   local func, started = aggregate.present(opts.aggregation_func), task.now()
-  local deadline, part = how and how.deadline or router:deadline(opts), how and how.part
+  local deadline, part = how.deadline, how.part
   local asked, given = members, opts
   router.statistics.scatter_queries = router.statistics.scatter_queries + 1
   local merged, err
@@ -318,24 +359,10 @@ function scatter.gather(router, members, sql, params, opts, kind, how)
     sql = statement.with_limit(sql, func.push_down.limit)
   end
   local reducer = reducing.is_reducer(func) and func or nil
-  local tolerant = opts.on_failure == "partial" or opts.min_shards ~= nil
-  local results, failed = scatter.run(members, {
-    limit = opts.max_parallel_shards or router.max_parallel_shards,
-    -- A write that is under way is let finish, so that its outcome is known.
-    cancel_on_error = not tolerant and kind == "read",
-  }, function(member, i)
-    local own, values = sql, params
-    if part then
-      own, values = part(i)
-      if own == nil then
-        return nil, values
-      end
-    end
-    if reducer then
-      return reducing.run(router, member, own, values, opts, deadline, reducer)
-    end
-    return router:run_on(member, own, values, opts, deadline)
-  end)
+  local results, failed = ask(router, members, sql, params, opts, kind, deadline, part, how.under, reducer)
+  if not results then
+    return nil, failed
+  end
   local combined
   combined, err = combine(results, failed, opts, func, kind, merged)
   local elapsed = task.now() - started

@@ -3,8 +3,13 @@
 -- is one transaction a shard, and not atomic over the shards: the answer, or the error, says what was done where.
 -- @module lunashard.router.splitting
 
+local extraction = require("lunashard.extraction")
 local gather = require("lunashard.router.gather")
+local groups = require("lunashard.router.groups")
+local guarding = require("lunashard.router.guarding")
+local guards = require("lunashard.router.guards")
 local scatter = require("lunashard.router.scatter")
+local target = require("lunashard.router.target")
 local task = require("lunashard.task")
 
 local splitting = {}
@@ -56,9 +61,9 @@ function splitting.counts(found)
 end
 
 -- The rows that RETURNING gave, in the order of the rows that were given; nil when a shard gave fewer or more.
-local function in_given_order(groups, results)
+local function in_given_order(parts, results)
   local rows = {}
-  for i, group in ipairs(groups) do
+  for i, group in ipairs(parts) do
     local given = results[i].rows
     if #given ~= #group.indexes then
       return nil
@@ -77,6 +82,69 @@ local function failure(found, results, failed)
   return nil, scatter.failure(failed, #found.members, report)
 end
 
+-- Where the keys or rows of these numbers are now.
+local function find_anew(manager, found, indexes, params)
+  local all, n = extraction.keys(found.plan, params)
+  if not all then
+    return nil, n
+  end
+  local keys = {}
+  for at, index in ipairs(indexes) do
+    keys[at] = all[index]
+  end
+  local shard_ids, err = target.route_many(manager, found.plan.table, keys)
+  if not shard_ids then
+    return nil, err
+  end
+  local anew = { plan = found.plan, members = {}, groups = groups.by_shard(manager, shard_ids) }
+  for at, group in ipairs(anew.groups) do
+    anew.members[at] = group.member
+    for position, number in ipairs(group.indexes) do
+      group.indexes[position] = indexes[number]
+    end
+  end
+  return anew
+end
+
+local write_part
+
+-- A part that was refused had no effect, and what it is about may be on other shards by now.
+local function write_anew(router, found, i, sql, params, opts, deadline, refused)
+  local manager, indexes = router.manager, found.groups[i].indexes
+  return guarding.through(manager, deadline, function(guarded)
+    local generation = manager.generation
+    local anew, err = find_anew(manager, found, indexes, params)
+    if not anew then
+      return nil, err
+    elseif #anew.members == 1 then
+      return write_part(router, anew, 1, sql, params, opts, deadline, guarded, generation)
+    end
+    return splitting.write(router, anew, sql, params, opts, deadline, guarded, generation)
+  end, refused)
+end
+
+function write_part(router, found, i, sql, params, opts, deadline, guarded, generation)
+  local under, err = generation
+  if guarded then
+    under, err = guards.found(router.manager, found, found.members[i], params, i)
+    if not under then
+      return nil, err
+    end
+  end
+  local part, own = splitting.part(found, i, sql, params)
+  return router:run_on(found.members[i], part, own, opts, deadline, under)
+end
+
+local function write_parts(router, found, sql, params, opts, deadline, guarded, generation)
+  return scatter.run(found.members, { limit = router.max_parallel_shards }, function(_, i)
+    local result, err = write_part(router, found, i, sql, params, opts, deadline, guarded, generation)
+    if not result and router.manager.catalog and guarding.is_stale(err) then
+      return write_anew(router, found, i, sql, params, opts, deadline, err)
+    end
+    return result, err
+  end)
+end
+
 --- Write on several shards. Yields.
 -- @tparam Router router
 -- @tparam table found with `members`
@@ -84,16 +152,23 @@ end
 -- @tparam ?table params
 -- @tparam table opts those of `execute`
 -- @number deadline
+-- @tparam boolean guarded
+-- @number generation of the map by which it was split
 -- @treturn[1] table `rows` of RETURNING (an INSERT's in the order of the rows given, where each gave one), `row_count` and
 --   `command` of all, `split` (shard_id -> how many rows or keys), `shard_results`, `success`, `complete`, `failed`, `duration`
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `SHARDS_FAILED` with `failed`, `done`, `split`
-function splitting.write(router, found, sql, params, opts, deadline)
+function splitting.write(router, found, sql, params, opts, deadline, guarded, generation)
   local started = task.now()
-  local results, failed = scatter.run(found.members, { limit = router.max_parallel_shards }, function(member, i)
-    local part, own = splitting.part(found, i, sql, params)
-    return router:run_on(member, part, own, opts, deadline)
-  end)
+  local results, failed
+  if router.manager.catalog and guards.is_whole(found, params) then
+    results, failed = require("lunashard.router.everywhere").try(router, found.members, sql, params, opts, deadline)
+    if not results then
+      return nil, failed
+    end
+  else
+    results, failed = write_parts(router, found, sql, params, opts, deadline, guarded, generation)
+  end
   if #failed > 0 then
     local _, err = failure(found, results, failed)
     err.elapsed = task.now() - started

@@ -127,6 +127,34 @@ function statement.classify(sql)
   return kind, word
 end
 
+local CHANGES_NO_ROWS = {}
+for _, word in ipairs({ "SELECT", "VALUES", "TABLE", "SHOW", "SET", "RESET", "CREATE", "ALTER", "DROP", "COMMENT", "GRANT",
+  "REVOKE", "ANALYZE", "VACUUM", "REINDEX", "CLUSTER", "CHECKPOINT", "BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT",
+  "SAVEPOINT", "RELEASE", "LOCK", "NOTIFY", "SECURITY", "REASSIGN", "REFRESH", "DISCARD" }) do
+  CHANGES_NO_ROWS[word] = true
+end
+
+--- May a script of several statements change rows of tables that are there? Told by their first words.
+-- @string sql
+-- @treturn boolean
+function statement.may_modify(sql)
+  local pos, first = 1, true
+  while true do
+    local token
+    token, pos = next_token(sql, pos)
+    if token == nil then
+      return false
+    elseif token == ";" then
+      first = true
+    elseif first and token ~= "(" then
+      if not CHANGES_NO_ROWS[token] then
+        return true
+      end
+      first = false
+    end
+  end
+end
+
 --- Append `LIMIT n` to a query where that keeps its meaning.
 -- @string sql
 -- @tparam number n

@@ -8,7 +8,10 @@ local attempt = require("lunashard.router.attempt")
 local checking = require("lunashard.router.checking")
 local cursors = require("lunashard.router.cursors")
 local errors = require("lunashard.errors")
+local guarding = require("lunashard.router.guarding")
+local guards = require("lunashard.router.guards")
 local health = require("lunashard.manager.health")
+local lease_of_map = require("lunashard.catalog.lease")
 local merged = require("lunashard.order.merged")
 local options = require("lunashard.options")
 local order = require("lunashard.order")
@@ -202,15 +205,27 @@ local function open_on(self, router, members, statement_of, how)
   end
   local opened = parallel.each(leases, function(lease, i)
     local sql, params = statement_of(i)
+    local guard = how.guard_of and how.guard_of(members[i], i)
+    if guard then
+      local ok, err = cursors.begin(lease, guard, how.deadline or how.acquire_deadline)
+      if not ok then
+        return nil, err
+      end
+    end
     return cursors.on_lease(lease, sql, params, how)
   end)
   for i, member in ipairs(members) do
     local err = opened.errors[i]
-    if err then
+    if err and router.manager.catalog and guarding.is_stale(err) then
+      return give_up(err)
+    elseif err then
       router.manager:note(endpoints[i], err)
       router.statistics:record_failure(member.shard_id, err, (statement_of(i)))
       return give_up(err)
     end
+  end
+  if how.generation > 0 and not lease_of_map.holds(router.manager, how.generation) then
+    return give_up((select(2, guarding.changed())))
   end
   for i, member in ipairs(members) do
     local source, lease, endpoint = opened.results[i], leases[i], endpoints[i]
@@ -233,20 +248,24 @@ end
 -- What says that the statement itself names no shard; then all of them are read.
 local SAYS_NOTHING = { NO_KEY = true, INVALID = true, SQL = true }
 
--- The members that are read, and, where each gets a part of the statement, a function of its number.
+-- The members that are read, and, where each gets a part of the statement, a function of its number; and what guards
+-- them, a function of a member and its number.
 local function find_members(router, sql, params, kind, opts)
   local found, err
   if router.extractor and opts.shard_ids == nil and not opts.all_shards then
     found, err = target.find(router, sql, params, kind)
   end
+  local function guard_of(member, i)
+    return guards.found(router.manager, found, member, params, i)
+  end
   if found and found.member then
-    return { found.member }
+    return { found.member }, nil, guard_of
   elseif found and found.anywhere then
-    return { reference.any(router) }
+    return { reference.any(router) }, nil, function() end
   elseif found and kind == "read" then
     return found.members, found.groups and function(i)
       return splitting.part(found, i, sql, params)
-    end
+    end, found.groups and guard_of
   elseif err and not SAYS_NOTHING[err.code] then
     return nil, err
   elseif kind == "write" and not opts.all_shards then
@@ -271,7 +290,9 @@ local function choose_members(router, sql, params, kind, opts)
   if not member then
     return nil, err
   end
-  return { member }
+  return { member }, nil, function()
+    return guarding.under(router.manager, true, member, opts.table, opts.routing_key)
+  end
 end
 
 local function begin(router, sql, params, opts)
@@ -287,8 +308,36 @@ local function begin(router, sql, params, opts)
       message = "option limit would end a statement that writes in the middle: say it in the statement",
     })
   end
-  local members, part = choose_members(router, sql, params, kind, opts)
-  return members, part, kind
+  local members, part, guard_of = choose_members(router, sql, params, kind, opts)
+  return members, part, kind, guard_of
+end
+
+-- The guards of all members, or nil. With one map for all of them, whoever had to be asked meanwhile.
+local function guards_of(router, members, guarded, kind, guard_of, map)
+  local manager = router.manager
+  if not guarded then
+    return nil
+  elseif kind == "write" then
+    return guarding.refusal(manager, "a statement that writes cannot be streamed")
+  end
+  local made = {}
+  local under = guarding.under_all(manager, true, members)
+  for i, member in ipairs(members) do
+    local guard, err = under(member), nil
+    if guard_of then
+      guard, err = guard_of(member, i)
+    end
+    if err then
+      return nil, err
+    end
+    made[member] = guard
+  end
+  if manager.catalog.map ~= map then
+    return guarding.changed()
+  end
+  return function(member)
+    return made[member]
+  end
 end
 
 --- Read rows one by one, from one shard or from all. Yields while iterating.
@@ -311,14 +360,18 @@ function stream.methods:stream(sql, params, opts)
   reads.check(opts, "stream")
   local items = opts.order_by ~= nil and order.parse(opts.order_by, nil, 2) or nil
   stream.check_fetch_size("stream", opts.fetch_size)
-  return stream.new(function(made)
-    local started = task.now()
-    local members, part, kind = begin(self, sql, params, opts)
+  local function open_all(made, started, deadline, guarded)
+    local manager = self.manager
+    local generation, map = manager.generation, manager.catalog and manager.catalog.map
+    local members, part, kind, guard_of = begin(self, sql, params, opts)
     if not members then
       return nil, part
     end
-    local deadline = opts.timeout and started + opts.timeout
-    local ok, err = open_on(made, self, members, function(i)
+    local guards_by_member, err = guards_of(self, members, guarded, kind, guard_of, map)
+    if err then
+      return nil, err
+    end
+    return open_on(made, self, members, function(i)
       local own, values = sql, params
       if part then
         own, values = part(i)
@@ -333,7 +386,16 @@ function stream.methods:stream(sql, params, opts)
       wishes = reads.wishes(opts),
       decode_json = opts.decode_json,
       fetch_size = opts.fetch_size,
+      guard_of = guards_by_member,
+      generation = guards_by_member and guarding.EXEMPT or generation,
     })
+  end
+  return stream.new(function(made)
+    local started = task.now()
+    local deadline = opts.timeout and started + opts.timeout
+    local ok, err = guarding.through(self.manager, deadline or self:deadline(opts), function(guarded)
+      return open_all(made, started, deadline, guarded)
+    end)
     if not ok then
       return nil, err
     end

@@ -8,6 +8,7 @@ local beginning = require("lunashard.router.beginning")
 local checking = require("lunashard.router.checking")
 local errors = require("lunashard.errors")
 local failover = require("lunashard.manager.failover")
+local guarding = require("lunashard.router.guarding")
 local raise = require("lunashard.misuse").raise
 local options = require("lunashard.options")
 local reads = require("lunashard.router.reads")
@@ -15,6 +16,7 @@ local routing = require("lunashard.router.routing")
 local statement = require("lunashard.router.statement")
 local stream = require("lunashard.router.stream")
 local task = require("lunashard.task")
+local transaction_guards = require("lunashard.router.transaction_guards")
 local transaction_stream = require("lunashard.router.transaction_stream")
 
 local transaction = { methods = {} }
@@ -41,13 +43,19 @@ function Tx:__tostring()
   return ("lunashard.transaction(%s, %s)"):format(self.shard_id, self.closed and "ended" or "open")
 end
 
-local function on_endpoint(endpoint, sql, deadline)
-  local lease, err = endpoint.pool:acquire(deadline)
+local function on_endpoint(endpoint, sql, deadline, under)
+  local guard = type(under) == "table" and under or nil
+  local lease, err = endpoint.pool:acquire(deadline, not guard and under or nil)
   if not lease then
     return nil, err
   end
   local ok, result
   ok, result, err = pcall(lease.execute, lease, sql, nil, { deadline = deadline })
+  if ok and result and guard then
+    local done
+    ok, done, err = pcall(transaction_guards.begin, lease, guard, deadline)
+    result = ok and done and result or done
+  end
   if ok and result then
     result.lease, result.at = lease, endpoint
     return result
@@ -65,15 +73,18 @@ end
 -- @tparam table opts checked
 -- @string sql the BEGIN
 -- @tparam ?number deadline of the whole transaction
+-- @tparam[opt] table|number under what it relies on, see `lunashard.router.guarding` [the present generation]
 -- @treturn[1] Tx
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
-function transaction.open(router, member, opts, sql, deadline)
+function transaction.open(router, member, opts, sql, deadline, under)
+  under = under or router.manager.generation
+  local guard = type(under) == "table" and under or nil
   -- A standby cannot run serializable transactions.
   local serializable = opts.isolation and opts.isolation:lower() == "serializable"
-  local wishes = not serializable and reads.wishes(opts)
+  local wishes = not serializable and not guard and reads.wishes(opts) -- on a standby there is no lock to be had
   local started, soon = task.now(), deadline or router:deadline(opts)
-  local begun, err = attempt.run(router, member, wishes, router.retries, soon, on_endpoint, sql, soon)
+  local begun, err = attempt.run(router, member, wishes, router.retries, soon, on_endpoint, sql, soon, under)
   if not begun then
     return nil, err
   end
@@ -91,6 +102,9 @@ function transaction.open(router, member, opts, sql, deadline)
     closed = false,
     savepoints = 0,
     nested = 0,
+    generation = not guard and under or guarding.EXEMPT,
+    covered = guard and guard.covers, -- buckets that are guarded, or true: the whole shard
+    map = router.manager.catalog and router.manager.catalog.map,
   }, Tx)
   if member.replicas[1] and not opts.read_only then
     tx.written = beginning.written(tx)
@@ -136,6 +150,7 @@ function Tx:note_failure(err)
 end
 
 local function run(tx, sql, params, pool_options)
+  pool_options.generation = tx.generation
   local result, err = tx.lease:execute(sql, params, pool_options)
   if result then
     result.shard_id = tx.shard_id
@@ -146,6 +161,9 @@ local function run(tx, sql, params, pool_options)
   end
   err = certain(tx, err)
   tx:note_failure(err)
+  if tx.router.manager.catalog and guarding.is_stale(err) then
+    return transaction_guards.too_late(tx, err)
+  end
   if tx.at and err.sqlstate == "25006" then
     failover.suspect(tx.router.manager, tx.member)
   end
@@ -153,6 +171,17 @@ local function run(tx, sql, params, pool_options)
   tx.router.statements:failed(tx.router, err, sql, params, tx.opts)
   return nil, err
 end
+
+--- Run one statement that has been checked. Yields.
+-- @function run
+-- @tparam Tx tx
+-- @string sql
+-- @tparam ?table params
+-- @tparam table pool_options
+-- @treturn[1] table result
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+transaction.run = run
 
 --- Run one statement once for each set of parameters, many in one exchange. Yields.
 -- For `execute_many`, which has checked the statement.
@@ -220,6 +249,8 @@ local function check_key(tx, sql, params, opts)
     local member, err = routing.resolve(router.manager, opts)
     if not member then
       return nil, err
+    elseif member ~= tx.member and transaction_guards.has_moved(tx) then
+      return transaction_guards.too_late(tx)
     elseif member ~= tx.member then
       return nil, errors.new("KEY_MISMATCH", {
         message = ("routing_key belongs to %s, but the transaction is on %s"):format(member.shard_id, tx.shard_id),
@@ -262,6 +293,9 @@ function Tx:execute(sql, params, opts)
   end
   if ok then
     ok, err = check_key(self, sql, params, opts)
+  end
+  if ok then
+    ok, err = transaction_guards.extend(self, sql, params, opts)
   end
   if not ok then
     return nil, err
@@ -406,7 +440,7 @@ function Tx:transaction(fn)
   end
   self.savepoints = self.savepoints + 1
   local name = "lunashard_" .. self.savepoints
-  local before = self.failed
+  local before, covered = self.failed, transaction_guards.copy(self.covered)
   ok, err = run(self, "SAVEPOINT " .. name, nil, { deadline = statement_deadline(self, {}) })
   if not ok then
     return nil, err
@@ -429,8 +463,8 @@ function Tx:transaction(fn)
   if not self.lost then
     local sql = ("ROLLBACK TO SAVEPOINT %s; RELEASE SAVEPOINT %s"):format(name, name)
     ok = run(self, sql, nil, { deadline = statement_deadline(self, {}), simple = true })
-    if ok then
-      self.failed = before
+    if ok then -- with all locks that were taken since
+      self.failed, self.covered = before, covered
     else -- what was to be undone must not be committed with the rest
       self.failed, self.lost = self.failed or err, true
     end
@@ -478,11 +512,12 @@ end
 -- @string sql the BEGIN
 -- @tparam ?number deadline
 -- @tparam func fn
+-- @tparam[opt] table|number under as for @{open}
 -- @treturn[1] table the function's values from index 2 on, with `n`
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
-function transaction.try(router, member, opts, sql, deadline, fn)
-  local tx, err = transaction.open(router, member, opts, sql, deadline)
+function transaction.try(router, member, opts, sql, deadline, fn, under)
+  local tx, err = transaction.open(router, member, opts, sql, deadline, under)
   if not tx then
     return nil, err
   end
@@ -510,14 +545,27 @@ local function failed(err, tries, elapsed, refusal)
   return whole
 end
 
-local function prepare(router, opts)
-  local ok, err = router.manager:check_open()
+-- Call `fn(member, under)` for the shard that the options name, under the map as it is. What `fn` says to be stale must not
+-- have begun. With an error, whether `fn` was not even called.
+local function with_member(router, opts, deadline, fn)
+  local manager = router.manager
+  local ok, err = manager:check_open()
   if not ok then
     return nil, err
   elseif router.manager.options.read_only and opts.read_only == false then
     return nil, errors.new("READ_ONLY", { message = "the cluster was opened read_only, and READ WRITE would undo that" })
   end
-  return routing.resolve(router.manager, opts)
+  return guarding.through(manager, deadline or router:deadline(opts), function(guarded)
+    local under = manager.generation
+    local member, none = routing.resolve(manager, opts)
+    if member and guarded then
+      under, none = guarding.under(manager, true, member, opts.table, opts.routing_key)
+    end
+    if not member or not under then
+      return nil, none, true
+    end
+    return fn(member, under)
+  end)
 end
 
 --- Run a function in a transaction on the shard that owns a key. Yields.
@@ -541,22 +589,33 @@ function transaction.methods:transaction(opts, fn)
     raise("transaction: expected a function, got a " .. type(fn), 2)
   end
   local sql = beginning.sql(opts, "transaction")
-  local member, err = prepare(self, opts)
-  if not member then
-    return nil, err
-  end
   local tries, started = 0, task.now()
   local deadline = opts.timeout and started + opts.timeout
-  while true do
-    local values
-    tries = tries + 1
-    values, err = transaction.try(self, member, opts, sql, deadline, fn)
-    if values then
-      return unpack(values, 2, values.n)
+  local at -- the member of the last try
+  local function try(member, under)
+    local begun = false
+    at = member
+    local values, err = transaction.try(self, member, opts, sql, deadline, function(tx)
+      begun = true
+      return fn(tx)
+    end, under)
+    if not values and not begun then
+      return nil, err
     end
+    return { values = values, err = err }
+  end
+  while true do
+    tries = tries + 1
+    local done, err, unresolved = with_member(self, opts, deadline, try)
+    if done and done.values then
+      return unpack(done.values, 2, done.values.n)
+    elseif unresolved then
+      return nil, err
+    end
+    err = done and done.err or err
     local moved, ok, refusal
-    if not opts.read_only then
-      moved, err = attempt.moved(self.manager, member, err, deadline)
+    if not opts.read_only and at then
+      moved, err = attempt.moved(self.manager, at, err, deadline)
     end
     ok = tries <= (opts.retries or 0) and (moved or attempt.is_undone(err))
     if ok then
@@ -577,11 +636,10 @@ end
 function transaction.methods:begin(opts)
   opts = options.check(opts, beginning.OPTIONS, "begin")
   local sql = beginning.sql(opts, "begin")
-  local member, err = prepare(self, opts)
-  if not member then
-    return nil, err
-  end
-  return transaction.open(self, member, opts, sql, opts.timeout and task.now() + opts.timeout)
+  local deadline = opts.timeout and task.now() + opts.timeout
+  return with_member(self, opts, deadline, function(member, under)
+    return transaction.open(self, member, opts, sql, deadline, under)
+  end)
 end
 
 return transaction

@@ -8,6 +8,7 @@ local cursors = require("lunashard.router.cursors")
 local routing = require("lunashard.router.routing")
 local stream = require("lunashard.router.stream")
 local task = require("lunashard.task")
+local transaction_guards = require("lunashard.router.transaction_guards")
 
 local transaction_stream = {}
 
@@ -69,6 +70,9 @@ function transaction_stream.new(tx, check_usable, sql, params, opts)
     end
     if ok and tx.router.checks then
       ok, err = checking.check(tx.router, sql, params, nil, tx.member)
+    end
+    if ok then
+      ok, err = transaction_guards.extend(tx, sql, params, opts)
     end
     if not ok then
       return nil, err

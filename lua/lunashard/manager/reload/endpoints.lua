@@ -177,7 +177,7 @@ function endpoints.apply(manager, plan, cfg)
     list[i] = endpoint
     shard.reconfigure(endpoint, entry.given, cfg)
     if manager.initialized then
-      shard.open(endpoint)
+      shard.open(endpoint, manager.term)
     end
     if endpoint ~= primary and not member.fenced[endpoint] then
       replicas[#replicas + 1] = endpoint

@@ -1,0 +1,174 @@
+--- What goes before a statement while rows may move: calls of the shards' own functions.
+-- A guard is `{ text, params, replica }`: the statement for `Pool:execute`, and the one for a standby. It holds for what
+-- the map said when it was made; the server refuses it (`LS001`) when that is not so any more.
+--
+-- A bucket's guard is for statements that touch rows of that bucket alone. What may touch others is guarded for the
+-- whole shard, and so are long lists: every bucket's guard is a lock in the server's table of locks.
+-- @module lunashard.router.guards
+
+local core = require("lunashard.core.pool")
+local errors = require("lunashard.errors")
+local extraction = require("lunashard.extraction")
+local target = require("lunashard.router.target")
+
+local guards = {}
+
+--- So many buckets are guarded one by one, more of them as a whole shard.
+guards.MAX_BUCKETS = 64
+
+local BUCKET = "SELECT lunashard.guard($1::text, $2::text, $3::int8)"
+local BUCKETS = "SELECT lunashard.guard($1::text, u.b, u.v) FROM unnest($2::text[], $3::int8[]) AS u(b, v)"
+local SHARD = "SELECT lunashard.guard_shard($1::int8)"
+local REPLICA = {
+  [BUCKET] = "SELECT lunashard.guard_replica($1::text, $2::text, $3::int8)",
+  [BUCKETS] = "SELECT lunashard.guard_replica($1::text, u.b, u.v) FROM unnest($2::text[], $3::int8[]) AS u(b, v)",
+  [SHARD] = "SELECT lunashard.guard_replica_shard($1::int8)",
+}
+local TEXTS = { [BUCKET] = core.text(BUCKET), [BUCKETS] = core.text(BUCKETS), [SHARD] = core.text(SHARD) }
+
+local function new(sql, params, covers)
+  return { sql = sql, text = TEXTS[sql], params = params, replica = REPLICA[sql], covers = covers }
+end
+
+local function stale(format, ...)
+  return nil, errors.new("STALE_MAP", { message = format:format(...) })
+end
+
+-- A bucket as SQL has it.
+local function text_of(bucket)
+  return type(bucket) == "number" and ("%.0f"):format(bucket) or bucket
+end
+
+-- The name of the group whose strategy this is.
+local function group_of(manager, strategy)
+  for name, bound in pairs(manager.strategies.by_type) do
+    if bound == strategy then
+      return name
+    end
+  end
+end
+
+local UNKNOWN = 0 -- no shard has this version: it refuses, and then the map is read with those of all shards
+
+--- A guard for everything on a shard. Does not yield.
+-- @tparam Manager manager
+-- @tparam table member
+-- @treturn table guard
+function guards.shard(manager, member)
+  local catalog = manager.catalog
+  local version = catalog:shard_version(member.shard_id)
+  catalog.wants_versions = catalog.wants_versions or not version
+  return new(SHARD, { version or UNKNOWN }, true)
+end
+
+--- A guard for keys of one group that are all on one shard. Yields when a directory has to be asked.
+-- @tparam Manager manager
+-- @tparam table member where they were found to be
+-- @tparam ?string table_name whose keys they are
+-- @tparam table keys list, not empty
+-- @treturn[1] table guard
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `STALE_MAP`: they are there no more; `NULL_KEY`, `INVALID`, `NO_SHARD`
+function guards.keys(manager, member, table_name, keys)
+  if #keys > guards.MAX_BUCKETS then
+    return guards.shard(manager, member)
+  end
+  local strategy, err = manager:strategy_for(table_name, keys[1])
+  if not strategy then
+    return nil, err
+  end
+  local group = group_of(manager, strategy)
+  local buckets, versions, covers, n = {}, {}, {}, 0
+  for _, key in ipairs(keys) do
+    local shard_id, bucket = strategy:route(key)
+    if not shard_id then
+      return nil, bucket
+    elseif shard_id ~= member.shard_id then
+      return stale("a key that was on %s is on %s now", member.shard_id, shard_id)
+    end
+    local name = text_of(bucket)
+    if not covers[group .. "/" .. name] then
+      n = n + 1
+      buckets[n], versions[n] = name, manager.catalog:bucket_version(group, bucket)
+      covers[group .. "/" .. name] = true
+    end
+  end
+  if n == 1 then
+    return new(BUCKET, { group, buckets[1], versions[1] }, covers)
+  end
+  return new(BUCKETS, { group, buckets, versions }, covers)
+end
+
+--- Does one guard, or several that a transaction has, make another one superfluous?
+-- @tparam table|boolean covered buckets, or true for all
+-- @tparam table guard
+-- @treturn boolean
+function guards.cover(covered, guard)
+  if covered == true then
+    return true
+  elseif guard.covers == true then
+    return false
+  end
+  for name in pairs(guard.covers) do
+    if not covered[name] then
+      return false
+    end
+  end
+  return true
+end
+
+local KEYED = { key = true, keys = true, rows = true }
+
+-- The keys of a found statement that lie on one of its shards.
+local function keys_of(found, params, i)
+  local all, n = extraction.keys(found.plan, params)
+  local keys = {}
+  if not all then
+    return nil, n
+  elseif found.groups then
+    for _, index in ipairs(found.groups[i or 1].indexes) do
+      keys[#keys + 1] = all[index]
+    end
+  else
+    for index = 1, n do
+      keys[#keys + 1] = not target.is_null(all[index]) and all[index] or nil
+    end
+  end
+  return keys
+end
+
+--- Do several shards all get the whole of a statement? Then each of them may see what has left it.
+-- @tparam table found from `lunashard.router.target`
+-- @tparam ?table params
+-- @treturn boolean
+function guards.is_whole(found, params)
+  local plan = found.plan
+  local is_list = plan.array_param and type(params[plan.array_param]) == "table"
+  return found.members ~= nil and not plan.split and not is_list -- as `splitting.part`
+end
+
+--- A guard for a statement, or its part for one shard, that says itself whose it is. Yields when a directory has to be
+-- asked.
+-- @tparam Manager manager
+-- @tparam table found from `lunashard.router.target`
+-- @tparam table member
+-- @tparam ?table params of the whole statement
+-- @int[opt] i the number of the shard's group
+-- @treturn[1] table guard
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function guards.found(manager, found, member, params, i)
+  local plan = found.plan
+  if not KEYED[plan.kind] or found.anywhere or guards.is_whole(found, params) then
+    return guards.shard(manager, member)
+  end
+  local keys, err = keys_of(found, params, i)
+  if not keys then
+    return nil, err
+  elseif #keys == 0 then
+    return guards.shard(manager, member)
+  end
+  return guards.keys(manager, member, plan.table, keys)
+end
+
+return guards
