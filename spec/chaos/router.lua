@@ -1,7 +1,10 @@
 -- One router process of a chaos run: lunashard run -c CLUSTER spec/chaos/router.lua HISTORY PROCESS KEYS TASKS SEED.
--- Works until standard input ends; says "ready" on standard output when the first statement went through.
+-- Works until SIGTERM.
+package.path = "./?.lua;" .. package.path
 local history = require("spec.chaos.history")
 local lunashard = require("lunashard")
+local signal = require("lunashard.core.signal")
+local signals = require("lunashard.process").signals
 local workload = require("spec.chaos.workload")
 
 local path, process, keys, tasks, seed = ...
@@ -18,12 +21,10 @@ for i = 1, tonumber(tasks) do
     end
   end)
 end
-io.stdout:write("ready\n")
-io.stdout:flush()
-require("lunashard.core.signal").catch(15)
+signal.catch(signals.TERM)
 while not stopping do
   lunashard.sleep(0.05)
-  stopping = require("lunashard.core.signal").take() ~= nil
+  stopping = signal.take() ~= nil
 end
 for _, worker in ipairs(workers) do
   assert(worker:join(30))

@@ -14,7 +14,7 @@ local run = {}
 local Run = {}
 Run.__index = Run
 
-local BINARY = os.getenv("LUNASHARD_BINARY") or arg and arg[-1] or "lunashard"
+local BINARY = system.realpath("/proc/self/exe")
 
 local function write_cluster(self, shards)
   local path = ("%s/chaos-%d.lua"):format(self.servers.dir, #shards)
@@ -60,15 +60,26 @@ function run.start(options)
   return self
 end
 
+--- Note what was done, for those who look for a fault.
+-- @string text
+function Run:log(text)
+  local file = assert(io.open(self.servers.dir .. "/chaos.log", "a"))
+  file:write(("%.3f %s\n"):format(task.now(), text))
+  file:close()
+end
+
+--- Start the program.
+-- @tparam {string,...} args
+-- @treturn Process
+function Run:spawn(args) -- luacheck: no self
+  return process.spawn({ argv = { BINARY, unpack(args) } })
+end
+
 --- Run the program. Yields.
 -- @tparam {string,...} args
--- @treturn table as from `process.run`
+-- @treturn table as from `Process:wait`
 function Run:lunashard(args)
-  local argv = { BINARY }
-  for i, one in ipairs(args) do
-    argv[i + 1] = one
-  end
-  return process.run({ argv = argv, env = { LUNASHARD_CLUSTER = self.larger_file }, timeout = 600 })
+  return assert(self:spawn(args)):wait(600)
 end
 
 --- Start another router process. Yields until it is at work.
@@ -82,12 +93,13 @@ function Run:add_router(file)
   local child = assert(process.spawn({
     argv = { BINARY, "run", "-c", file or self.cluster_file, "spec/chaos/router.lua", path, name,
       tostring(self.options.keys), tostring(self.options.tasks), tostring(self.options.seed * 1000 + n) },
-    env = { LUA_PATH = "./?.lua;;" }, stdout = "discard", stderr_file = ("%s/%s.log"):format(self.servers.dir, name),
+    stdout = "discard", stderr_file = ("%s/%s.log"):format(self.servers.dir, name),
   }))
   child.name, child.path = name, path
   self.routers[n] = child
   local deadline = task.now() + 30
-  while system.stat and not system.stat(path) and task.now() < deadline do
+  while not system.realpath(path) do
+    assert(task.now() < deadline, name .. " has not begun")
     task.sleep(0.01)
   end
   return child
@@ -99,7 +111,7 @@ function Run:stop_routers()
     child:signal("TERM")
   end
   for _, child in ipairs(self.routers) do
-    local result = child:wait(60)
+    local result = not child.killed and child:wait(60)
     if not child.killed and (not result or result.code ~= 0) then
       local log = io.open(("%s/%s.log"):format(self.servers.dir, child.name))
       error(("%s ended with %s: %s"):format(child.name, result and tostring(result.code or result.signal) or "nothing",
