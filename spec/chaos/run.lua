@@ -40,6 +40,15 @@ local function write_cluster(self, shards)
   return path
 end
 
+local function asker(shard)
+  local pool = require("lunashard.pool").new({ host = shard.host, port = shard.port, database = shard.database,
+    user = shard.user, password = shard.password, max_size = 1, shard_id = shard.shard_id })
+  return { shard_id = shard.shard_id, pool = pool, ask = function(sql, simple)
+    local result, err = pool:execute(sql, nil, { simple = simple, pipeline = false, deadline = task.now() + 60 })
+    return result and result.rows, err
+  end }
+end
+
 --- Start servers and fill them. Yields.
 -- @tparam table options `shards` (servers), `used` (how many of them there are at first), `strategy`, `keys`, `routers`,
 --   `tasks` (of each router), `seed`, `replicas`, `init` (with a catalog)
@@ -57,6 +66,11 @@ function run.start(options)
   local ok, err = pcall(world.create, cluster.router, options.keys)
   cluster:close()
   assert(ok, err)
+  for i = options.used + 1, options.shards do -- they are to join, and have the tables by then
+    local shard = asker(self.servers.shards[i])
+    assert(shard.ask(world.SCHEMA, true))
+    shard.pool:close()
+  end
   return self
 end
 
@@ -118,15 +132,6 @@ function Run:stop_routers()
         log and log:read("*a") or ""), 0)
     end
   end
-end
-
-local function asker(shard)
-  local pool = require("lunashard.pool").new({ host = shard.host, port = shard.port, database = shard.database,
-    user = shard.user, password = shard.password, max_size = 1, shard_id = shard.shard_id })
-  return { shard_id = shard.shard_id, pool = pool, ask = function(sql)
-    local result, err = pool:execute(sql, nil, { pipeline = false, deadline = task.now() + 60 })
-    return result and result.rows, err
-  end }
 end
 
 --- Compare what was told with what is there. Yields.
