@@ -3,6 +3,7 @@
 local cluster = require("spec.support.cluster")
 local errors = require("lunashard.errors")
 local moving = require("spec.support.move_world")
+local plugins = require("spec.support.plugins")
 
 local UNDO = [[
   DROP TABLE IF EXISTS "order", "Mk Odd", mk_parts, mk_secret CASCADE;
@@ -209,5 +210,32 @@ describe("a move brings along", function()
     assert(world:run(job))
     assert.same({}, rows_of(from, "mk_secret"))
     assert.same({}, world:leftovers())
+  end)
+end)
+
+describe("a move of buckets that only Lua can tell", function()
+  local world
+
+  setup(function()
+    local folder = plugins.folder({ ["strategies/tier.lua"] = plugins.strategy() })
+    world = moving.open({ users = 80, cluster = { plugins = folder.path, strategy = { "tier", shard_key = "user_id" } } })
+  end)
+
+  teardown(function()
+    if world then
+      world:close()
+    end
+    plugins.clean()
+    cluster.release()
+  end)
+
+  it("takes their rows along, under writers, and nothing else", function()
+    local source = world:place(1, true).shard_id
+    local destination = source == "shard1" and "shard2" or "shard1"
+    world:start(3)
+    assert(world:run(world:plan(source, destination)))
+    assert(world:run(world:plan(destination, source)))
+    world:stop()
+    assert.same({}, world:check())
   end)
 end)

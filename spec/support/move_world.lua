@@ -50,8 +50,7 @@ function moving.open(options)
     given[name] = value
   end
   local undo = options.undo or UNDO
-  local first = cluster.manager({ tables = given.tables, strategy = given.strategy, cluster_file = given.cluster_file,
-    shards = given.shards })
+  local first = cluster.manager(given)
   for _, member in ipairs(first.members) do
     member:open()
   end
@@ -91,6 +90,7 @@ function World:place(key, anew)
   local place = not anew and self.map[bucket]
   if not place then
     local row = assert(self.catalog:execute(PLACE, { self.group, bucket })).rows[1]
+      or { shard_id = assert(self.catalog.groups[self.group].bound:route(key)), version = 1 } -- of an open group
     place = { bucket = bucket, shard_id = row.shard_id, version = row.version }
     self.map[bucket] = place
   end
@@ -194,10 +194,6 @@ end
 
 -- ---- jobs -------------------------------------------------------------------------------------
 
-local OWNED = [[
-  SELECT array_agg(b.bucket ORDER BY b.bucket) AS list FROM lunashard_catalog.bucket b
-   WHERE b.grp = $1 AND b.shard_id = $2 AND (b.bucket = ANY ($3) OR $3 IS NULL)]]
-
 --- Plan a job of moves between two shards. Yields.
 -- @string source
 -- @string destination
@@ -205,13 +201,12 @@ local OWNED = [[
 -- @treturn table job `id`, `moves` (rows), `token`
 function World:plan(source, destination, options)
   options = options or {}
-  local buckets, seen = {}, {}
+  local owned, seen = {}, {}
   for i = 1, options.keys and #options.keys or self.users do
-    local bucket = tostring(assert(self.catalog.groups[self.group].bound:bucket(options.keys and options.keys[i] or i)))
-    buckets[#buckets + 1] = not seen[bucket] and bucket or nil
-    seen[bucket] = true
+    local place = self:place(options.keys and options.keys[i] or i, true)
+    owned[#owned + 1] = place.shard_id == source and not seen[place.bucket] and place.bucket or nil
+    seen[place.bucket] = true
   end
-  local owned = assert(self.catalog:execute(OWNED, { self.group, source, buckets })).rows[1].list
   local id = assert(self.catalog:execute("INSERT INTO lunashard_catalog.job (grp, kind, strategy, status) "
     .. "VALUES ($1, 'list', 'live_migration', 'running') RETURNING id", { self.group })).rows[1].id
   local job, n = { id = id, moves = {}, token = 0 }, options.moves or 1
