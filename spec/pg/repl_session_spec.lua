@@ -165,6 +165,22 @@ describe("a session", function()
     contains(select(2, run(("select name from repl.users where user_id = %d;"):format(key_on(1)))), "n" .. key_on(1))
   end)
 
+  it("runs a text that is too long to be parsed only where it was told to, inside the transaction that is open", function()
+    local long = "/*" .. ("x"):rep(40000) .. "*/"
+    contains(select(3, run("select 1 as one " .. long .. ";")), "NO_KEY")
+    run("\\use shard1")
+    contains(select(2, run("select 1 as one " .. long .. ";")), "   1\n")
+    answer = ""
+    assert.is_false((run("delete from repl.users " .. long .. ";")))
+    assert.equal(1, #asked)
+    answer = "y"
+    run("begin;")
+    assert.is_true((run("delete from repl.users " .. long .. ";")))
+    run("rollback;")
+    run("\\use")
+    contains(select(2, run("select count(*) from repl.users;")), "    30\n")
+  end)
+
   it("warns of columns of one name, and shows all that there is where there is no terminal", function()
     contains(select(3, run("select 1 as a, 2 as a, 3 as b;")), "several columns are called a")
     own.settings.max_rows = nil

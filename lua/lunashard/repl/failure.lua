@@ -11,8 +11,9 @@ local failure = {}
 local safe, width_of = text.safe, text.width
 
 -- Where the general advice says more than the message does.
-local ADVISED = { SHARD_DOWN = "\\health shows every server." }
-for _, code in ipairs({ "RESULT_TOO_LARGE", "UNKNOWN_OUTCOME", "POOL_EXHAUSTED", "AUTH", "TIMEOUT" }) do
+local ADVISED = { SHARD_DOWN = "\\health shows every server.",
+  TIMEOUT = "router.query_timeout = 600 gives the session's statements ten minutes." }
+for _, code in ipairs({ "RESULT_TOO_LARGE", "UNKNOWN_OUTCOME", "POOL_EXHAUSTED", "AUTH" }) do
   ADVISED[code] = errors.codes[code].advice
 end
 

@@ -3,6 +3,7 @@
 
 local asking = require("lunashard.repl.asking")
 local errors = require("lunashard.errors")
+local classify = require("lunashard.router.statement").classify
 local show = require("lunashard.repl.show")
 local parse = require("lunashard.sql.statement").parse
 local task = require("lunashard.task")
@@ -153,6 +154,28 @@ local function execute(session, parsed, sql)
   return session.router:execute(sql, nil, planned.options)
 end
 
+-- Too long to be looked at: only a shard can be named for it, and what it does is told by its words alone.
+local function execute_unread(session, sql)
+  if session.begin and session.pin then
+    local ok, err = transactions.enter(session, session.pin.shard_id)
+    if not ok then
+      return nil, err
+    end
+  end
+  local where = session.tx and session.tx.shard_id or session.pin and session.pin.shard_id
+  if not where then
+    return nil, errors.new("NO_KEY", { message = "a text of more than 32 KiB is not parsed, so that its shard is not known" })
+  elseif classify(sql) ~= "read" and not is_allowed(session, "the text is too long to be looked at, and it may write on "
+    .. where, sql:sub(1, 200) .. " ...") then
+    return false
+  elseif session.tx then
+    session:note("TX", { sql = sql })
+    return session.tx:execute(sql)
+  end
+  session:note("EXECUTE", { sql = sql, options = { shard_id = where } })
+  return session.router:execute(sql, nil, { shard_id = where })
+end
+
 -- Was something else sent than was typed? Then a server's position says nothing about it.
 local function is_rewritten(session, sql)
   local explained = session.router:explain(sql)
@@ -184,8 +207,8 @@ function statements.run(session, sql)
     end
   elseif parsed then
     result, err = execute(session, parsed, sql)
-  elseif not errors.is(err, "SQL") then -- too long to be looked at: only a shard can be named for it
-    result, err = session.router:execute(sql, nil, { shard_id = session.pin and session.pin.shard_id })
+  elseif not errors.is(err, "SQL") then
+    result, err = execute_unread(session, sql)
   end
   if result == false then
     return false
