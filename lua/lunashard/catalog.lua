@@ -415,7 +415,10 @@ end
 
 -- The first map: the strategies of the manager must fit it as they are.
 local function first_map(manager, deadline)
-  local found, err, versions = read(manager, nil, false, deadline)
+  local found, err, versions = nil, place.down(manager), nil
+  if not err then
+    found, err, versions = read(manager, nil, false, deadline)
+  end
   local why
   if not found and err and is_unreachable(err) and admit.has_managed(manager) then
     why = err

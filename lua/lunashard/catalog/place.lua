@@ -60,6 +60,20 @@ function place.pool(manager)
   return manager.by_id[at.shard_id].primary.pool
 end
 
+--- Is the catalog in a shard's database that was found to be down?
+-- @tparam Manager manager
+-- @treturn ?lunashard.error what was found
+function place.down(manager)
+  local at = manager.catalog_place
+  local record = at.shard_id and manager.by_id[at.shard_id].primary.health
+  if record and not record.is_healthy then
+    return record.last_error or errors.new("SHARD_DOWN", {
+      shard_id = at.shard_id,
+      message = ("%s, in whose database the catalog is, was not seen yet"):format(at.shard_id),
+    })
+  end
+end
+
 --- The catalog's address, for people.
 -- @tparam Manager manager
 -- @treturn string

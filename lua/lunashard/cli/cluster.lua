@@ -7,6 +7,7 @@ local cli = require("lunashard.cli")
 local cluster_file = require("lunashard.cluster")
 local confirm = require("lunashard.cli.confirm")
 local errors = require("lunashard.errors")
+local lock = require("lunashard.lock")
 local output = require("lunashard.cli.output")
 local overview = require("lunashard.catalog.overview")
 local place = require("lunashard.catalog.place")
@@ -131,6 +132,28 @@ local function print_status(found)
   end
 end
 
+-- Those that change the catalog do it one after the other.
+local LOCK, CHANGES = "catalog", { init = true, upgrade = true, remove = true }
+
+local function act(manager, action, args, deadline)
+  local held, err
+  if CHANGES[args.action] and not args.dry_run then
+    local lease
+    lease, err = place.pool(manager):acquire(deadline)
+    if lease then
+      held, err = lock.take(lease, LOCK, deadline)
+    end
+    if not held then
+      return nil, err
+    end
+  end
+  local result, tell, code = action(manager, args, deadline)
+  if held then
+    held:release()
+  end
+  return result, tell, code
+end
+
 -- ---- the actions ------------------------------------------------------------------------------
 
 local function no_catalog(manager)
@@ -203,6 +226,10 @@ function actions.verify(manager, args, deadline)
     return nil, err
   end
   report.ownership = differences
+  local is_quiet, open = setup.no_open_job(place.pool(manager), deadline)
+  if not is_quiet then
+    cli.say("cluster: %s; rows on their way may stand on two shards", open.message)
+  end
   return report, function()
     print_verified(report)
     say_misplaced(report)
@@ -276,7 +303,7 @@ function command.run(args)
   local manager, err = open(args)
   local result, tell, code
   if manager then
-    result, tell, code = actions[args.action](manager, args, task.now() + (args.timeout or TIMEOUT))
+    result, tell, code = act(manager, actions[args.action], args, task.now() + (args.timeout or TIMEOUT))
     err = not result and tell or nil
     manager:shutdown()
   end
