@@ -125,8 +125,23 @@ local function apply(found, strategies, members, lenient, serving)
   return groups
 end
 
+-- Who has routed by a map asks whether it is still `self.map`.
+local function is_news(self, found, versions)
+  local known = self.map
+  if not known or found.silent or known.silent or found.version ~= known.version or found.guards ~= known.guards
+    or found.guard_epoch ~= known.guard_epoch then
+    return true
+  end
+  for shard_id, version in pairs(versions or {}) do
+    if self.shard_versions[shard_id] ~= version then
+      return true
+    end
+  end
+  return false
+end
+
 local function install(self, found, groups, versions)
-  self.map, self.groups = found, groups
+  self.map, self.groups = is_news(self, found, versions) and found or self.map, groups
   self.id, self.name, self.version = found.id, found.name, found.version
   self.guard_epoch, self.guards = found.guard_epoch, found.guards
   self.shard_versions, self.owned = versions or {}, admit.count_owned(found)
