@@ -74,7 +74,7 @@ describe("scripts/dual_write_compare.lua", function()
   it("takes a write that is under way for no difference", function()
     assert(router:execute("INSERT INTO ops_both_old VALUES (2000, 'late', 'x')", nil, { shard_id = "shard1" }))
     local run = scripts.run("dual_write_compare", { "ops_both", "--from", old, "--source-table", "ops_both_old", "--exit-code",
-      "--settle", "3" }, { cluster = cluster, spawn = true })
+      "--settle", "2" }, { cluster = cluster, spawn = true })
     cli.wait_until("it has seen the row on one side", function()
       return select(2, run:output()):find("something differs", 1, true)
     end)

@@ -29,7 +29,12 @@ describe("scripts/rotate_password.lua", function()
   end)
 
   teardown(function()
-    assert(admin:execute_on_all_shards("DROP ROLE ops_rotated"))
+    assert(admin:execute_on_all_shards([[
+      DROP ROLE ops_rotated;
+      DO $$ BEGIN
+        DROP SCHEMA lunashard;
+      EXCEPTION WHEN dependent_objects_still_exist THEN -- it was there before
+      END $$]]))
     scripts.release()
   end)
 
