@@ -125,7 +125,7 @@ local function check_changes(self)
   for name in pairs(self.columns) do
     local calls = self.updates[name]
     if calls then
-      self.found:add("warning", "keys", nil, ("%s was changed by %.0f UPDATE statements: such a row is on the wrong shard "
+      self.found:add("warning", "keys", nil, ("%s was changed by UPDATE, %.0f times: such a row is on the wrong shard "
         .. "afterwards"):format(name, calls), "shard by what never changes, and look this up in a table of its own")
     elseif CHANGEABLE[name:match("[^.]+$"):lower()] then
       self.found:add("warning", "keys", nil, ("%s is likely to change, and a row cannot move by UPDATE"):format(name),
