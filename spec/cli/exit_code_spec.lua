@@ -13,7 +13,7 @@ describe("exit code", function()
     path = sandbox.shared().cluster_file
     down = cli.write(dir, "down.lua", ([[
       local given = dofile(%q)
-      given.shards[2].port, given.health_check_timeout, given.query_timeout, given.retries = 1, 0.5, 1, 0
+      given.shards[2].port, given.retries = 1, 0
       return given]]):format(path))
     router, manager = cluster.connect()
     assert(router:execute_on_all_shards("DROP TABLE IF EXISTS codes; CREATE TABLE codes (user_id int8)"))

@@ -8,7 +8,7 @@ describe("lunashard", function()
   local function cluster_file(name, more)
     return cli.write(dir, name, ([[
       local given = dofile(%q)
-      given.name, given.health_check_timeout = "shop", 0.5
+      given.name = "shop"
       %s
       return given]]):format(sandbox.shared().cluster_file, more or ""))
   end
