@@ -1,0 +1,134 @@
+-- `lunashard rebalance` as its users run it: plans, jobs, two at once, signals, kill -9, and what it says of mistakes.
+local cjson = require("cjson.safe")
+local cli = require("spec.support.cli")
+local moving = require("spec.support.moving")
+local sandbox = require("spec.support.sandbox")
+
+local KEYS = 900
+
+describe("lunashard rebalance", function()
+  local cluster, three, four
+
+  setup(function()
+    cluster = moving.new({ shards = 4, strategy = "hash" })
+    three, four = cluster:file(3), cluster:file(4)
+    local router, manager = cluster:connect(3)
+    local users = {}
+    for key = 1, KEYS do
+      users[key] = { key, "user " .. key }
+    end
+    assert(router:copy_in("users", { "user_id", "name" }, users))
+    manager:shutdown()
+  end)
+
+  teardown(function()
+    cluster:destroy()
+    sandbox.release()
+  end)
+
+  local function rebalance(...)
+    return cli.run({ "rebalance", ... })
+  end
+
+  local function total()
+    local rows = {}
+    for i = 1, 4 do
+      rows[i] = cluster:on(i, "SELECT count(*) AS n FROM users").rows[1].n
+    end
+    assert.equal(KEYS, rows[1] + rows[2] + rows[3] + rows[4])
+    return rows
+  end
+
+  it("says what is missing", function()
+    local result = rebalance("plan", "-c", three)
+    assert.equal(1, result.code)
+    assert.truthy(result.stderr:find("the cluster has no catalog, which says where rows are while they move: run "
+      .. "`lunashard cluster init`", 1, true), result.stderr)
+    result = rebalance("plan", "-c", three, "--json")
+    assert.equal("INVALID", cjson.decode(result.stdout).error.code)
+    cluster:init(3)
+    result = rebalance("status", "-c", three)
+    assert.equal(1, result.code)
+    assert.truthy(result.stderr:find("there is no rebalance job yet", 1, true))
+    for expected, arguments in pairs({
+      ["--pin and --bucket want --to SHARD"] = { "plan", "-c", three, "--pin", "7" },
+      ["--to goes with --pin or --bucket"] = { "plan", "-c", three, "--to", "s1" },
+      ["can not be used together with"] = { "plan", "-c", three, "--drain", "s1", "--even", "rows" },
+      ["expected `BUCKET SHARD`, got \"17\""] = { "plan", "-c", three, "--moves",
+        cli.write(cluster.dir, "moves", "# comment\n1 s2\n17\n") },
+      ["give the cluster's file"] = { "plan" },
+    }) do
+      result = cli.run({ "rebalance", unpack(arguments) })
+      assert.equal(2, result.code)
+      assert.truthy(result.stderr:find(expected, 1, true), result.stderr)
+    end
+    result = rebalance("plan", "-c", three, "--drain", "s9")
+    assert.equal(1, result.code)
+    assert.truthy(result.stderr:find("there is no shard s9", 1, true))
+  end)
+
+  it("plans, and moves nothing", function()
+    local before = total()
+    local result = rebalance("plan", "-c", four)
+    assert.equal(0, result.code, result.stderr)
+    assert.matches("group int8, by follow: 409%d buckets with %d+ rows %(.*%), 2%d%.%d %% of 900 rows, in %d+ moves",
+      result.stdout)
+    assert.matches("nothing was moved; next: .* rebalance start %-c", result.stderr)
+    local plans = cjson.decode(rebalance("plan", "-c", four, "--json").stdout).plans
+    assert.equal(1, #plans)
+    assert.is_true(plans[1].share > 0.2 and plans[1].share < 0.3)
+    assert.equal(0, before[4])
+    assert.same(before, total())
+    assert.equal(0, #cluster:on(1, "SELECT * FROM lunashard_catalog.job").rows)
+    local even = rebalance("plan", "-c", three, "--even", "buckets")
+    assert.equal("group int8: nothing to move by even; every bucket is where it should be\n", even.stdout)
+  end)
+
+  it("goes on where a killed process stopped, while nobody else may, and says how it does meanwhile", function()
+    local killed = cli.run({ "run", "-c", four, "spec/support/job_process.lua", "fenced:after-saved" })
+    assert.equal(9, killed.signal, killed.stderr)
+    local status = cjson.decode(rebalance("status", "-c", three, "--json").stdout)
+    assert.same({ "running", true, true }, { status.status, status.interrupted, status.open })
+    assert.equal(1, #status.fences)
+    local result = rebalance("status", "-c", three)
+    assert.matches("job 1: running %(interrupted: nobody runs it%)", result.stdout)
+    assert.matches("next: .* rebalance resume 1 %-c", result.stderr)
+    result = rebalance("start", "-c", four)
+    assert.equal(1, result.code)
+    assert.truthy(result.stderr:find("rebalance job 1 (group int8) is running: finish it first", 1, true), result.stderr)
+
+    local first = cli.spawn({ "rebalance", "resume", "-c", four, "--throttle-ms", "300", "--parallel", "1" })
+    cli.wait_until("somebody runs it", function()
+      return cluster:on(1, "SELECT count(*) AS n FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted "
+        .. "AND (classid::bigint << 32 | objid::bigint) = hashtextextended('lunashard lock rebalance', 0)").rows[1].n > 0
+    end)
+    local second = rebalance("resume", "-c", four, "--json")
+    assert.equal(5, second.code, second.stderr)
+    assert.equal("LOCK_HELD", cjson.decode(second.stdout).error.code)
+    assert.matches("is held by another run %(.*server process %d+", second.stderr)
+    first:signal("INT")
+    local ended = first:wait(30)
+    assert.equal(130, ended.code, ended.stderr)
+    assert.matches("next: .* rebalance resume 1 %-c", ended.stderr)
+    first:close()
+
+    result = rebalance("resume", "1", "-c", four, "--json")
+    assert.equal(0, result.code, result.stderr)
+    status = cjson.decode(result.stdout)
+    assert.same({ "completed", 100 }, { status.status, status.progress_percent })
+    local rows = total()
+    assert.is_true(rows[4] > 180 and rows[4] < 270, tostring(rows[4]))
+    result = rebalance("resume", "1", "-c", four)
+    assert.equal(1, result.code)
+    assert.truthy(result.stderr:find("job 1 is completed: there is nothing to resume", 1, true))
+  end)
+
+  it("brings back the map of before, saying what it does", function()
+    local result = rebalance("rollback", "-c", four)
+    assert.equal(0, result.code, result.stderr)
+    assert.matches("rolling back job 1: what %d+ of its moves have brought away %(%d+ rows%) is moved back", result.stderr)
+    assert.matches("^job 1: rolled_back, 100%.0 %%", result.stdout)
+    assert.equal(0, total()[4])
+    assert.equal("", rebalance("cleanup", "-c", four).stdout)
+  end)
+end)
