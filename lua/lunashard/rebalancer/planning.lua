@@ -122,6 +122,8 @@ function planning.make(self, given)
     return nil, err
   end
   local made = plan.make(seen, assignments, { planner = name, parallel = self.max_parallel_tasks })
+  made.estimated_seconds = made.estimated_seconds
+    + made.rows / self.batch_size * self.throttle_ms / 1000 / self.max_parallel_tasks
   made.options, made.tables = options, seen.tables
   return made
 end

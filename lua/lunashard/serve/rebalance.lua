@@ -49,9 +49,14 @@ end
 --- Ask now and then, until the cluster is closed. Yields; to be run in a task of its own.
 -- @tparam table cluster
 function rebalance.watch(cluster)
-  while not cluster.manager.closed do
-    local told = rebalance.refresh(cluster.manager)
-    task.sleep(told and told.open and OFTEN or SELDOM)
+  local manager = cluster.manager
+  while not manager.closed do
+    local told, waited = rebalance.refresh(manager), 0
+    local is_open = told and told.open
+    repeat -- guards go on when a job begins
+      task.sleep(OFTEN)
+      waited = waited + OFTEN
+    until is_open or waited >= SELDOM or manager.closed or manager.catalog and manager.catalog.guards
   end
 end
 
