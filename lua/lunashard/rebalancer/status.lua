@@ -38,8 +38,9 @@ end
 -- @tparam Manager manager
 -- @tparam table told from `job.describe`; gets `backlog` and `fences`
 function status.of_shards(manager, told)
-  local members, seen = {}, {}
+  local members, seen, closed = {}, {}, {}
   for _, move in ipairs(told.active) do
+    closed[move.seq] = move.state ~= "flipped" -- the other shard has them then
     local member = manager.by_id[move.source]
     if member and not seen[move.source] then
       seen[move.source] = true
@@ -54,7 +55,9 @@ function status.of_shards(manager, told)
   for i, member in ipairs(members) do
     local answer = answers.results[i]
     for _, fence in ipairs(answer and answer.fences or {}) do
-      table.insert(told.fences, { shard_id = member.shard_id, seq = fence.seq, seconds = fence.seconds })
+      if closed[fence.seq] then
+        table.insert(told.fences, { shard_id = member.shard_id, seq = fence.seq, seconds = fence.seconds })
+      end
     end
     told.backlog = told.backlog + (answer and answer.backlog or 0)
   end

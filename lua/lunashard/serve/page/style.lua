@@ -140,7 +140,7 @@ body > footer { display: flex; flex-wrap: wrap; gap: 2px 18px; color: var(--quie
   .chart dl { margin-bottom: 6px; } .chart dd { font-size: 15px; line-height: 20px; text-align: right; }
   .chart dt { justify-content: flex-end; }
   .verdict { padding: 11px 12px; align-items: flex-start; } .verdict p { font-size: 15px; line-height: 22px; }
-  .alerts { padding: 8px 12px 0; }
+  .alerts { padding: 8px 12px 0; } .job { padding: 2px 12px 10px; }
   .alerts li { grid-template-columns: 20px 1fr; } .alerts li span { grid-column: 2; }
   .failed, .pool .bar, .spark, thead .unseen { display: none; } .pool .of { min-width: 0; }
   th, td { padding-left: 6px; padding-right: 6px; }
