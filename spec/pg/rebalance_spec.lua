@@ -3,6 +3,7 @@ local errors = require("lunashard.errors")
 local lunashard = require("lunashard")
 local moving = require("spec.support.moving")
 local plan = require("lunashard.rebalancer.plan")
+local prometheus = require("spec.support.prometheus")
 local sandbox = require("spec.support.sandbox")
 local task = require("lunashard.task")
 
@@ -192,6 +193,11 @@ describe("a rebalance job", function()
       assert.equal(where[key], shards) -- rows of a group stay together
     end
     assert_clean(manager)
+    assert(require("lunashard.serve.rebalance").refresh(manager))
+    local seen = prometheus.samples(lunashard.metrics.render({ manager = manager, router = router }))
+    assert.same({ job.job_id, 1, 0, status.moves_total, status.total_rows }, { seen.lunashard_rebalance_job,
+      seen.lunashard_rebalance_progress_ratio, seen.lunashard_rebalance_running,
+      seen['lunashard_rebalance_moves{state="done"}'], seen.lunashard_rebalance_rows_migrated })
 
     _, err = rebalancer:resume_job(job.job_id)
     assert.equal("INVALID", err.code)
