@@ -3,6 +3,7 @@
 
 local errors = require("lunashard.errors")
 local job = require("lunashard.rebalancer.job")
+local leases = require("lunashard.catalog.lease")
 local lock = require("lunashard.rebalancer.lock")
 local parallel = require("lunashard.parallel")
 local task = require("lunashard.task")
@@ -117,7 +118,7 @@ function cleanup.run(manager)
   end
   if removed and not open and catalog.guards then
     local ok
-    ok, err = require("lunashard.catalog.lease").close_guards(catalog)
+    ok, err = leases.close_guards(catalog)
     removed[#removed + 1] = "guards of all routers"
     removed = ok and removed or nil
   end

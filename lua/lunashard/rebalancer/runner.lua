@@ -5,6 +5,7 @@
 local crew = require("lunashard.rebalancer.crew")
 local errors = require("lunashard.errors")
 local job = require("lunashard.rebalancer.job")
+local leases = require("lunashard.catalog.lease")
 local lock = require("lunashard.rebalancer.lock")
 local mover = require("lunashard.rebalancer.move")
 local preflight = require("lunashard.rebalancer.preflight")
@@ -91,7 +92,7 @@ local function prepare(self, row, moves)
       deadline = task.now() + LONG })
   end
   if ok then
-    ok, err = require("lunashard.catalog.lease").open_guards(self.catalog, task.now() + LONG)
+    ok, err = leases.open_guards(self.catalog, task.now() + LONG)
   end
   if ok then
     ok, err = furnish(self, moves)
@@ -109,7 +110,7 @@ local function finish(self, id, status, message)
   if all_settled(row) then
     ok, err = release.run({ manager = self.manager, catalog = self.catalog, token = row.token }, row)
     if ok then
-      ok, err = require("lunashard.catalog.lease").close_guards(self.catalog)
+      ok, err = leases.close_guards(self.catalog)
     end
     if not ok then
       message = message or ("triggers and guards could not be removed: %s"):format(err.message)
