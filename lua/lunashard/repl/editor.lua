@@ -3,6 +3,7 @@
 -- change, from its first row on, so that others may write above it at any time (`notice`), and the window may change.
 -- @module lunashard.repl.editor
 
+local cells = require("lunashard.core.text")
 local descriptor = require("lunashard.core.descriptor")
 local keys = require("lunashard.repl.keys")
 local line = require("lunashard.repl.line")
@@ -354,6 +355,7 @@ end
 --- Write lines above the text that is edited, which stays as it is.
 -- @string text
 function Editor:notice(text)
+  text = cells.safe(text, true)
   if not self.is_reading then
     terminal.write(self.fd, text .. "\n")
     return

@@ -2,6 +2,7 @@
 -- edited. Has what the console asks of `lunashard.repl.editor`.
 -- @module lunashard.repl.plain
 
+local cells = require("lunashard.core.text")
 local descriptor = require("lunashard.core.descriptor")
 local task = require("lunashard.task")
 local terminal = require("lunashard.core.terminal")
@@ -74,6 +75,7 @@ end
 --- Write lines, and the prompt again.
 -- @string text
 function Plain:notice(text)
+  text = cells.safe(text, true)
   terminal.write(self.fd, (self.is_reading and "\n" or "") .. text .. "\n")
   if self.is_reading then
     terminal.write(self.fd, (self.make_prompt()))
