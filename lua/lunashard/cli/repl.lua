@@ -105,6 +105,7 @@ local function talk(session)
   if not console.terminal() then
     return batch.run(session)
   end
+  cli.say("\\help lists what there is beside Lua and SQL; Ctrl-D leaves")
   local shown = console.new(session)
   local ok, err = pcall(shown.run, shown)
   shown:close()
