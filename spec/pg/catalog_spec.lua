@@ -1,7 +1,11 @@
 local adoption = require("lunashard.strategy.adoption")
 local cluster = require("spec.support.cluster")
 local errors = require("lunashard.errors")
+local install = require("lunashard.catalog.install")
+local loader = require("lunashard.loader")
 local monitor = require("lunashard.manager.monitor")
+local plugins = require("spec.support.plugins")
+local setting_up = require("lunashard.catalog.setup")
 local support = require("spec.support.catalog")
 
 local failure = cluster.failure
@@ -208,6 +212,51 @@ describe("a cluster with a catalog", function()
     local err = failure("INVALID", cluster.manager(support.options()):initialize())
     assert.truthy(err.message:find("the database that the cluster file calls shard2 is the shard shard9 of this cluster", 1,
       true))
+  end)
+
+  it("goes on with the version of a plug-in that its map was made with, over the shards of then", function()
+    local folder = plugins.folder({ ["strategies/tier.lua"] = plugins.strategy() })
+    local options = support.options({ plugins = folder.path, strategy = { "tier", shard_key = "id" } })
+    support.drop()
+    local installer = cluster.manager(options)
+    assert(setting_up.open(installer))
+    assert(install.run(installer))
+    local list = cluster.options(options).shards
+    list[4] = {}
+    for name, value in pairs(list[3]) do
+      list[4][name] = value
+    end
+    list[4].shard_id, list[4].database = "shard4", "postgres"
+    options.shards = list -- with which the strategy alone would place most keys elsewhere
+    local _, manager = cluster.connect(options)
+    local was = {}
+    for key = 1, 200 do
+      was[key] = installer.strategy:route(key)
+      assert.equal(was[key], (manager.strategy:route(key)))
+    end
+    folder:write("strategies/tier.lua", "-- the same, but for this line\n" .. plugins.strategy())
+    local _, ok, err = cluster.warnings(loader.reload)
+    assert.is_nil(ok)
+    assert.truthy(err.message:find("lunashard cluster upgrade", 1, true), err.message)
+    for key = 1, 200 do
+      assert.equal(was[key], (manager.strategy:route(key)))
+    end
+    -- A bucket that was moved has its owner, whatever the plug-in says; the others stay.
+    local _, bucket = manager.strategy:route(7)
+    assert(manager.catalog:execute([[
+      INSERT INTO lunashard_catalog.shard (shard_id, host, port, database, position)
+      VALUES ('shard4', $1, $2, 'postgres', 4)]], { list[4].host, list[4].port }))
+    assert(manager.catalog:execute([[
+      WITH v AS (SELECT lunashard_catalog.next_version() AS n) INSERT INTO lunashard_catalog.bucket
+      SELECT 'int8', $1, 'shard4', 2, v.n FROM v]], { tostring(bucket) }))
+    assert(manager.catalog:refresh())
+    assert.equal("shard4", (manager.strategy:route(7)))
+    assert.equal(2, manager.catalog:bucket_version("int8", bucket))
+    for key = 8, 200 do
+      local shard_id, other = manager.strategy:route(key)
+      assert.equal(other == bucket and "shard4" or was[key], shard_id)
+    end
+    plugins.clean()
   end)
 
   it("has no shard for a bucket whose owner the cluster file lacks, until it is reloaded", function()

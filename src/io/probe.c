@@ -20,11 +20,12 @@ struct luna_probe {
 
 static const luna_conn_owner probe_as_owner;
 
-/* Is the database a shard of a cluster with a catalog?  to_regclass() would fail for users without
- * rights to the schema. */
+/* Is the database a shard of a cluster with a catalog?  By pg_class, for to_regclass fails for
+ * users who may not use the schema. */
 #define MANAGED                                                                                    \
-    "EXISTS (SELECT FROM pg_catalog.pg_class i JOIN pg_catalog.pg_namespace n"                     \
-    " ON n.oid = i.relnamespace WHERE n.nspname = 'lunashard' AND i.relname = 'identity')"
+    "EXISTS (SELECT FROM pg_catalog.pg_class k"                                                    \
+    " JOIN pg_catalog.pg_namespace n ON n.oid = k.relnamespace"                                    \
+    " WHERE n.nspname = 'lunashard' AND k.relname = 'identity')"
 
 /* One round trip.  What of pg_stat_wal_receiver is for monitors only is NULL for others, as its
  * row is not.  The checkpoint's timeline is an old one for a while after a promotion. */

@@ -13,11 +13,12 @@ schema.sides = {
   catalog = require("lunashard.catalog.catalog_schema"),
 }
 
--- `schema apply` keeps its record in the same schema, with or without a catalog.
+-- `schema apply` keeps its record in the same schema, with or without a catalog. By pg_class, for to_regclass fails for
+-- users who may not use the schema.
 local PRESENT = [[
-  SELECT to_regclass($1 || '.migration') IS NOT NULL AS ours, EXISTS (
-    SELECT FROM pg_class WHERE relnamespace = to_regnamespace($1) AND relkind IN ('r', 'p', 'v', 'm', 'f')
-       AND relname <> 'schema_step') AS others]]
+  SELECT coalesce(bool_or(relname = 'migration'), false) AS ours, coalesce(bool_or(relname <> 'schema_step'), false) AS others
+    FROM pg_class WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1)
+     AND relkind IN ('r', 'p', 'v', 'm', 'f')]]
 local VERSION = [[SELECT coalesce(max(version), 0) AS version FROM %s.migration]]
 local LOCK = [[SELECT pg_advisory_xact_lock(hashtextextended('lunashard migration ' || $1, 0))]]
 
