@@ -17,6 +17,7 @@ local evaluate = require("lunashard.repl.evaluate")
 local failure = require("lunashard.repl.failure")
 local interrupt = require("lunashard.core.interrupt")
 local options = require("lunashard.options")
+local progress = require("lunashard.repl.progress")
 local prompt = require("lunashard.repl.prompt")
 local statements = require("lunashard.repl.statements")
 local stopping = require("lunashard.repl.stopping")
@@ -70,6 +71,7 @@ function session.new(cluster, opts)
     end
     self:replace(own)
   end
+  self.looking = cluster and progress.watch(self)
   return self
 end
 
@@ -122,6 +124,7 @@ local function remember(self, text, kind)
   end
   self.lines[#self.lines + 1] = line
   self.line = line
+  return line
 end
 
 --- Note a call that the present line comes down to.
@@ -172,19 +175,19 @@ function Session:perform(text)
   if read.kind == "empty" then
     return true
   end
-  remember(self, text, read.kind)
+  local line = remember(self, text, read.kind)
   local ok = true
   if read.kind == "command" then
     ok = commands.run(self, text)
   elseif read.kind == "lua" then
-    self.line.is_expression = read.is_expression
+    line.is_expression = read.is_expression
     ok = evaluate.run(self, read, text)
   else
     for _, statement in ipairs(read.statements) do
       ok = ok and statements.run(self, statement)
     end
   end
-  self.lines[#self.lines].ok = ok
+  line.ok = ok
   return ok
 end
 
@@ -258,6 +261,9 @@ end
 
 --- End the session: an open transaction is rolled back. The cluster stays open, unless the session has opened it itself. Yields.
 function Session:close()
+  if self.looking then
+    self.looking:cancel()
+  end
   transactions.close(self)
   if self.own_cluster then
     self.own_cluster:close()

@@ -10,6 +10,7 @@ local task = require("lunashard.task")
 local lines = {}
 
 local INTERVAL = 2
+local MAX_DEPTH = 20 -- of files that run files
 
 local function invalid(fmt, ...)
   return nil, errors.new("INVALID", { message = fmt:format(...) })
@@ -62,11 +63,14 @@ end
 function lines.i(session, path)
   if path == "" then
     return invalid("\\i: give a file")
+  elseif (session.depth or 0) >= MAX_DEPTH then
+    return invalid("\\i: %s: files that run files more than %d deep; does one run itself?", path, MAX_DEPTH)
   end
   local file, why = io.open(path, "r")
   if not file then
     return invalid("\\i: %s", why)
   end
+  session.depth = (session.depth or 0) + 1
   local ok, outcome = pcall(each_piece, session, file:lines(), function(text, number)
     local done = session:perform(text)
     if not done then
@@ -74,6 +78,7 @@ function lines.i(session, path)
     end
     return done
   end)
+  session.depth = session.depth - 1
   file:close()
   if not ok then
     error(outcome, 0)
