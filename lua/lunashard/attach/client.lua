@@ -11,6 +11,7 @@ local task = require("lunashard.task")
 local client = {}
 
 local GREETING = 10 -- seconds that the other side has to greet
+local ANSWER = 2 -- seconds after which a question about a line is given up: the other side computes
 local HEARD = 0.3 -- seconds after which it does not hear because it computes
 
 local Client = {}
@@ -117,7 +118,7 @@ local function request(self, frame)
   self.frames:send(frame)
   local reply = wait_for(self, function()
     return self.replies[id]
-  end)
+  end, task.now() + ANSWER)
   self.replies[id] = nil
   return reply
 end

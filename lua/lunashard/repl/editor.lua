@@ -16,6 +16,7 @@ local editor = {}
 
 local ESCAPE_WAIT = 0.05 -- seconds in which the rest of a key's sequence comes
 local LISTED_ROWS = 20
+local MARK = (os.getenv("NO_COLOR") or "") ~= "" and "%" or "\27[7m%\27[0m"
 
 local COMMANDS = {
   left = "left", ["C-b"] = "left", right = "right", ["C-f"] = "right", ["C-left"] = "word_left", ["M-left"] = "word_left",
@@ -336,7 +337,7 @@ function Editor:read(prompt, options)
   self.is_reading = true
   if self.is_used then
     -- What was written may not have ended its last line: then this mark stays, and the prompt begins below it.
-    write(self, "\27[7m%\27[0m" .. (" "):rep(size(self) - 1) .. "\r")
+    write(self, MARK .. (" "):rep(size(self) - 1) .. "\r")
   end
   self.is_used = true
   refresh(self)
