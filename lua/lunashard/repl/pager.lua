@@ -8,9 +8,11 @@ local terminal = require("lunashard.core.terminal")
 
 local pager = {}
 
--- Neither a pager of nothing nor the word for none.
+-- What nobody has chosen may be missing, without a word.
+local DEFAULT = "command -v less >/dev/null || exit 127; exec less"
+
 local function command()
-  local given = os.getenv("LUNASHARD_PAGER") or os.getenv("PAGER") or "less"
+  local given = os.getenv("LUNASHARD_PAGER") or os.getenv("PAGER") or DEFAULT
   return given:find("%S") and given ~= "cat" and given or nil
 end
 
