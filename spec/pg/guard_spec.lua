@@ -49,12 +49,17 @@ describe("a statement for rows that move", function()
 
   before_each(function()
     assert(mover.catalog:refresh())
-    for _, member in ipairs(mover.members) do
-      moves.on_shard(member, { { "DELETE FROM moving" } })
-    end
+    local keys = {}
     for key = 1, KEYS do
-      moves.on_shard(mover.by_id[mover:get_shard_for_write(key).shard_id],
-        { { "INSERT INTO moving SELECT $1, n, 0 FROM generate_series(1, 2) n", { key } } })
+      local shard_id = mover:get_shard_for_write(key).shard_id
+      keys[shard_id] = keys[shard_id] or {}
+      table.insert(keys[shard_id], key)
+    end
+    for _, member in ipairs(mover.members) do
+      moves.on_shard(member, {
+        { "DELETE FROM moving" },
+        { "INSERT INTO moving SELECT k, n, 0 FROM unnest($1::int8[]) k, generate_series(1, 2) n", { keys[member.shard_id] or {} } },
+      })
     end
     a, b = 1, 2
     while owner(b) == owner(a) do

@@ -3,8 +3,11 @@
 local cluster = require("spec.support.cluster")
 local install = require("lunashard.catalog.install")
 local lease = require("lunashard.catalog.lease")
+local task = require("lunashard.task")
 
 local moves = {}
+
+local TIMEOUT = 10 -- seconds for a step, which may have to wait for somebody's transaction
 
 moves.GROUP = "int8"
 
@@ -34,7 +37,7 @@ function moves.connect(overrides)
 end
 
 local function on(member, sql, params)
-  return assert(member.primary.pool:execute(sql, params, { pipeline = false }))
+  return assert(member.primary.pool:execute(sql, params, { pipeline = false, deadline = task.now() + TIMEOUT }))
 end
 
 --- Run statements on one shard past every guard, in one transaction.
@@ -45,7 +48,7 @@ function moves.on_shard(member, list)
   assert(connection:execute("BEGIN"))
   assert(connection:execute("SELECT set_config('lunashard.guarded', '1', true)"))
   for _, one in ipairs(list) do
-    assert(connection:execute(one[1], one[2]))
+    assert(connection:execute(one[1], one[2], { deadline = task.now() + TIMEOUT }))
   end
   assert(connection:execute("COMMIT"))
   connection:release()
@@ -211,7 +214,7 @@ end
 
 --- Ask all routers for guards; and let them be.
 function moves.open_guards(manager, timeout)
-  return lease.open_guards(manager.catalog, require("lunashard.task").now() + (timeout or 8))
+  return lease.open_guards(manager.catalog, task.now() + (timeout or 8))
 end
 
 function moves.close_guards(manager)
