@@ -11,6 +11,7 @@
 -- @module lunashard.rebalancer.capture
 -- @local
 
+local bit = require("bit")
 local errors = require("lunashard.errors")
 local labels = require("lunashard.rebalancer.labels")
 local names = require("lunashard.rebalancer.names")
@@ -18,6 +19,7 @@ local session = require("lunashard.rebalancer.session")
 local task = require("lunashard.task")
 
 local capture = {}
+
 
 local LOCK_TIMEOUT = 200 -- ms; others wait behind us for as long
 local PATIENCE = 60 -- seconds for transactions to end before triggers go
@@ -110,14 +112,44 @@ local function note_function(context, row, one)
     context.bucket_of(one, "NEW"), new_key, old_key, fence, dirty, new_key)
 end
 
+local MOST_BITS = 1048576
+
+-- The numbers of buckets as the bits of a bytea, or nil when they are no such numbers. Every write of the tables is
+-- tested, and a list of thousands would be gone through each time.
+local function bits_of(buckets)
+  local bytes, most = {}, -1
+  for _, bucket in ipairs(buckets) do
+    local number = bucket:match("^%d+$") and tonumber(bucket)
+    if not number or number >= MOST_BITS or ("%d"):format(number) ~= bucket then
+      return nil
+    end
+    local i = math.floor(number / 8)
+    bytes[i], most = bit.bor(bytes[i] or 0, bit.lshift(1, number % 8)), math.max(most, i)
+  end
+  local digits = {}
+  for i = 0, most do
+    digits[i + 1] = ("%02x"):format(bytes[i] or 0)
+  end
+  return table.concat(digits), (most + 1) * 8
+end
+
+-- Is a row's bucket one of these? As an SQL condition.
+local function is_among(bucket, buckets)
+  local bits, n = bits_of(buckets)
+  if not bits then
+    return ("%s = ANY (%s::text[])"):format(bucket, names.array(buckets))
+  end
+  return ("CASE WHEN %s::int < %d THEN get_bit('\\x%s'::bytea, %s::int) = 1 END"):format(bucket, n, bits, bucket)
+end
+
 local EVENTS = { insert = { "NEW" }, update = { "OLD", "NEW" }, delete = { "OLD" } }
 
 local function triggers(context, row, one, buckets)
-  local list, moving = {}, names.array(buckets) .. "::text[]"
+  local list = {}
   for _, event in ipairs({ "insert", "update", "delete" }) do
     local conditions, when = {}, ""
     for i, alias in ipairs(context.in_sql and EVENTS[event] or {}) do
-      conditions[i] = ("%s = ANY (%s)"):format(context.bucket_of(one, alias), moving)
+      conditions[i] = is_among(context.bucket_of(one, alias), buckets)
     end
     if conditions[1] then
       when = ("WHEN (%s) "):format(table.concat(conditions, " OR "))

@@ -113,7 +113,22 @@ local function next_mark(source, row, one, after, size)
   return found.rows[1] and found.rows[1].place or false
 end
 
+-- Does the primary key tell the bucket? Then a listed key is of its bucket for ever.
+local function key_tells_bucket(one)
+  local in_key = {}
+  for _, column in ipairs(one.key) do
+    in_key[column] = true
+  end
+  for _, column in ipairs(one.shard_key) do
+    if not in_key[column] then
+      return false
+    end
+  end
+  return true
+end
+
 --- What ties the listed keys of a move to their rows, as far as these are still of the bucket that they are listed under.
+-- Buckets are compared so that no plan can begin with computing those of a whole table.
 -- @tparam table context
 -- @tparam table row
 -- @tparam table one the table, by the alias `t`; its list of keys has the alias `k`
@@ -121,7 +136,10 @@ end
 function copy.matching(context, row, one)
   local text = ("%s AND k.bucket = ANY (%s::text[])"):format(names.each(one.key, "t.%s = k.k%d", " AND "),
     names.array(row.buckets))
-  return context.in_sql and ("%s AND %s = k.bucket"):format(text, context.bucket_of(one, "t")) or text
+  if not context.in_sql or key_tells_bucket(one) then
+    return text
+  end
+  return ("%s AND %s IS NOT DISTINCT FROM k.bucket"):format(text, context.bucket_of(one, "t"))
 end
 
 --- The rows of a move on its source, as they are now.
