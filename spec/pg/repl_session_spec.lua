@@ -217,7 +217,7 @@ describe("a session", function()
   end)
 
   it("says of a full disk that what came out is not all there", function()
-    run("\\o /dev/full")
+    assert.is_true((run("\\o /dev/full")))
     contains(select(3, run("1 + 1")), "/dev/full")
     local ok, _, below = run("\\o")
     assert.is_false(ok)
