@@ -1,3 +1,4 @@
+local cjson = require("cjson.safe")
 local cli = require("spec.support.cli")
 local cluster = require("spec.support.cluster")
 local lock = require("lunashard.lock")
@@ -51,6 +52,14 @@ describe("exit code", function()
     all_end_with(2, { {}, { "sqll", "SELECT 1" }, { "sql" }, { "sql", "--fromat", "csv", "SELECT 1" }, { "route", "x" },
       { "sql", "--all", "TRUNCATE codes", stdin = "" }, { "schema", "apply", dir .. "/none.sql" }, { "run" } })
     all_end_with(2, { { "status" }, { "check" }, { "sql", "SELECT 1" } }, dir .. "/none.lua")
+  end)
+
+  it("2 comes with JSON for those who read JSON", function()
+    for _, argv in ipairs({ { "status", "--json", "--intervall", "3" }, { "sql", "--json", "--each", "SELECT 1" } }) do
+      local result = cli.run(argv)
+      assert.equal(2, result.code)
+      assert.equal("INVALID", assert(cjson.decode(result.stdout)).error.code)
+    end
   end)
 
   it("3 is for differences, with --exit-code alone", function()

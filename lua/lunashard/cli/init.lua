@@ -7,6 +7,7 @@
 -- @module lunashard.cli
 
 local argparse = require("argparse")
+local cjson = require("cjson.safe")
 local ffi = require("ffi")
 local errors = require("lunashard.errors")
 local system = require("lunashard.core.system")
@@ -205,7 +206,20 @@ local function run_command(entry, arguments)
   return command.run(args)
 end
 
-local function usage_failure(name, message)
+-- Whoever reads JSON reads it of a wrong command line too. What follows a script is the script's own.
+local function wants_json(name, arguments)
+  for _, argument in ipairs(name == "run" and {} or arguments) do
+    if argument == "--json" then
+      return true
+    end
+  end
+  return false
+end
+
+local function usage_failure(name, message, is_json)
+  if is_json then
+    io.stdout:write(cjson.encode({ error = { code = "INVALID", message = message } }), "\n")
+  end
   cli.say("%s%s (see: lunashard %s--help)", name and name .. ": " or "", message, name and name .. " " or "")
   return cli.exit.usage
 end
@@ -260,6 +274,7 @@ local function dispatch(name, arguments)
   if not entry then
     return usage_failure(nil, ("unknown command %q; %s"):format(name, hint))
   end
+  local is_json = wants_json(name, arguments)
   -- What is raised on purpose passes as it is; anything else is a bug of ours and gets its traceback.
   local ok, result = xpcall(function()
     return run_command(entry, arguments)
@@ -274,7 +289,7 @@ local function dispatch(name, arguments)
     io.stdout:write(result.text, "\n")
     return cli.exit.ok
   elseif getmetatable(result) == Usage then
-    return usage_failure(name, result.message)
+    return usage_failure(name, result.message, is_json)
   elseif getmetatable(result) == Output then
     return say_output(name, result.reason, result.number), true
   elseif errors.is(result, "CANCELED") or is_interrupt(result) then
