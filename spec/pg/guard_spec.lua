@@ -58,7 +58,8 @@ describe("a statement for rows that move", function()
     for _, member in ipairs(mover.members) do
       moves.on_shard(member, {
         { "DELETE FROM moving" },
-        { "INSERT INTO moving SELECT k, n, 0 FROM unnest($1::int8[]) k, generate_series(1, 2) n", { keys[member.shard_id] or {} } },
+        { "INSERT INTO moving SELECT k, n, 0 FROM unnest($1::int8[]) k, generate_series(1, 2) n",
+          { keys[member.shard_id] or {} } },
       })
     end
     a, b = 1, 2

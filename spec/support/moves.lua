@@ -55,13 +55,14 @@ function moves.on_shard(member, list)
 end
 
 --- Make the tables and the catalog. To be called from `setup`.
+-- @tparam[opt] table overrides of options
 -- @treturn Manager one that the moves are made with
-function moves.install()
-  local router, manager = moves.connect()
+function moves.install(overrides)
+  local router, manager = moves.connect(overrides)
   assert(router:execute_on_all_shards(TABLES))
   assert(install.run(manager))
   cluster.close_all()
-  local _, own = moves.connect()
+  local _, own = moves.connect(overrides)
   return own
 end
 

@@ -6,8 +6,8 @@ local catalog = {}
 
 catalog.groups = {}
 
-for _, name in ipairs({ "reads", "inserts", "scatter", "stream", "load", "route", "plugin", "extract", "scrape", "moves",
-  "idle" }) do
+for _, name in ipairs({ "reads", "inserts", "scatter", "stream", "load", "route", "plugin", "extract", "scrape", "guards",
+  "moves", "idle" }) do
   for _, group in ipairs(require("groups." .. name)) do
     table.insert(catalog.groups, group)
   end
