@@ -35,8 +35,9 @@ describe("a read from a standby of rows that move", function()
   local function caught_up()
     for _, member in ipairs(mover.members) do
       local at = assert(member.primary.pool:execute("SELECT pg_current_wal_lsn()::text AS lsn")).rows[1].lsn
+      local sql = "SELECT pg_last_wal_replay_lsn() >= $1::pg_lsn AS there"
       cluster.wait_until("the standby has replayed", function()
-        return assert(member.endpoints[2].pool:execute("SELECT pg_last_wal_replay_lsn() >= $1::pg_lsn AS there", { at })).rows[1].there
+        return assert(member.endpoints[2].pool:execute(sql, { at })).rows[1].there
       end, 20)
     end
   end
