@@ -54,14 +54,14 @@ describe("a move whose mover", function()
   end
 
   it("is killed goes on when another one is started", function()
-    kill_at({ "capturing:before-commit", "fencing:after-commit", "verified:before-commit", "merged:after-commit" })
+    kill_at({ "capturing:before-commit", "fencing:after-commit", "merged:after-commit" })
   end)
 
   it("is killed in any state, before or after a commit, goes on when another one is started #long", function()
     kill_at({ "planned.destination:after-commit", "planned:after-saved", "capturing.triggers:before-commit",
       "capturing:after-saved", "copying:before-commit", "copying:after-commit", "catchup:after-saved",
       "fencing:before-commit", "fencing:after-saved", "fenced:before-saved", "fenced:after-saved",
-      "verified:after-commit", "verified:after-saved", "merged:before-commit", "flipped:before-commit",
+      "verified:before-commit", "verified:after-commit", "verified:after-saved", "merged:before-commit", "flipped:before-commit",
       "flipped:after-commit", "done.triggers:before-commit", "done.source:after-commit" })
   end)
 

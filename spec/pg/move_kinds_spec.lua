@@ -184,8 +184,8 @@ describe("a move brings along", function()
 
   it("nothing when it is given up at any point before the destination owns the rows", function()
     local from, to = "shard2", "shard1"
-    for _, point in ipairs({ "planned.source:after-commit", "capturing:after-commit", "copying:before-commit",
-      "fencing:after-commit", "fenced:after-saved" }) do
+    for _, point in ipairs({ "planned.source:after-commit", "copying:before-commit", "fencing:after-commit",
+      "fenced:after-saved" }) do
       local job = world:plan(from, to)
       local ended = pcall(world.run, world, job, { at = function(at)
         if at == point then

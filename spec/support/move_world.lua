@@ -230,7 +230,7 @@ function World:context(job, more)
   job.token = assert(self.catalog:execute("UPDATE lunashard_catalog.job SET token = token + 1 WHERE id = $1 RETURNING token",
     { job.id })).rows[1].token
   local context = { manager = self.manager, catalog = self.catalog, job = job, token = job.token,
-    options = { batch_size = 100 } }
+    options = { batch_size = 100, max_cutover = 60 } }
   for name, value in pairs(more or {}) do
     context[name] = value
   end

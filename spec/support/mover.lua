@@ -12,7 +12,7 @@ local job, seq, point = tonumber(arg[1]), tonumber(arg[2]), arg[3]
 
 local held = assert(lock.acquire(manager.catalog, job, task.now() + 10))
 local done, err = move.run({
-  manager = manager, catalog = manager.catalog, token = held.token, options = { batch_size = 50 },
+  manager = manager, catalog = manager.catalog, token = held.token, options = { batch_size = 50, max_cutover = 60 },
   at = function(at)
     if at == point then
       ffi.C.kill(ffi.C.getpid(), 9)

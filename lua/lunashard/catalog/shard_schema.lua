@@ -192,7 +192,7 @@ BEGIN
   END IF;
   PERFORM lunashard.refuse_stale_shard(in_version);
   PERFORM lunashard.refuse_old_snapshot();
-  PERFORM set_config('lunashard.guarded', '1', true);
+  PERFORM set_config('lunashard.guarded', '1', true), set_config('lunashard.guarded_shard', '1', true);
 END $$;
 
 -- Of a standby: no lock, for whatever is seen is seen by one snapshot. Call them under REPEATABLE READ.
