@@ -141,10 +141,13 @@ local function is_news(self, found, versions)
 end
 
 local function install(self, found, groups, versions)
-  self.map, self.groups = is_news(self, found, versions) and found or self.map, groups
+  if is_news(self, found, versions) then
+    self.map, self.owned = found, admit.count_owned(found)
+  end
+  self.groups = groups
   self.id, self.name, self.version = found.id, found.name, found.version
   self.guard_epoch, self.guards = found.guard_epoch, found.guards
-  self.shard_versions, self.owned = versions or {}, admit.count_owned(found)
+  self.shard_versions = versions or {}
   lease.refreshed(self)
   self.changed:notify()
 end
@@ -253,7 +256,7 @@ local function refreshed(self, manager, deadline)
   end
   if groups then
     install(self, found, groups, versions)
-    problem = admit.missing(found, manager.by_id)
+    problem = admit.missing(self.owned, manager.by_id)
   else -- what was right until now may send rows anywhere
     adoption.refuse(manager.strategies.by_type, shards_of(manager.members))
   end

@@ -153,11 +153,10 @@ function admit.count_owned(found)
 end
 
 --- Do shards own buckets that are not among those of the manager?
--- @tparam table found a map
+-- @tparam table owned from `count_owned`
 -- @tparam table by_id the manager's members
 -- @treturn ?lunashard.error `INVALID` that names them
-function admit.missing(found, by_id)
-  local owned = admit.count_owned(found)
+function admit.missing(owned, by_id)
   for _, shard_id in ipairs(sorted(owned)) do
     if not by_id[shard_id] then
       return errors.new("INVALID", {
@@ -191,7 +190,7 @@ function admit.check(found, strategies, tables, members, allowed)
       return nil, err
     end
   end
-  local err = not allowed.shards and admit.missing(found, by_id)
+  local err = not allowed.shards and admit.missing(admit.count_owned(found), by_id)
   if err then
     return nil, err
   end

@@ -26,14 +26,22 @@ local function fail(format, ...)
   error({ adoption = format:format(...) }, 0)
 end
 
+-- The names of numbered buckets, made once: there are tens of thousands in a map.
+local names = setmetatable({}, {
+  __index = function(list, n)
+    list[n] = ("%d"):format(n)
+    return list[n]
+  end,
+})
+
 -- The owners of buckets 0, 1, ... of a part of the map, as numbers of shards; nil when there are none.
 local function numbered(owners, prefix, view)
   local list, n = {}, 0
-  local owner = owners[prefix .. 0]
+  local owner = owners[prefix .. names[0]]
   while owner do
     n = n + 1
     list[n] = view.number_of[owner]
-    owner = owners[prefix .. n]
+    owner = owners[prefix == "" and names[n] or prefix .. names[n]]
   end
   return n > 0 and list or nil
 end
