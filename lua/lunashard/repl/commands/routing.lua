@@ -1,10 +1,10 @@
 --- Where keys and statements go: \use \route \explain.
 -- @module lunashard.repl.commands.routing
 
-local typed_value = require("lunashard.repl.typed_value")
 local errors = require("lunashard.errors")
 local explained = require("lunashard.router.explained")
 local show = require("lunashard.repl.show")
+local typed = require("lunashard.cli.typed")
 
 local routing = {}
 
@@ -51,7 +51,7 @@ function routing.use(session, text)
   elseif words[1] == "key" and words[2] then
     table.remove(words, 1)
     local name, keys = table_and_keys(session, words)
-    local key = typed_value.parse(table.concat(keys, " "))
+    local key = typed.key(keys)
     local found, err = session.router:explain(nil, nil, { routing_key = key, table = name })
     if not found then
       return nil, err
@@ -82,7 +82,7 @@ function routing.route(session, text)
   end
   local rows = {}
   for i, word in ipairs(keys) do
-    local key = typed_value.parse(word)
+    local key = typed.value(word)
     local found, err = session.router:explain(nil, nil, { routing_key = key, table = name })
     if not found then
       return nil, err
