@@ -270,7 +270,7 @@ function server.listen(cluster, path)
     return invalid("socket %s: %s", path, reason)
   end
   local self = setmetatable({ cluster = cluster, path = path, listener = listener, attached = {} }, Server)
-  signal.catch(signals.USR1)
+  signal.catch(signals.USR1) -- for good: one that comes late must not end the program
   self.accepting = task.daemon(listen, self)
   return self
 end
@@ -281,7 +281,6 @@ function Server:close()
     return
   end
   self.is_closed = true
-  signal.release(signals.USR1)
   self.accepting:cancel()
   self.listener:close()
   system.unlink(self.path)
