@@ -509,7 +509,11 @@ end
 -- @treturn[3] nil
 -- @treturn[3] lunashard.error what does not fit, and what to do
 function catalog.attach(manager, deadline, allowed)
+  deadline = deadline or task.now() + manager.options.connection_timeout
   while manager.attaching do
+    if task.now() >= deadline then
+      return nil, errors.new("TIMEOUT", { message = "the shard map could not be read in time" })
+    end
     manager.attaching:wait(deadline)
   end
   if manager.catalog then
@@ -517,7 +521,7 @@ function catalog.attach(manager, deadline, allowed)
   end
   local done = task.event()
   manager.attaching = done
-  local ok, value, err = pcall(attach, manager, deadline or task.now() + manager.options.connection_timeout, allowed)
+  local ok, value, err = pcall(attach, manager, deadline, allowed)
   manager.attaching = nil
   done:notify()
   if not ok then
