@@ -213,11 +213,26 @@ function moves.misplaced(manager)
   return list
 end
 
---- Ask all routers for guards; and let them be.
-function moves.open_guards(manager, timeout)
-  return lease.open_guards(manager.catalog, task.now() + (timeout or 8))
+--- Ask all routers for guards.
+-- @tparam Manager manager
+-- @number[opt] timeout seconds
+-- @tparam[opt] Manager other one that hears of it at once, not when it looks for itself
+function moves.open_guards(manager, timeout, other)
+  local epoch = manager.catalog.guard_epoch
+  local told = other and task.spawn(function()
+    while manager.catalog.guard_epoch == epoch do
+      manager.catalog.changed:wait(task.now() + 1)
+    end
+    other.catalog:refresh()
+  end):watch()
+  local ok, err = lease.open_guards(manager.catalog, task.now() + (timeout or 8))
+  if told then
+    told:join()
+  end
+  return ok, err
 end
 
+--- Let them be.
 function moves.close_guards(manager)
   return assert(lease.close_guards(manager.catalog))
 end

@@ -309,15 +309,18 @@ function lease.open_guards(catalog, deadline)
   if not epoch then
     return nil, err
   end
+  local missing
   while true do
     local result
     result, err = catalog:execute(MISSING_SQL, { epoch }, deadline)
-    if not result then
+    if not result and not (missing and err.code == "TIMEOUT") then
       return nil, err
-    elseif not result.rows[1] then
+    elseif result and not result.rows[1] then
       return true
-    elseif deadline and now() + POLL >= deadline then
-      return nil, errors.new("TIMEOUT", { message = "not all routers guard their statements yet: " .. describe(result.rows) })
+    end
+    missing = result and result.rows or missing
+    if not result or deadline and now() + POLL >= deadline then
+      return nil, errors.new("TIMEOUT", { message = "not all routers guard their statements yet: " .. describe(missing) })
     end
     task.sleep(POLL)
   end
