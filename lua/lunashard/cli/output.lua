@@ -67,7 +67,10 @@ local function pointed(sql, position)
   return ("  %s\n  %s^"):format(text.safe(line), (" "):rep(text.width(text.safe(sql:sub(first, at - 1)))))
 end
 
-local function say_each(name, err)
+--- Say on stderr what each shard failed with.
+-- @string name of the command
+-- @tparam lunashard.error err with `failed`, or any other, of which nothing is said
+function output.failed_shards(name, err)
   for _, failure in ipairs(type(err.failed) == "table" and err.failed or {}) do
     local one = failure.error
     cli.say("%s: %s: %s", name, failure.shard_id, errors.is(one) and one.code .. ": " .. one.message or tostring(one))
@@ -84,7 +87,7 @@ function output.failure(name, err, args, sql)
   local plain = errors.to_table(err)
   if err.code == "SHARDS_FAILED" then
     cli.say("%s: %s: %s", name, err.code, plain.message)
-    say_each(name, err)
+    output.failed_shards(name, err)
   else
     cli.say("%s: %s", name, tostring(err))
   end

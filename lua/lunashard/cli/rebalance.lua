@@ -7,6 +7,7 @@ local cli = require("lunashard.cli")
 local cluster = require("lunashard.cluster")
 local confirm = require("lunashard.cli.confirm")
 local errors = require("lunashard.errors")
+local output = require("lunashard.cli.output")
 local preflight = require("lunashard.rebalancer.preflight")
 local progress = require("lunashard.script.progress")
 local rebalancer = require("lunashard.rebalancer")
@@ -208,6 +209,9 @@ local function fail(args, err, told)
     if i > 1 then
       cli.say("  %s", preflight.line(problem))
     end
+  end
+  if errors.is(err) then
+    output.failed_shards("rebalance " .. args.action, err)
   end
   if errors.is(err) and err.hint then
     cli.say("  %s", err.hint)

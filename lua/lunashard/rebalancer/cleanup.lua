@@ -41,10 +41,18 @@ local KEPT = [[
 
 local SETTINGS = "BEGIN; SET LOCAL lock_timeout = '2s'; SET LOCAL lunashard.mover = '1'"
 
+local THERE = "SELECT to_regclass('lunashard.move') IS NOT NULL AS yes"
+
 local function clean_shard(member, open, kept, deadline)
   local opts = { deadline = deadline }
   local pool = member.primary.pool
-  local found, err = pool:execute(FIND, { open or require("lunashard.values").null, kept }, opts)
+  local found, err = pool:execute(THERE, nil, opts)
+  if not found then
+    return nil, err
+  elseif not found.rows[1].yes then
+    return {} -- it has not joined yet: nothing was moved there
+  end
+  found, err = pool:execute(FIND, { open or require("lunashard.values").null, kept }, opts)
   if not found then
     return nil, err
   end
