@@ -39,10 +39,21 @@ local function signed(sum)
   return ("(mod(%s + %s + %s, %s) - %s)::int8"):format(sum, TWO_63, TWO_64, TWO_64, TWO_63)
 end
 
+-- The same for one column, as mod n in whole numbers: a trigger computes it for each row that is written. The sum is taken
+-- in halves, so that nothing overflows.
+local function hashed_one(key_type, column, n)
+  local hash = HASH[key_type]:format(CAST[key_type]:format(column))
+  local low = ("((%s & 4294967295) + 367372515)"):format(hash)
+  local high = ("(((%s >> 32) & 4294967295) + 1235285213 + (%s >> 32))"):format(hash, low)
+  return ("mod((%s & 4294967295) * %d + (%s & 4294967295), %d)::text"):format(high, 2 ^ 32 % n, low, n)
+end
+
 -- Row hash mod n, for keys of one or a few columns.
 local function hashed(types, columns, n)
   if #columns > MAX_HASHED then
     return nil
+  elseif #columns == 1 and HASH[types[1]] then
+    return hashed_one(types[1], columns[1], n)
   end
   local row
   for i, key_type in ipairs(types) do
