@@ -10,12 +10,10 @@
 -- @module lunashard.attach.server
 
 local bit = require("bit")
-local complete = require("lunashard.repl.complete")
 local descriptor = require("lunashard.core.descriptor")
 local errors = require("lunashard.errors")
 local events = require("lunashard.events")
 local frames = require("lunashard.attach.frames")
-local sessions = require("lunashard.repl.session")
 local signal = require("lunashard.core.signal")
 local signals = require("lunashard.process").signals
 local system = require("lunashard.core.system")
@@ -159,7 +157,8 @@ local function greet(self, hello)
   end
   self.width = tonumber(hello.width)
   local err
-  self.session, err = sessions.new(self.cluster, {
+  -- Loaded by the first that attaches: most programs that serve never need it.
+  self.session, err = require("lunashard.repl.session").new(self.cluster, {
     out = send_text(self, "out"),
     err = send_text(self, "err"),
     ask = hello.terminal and function(question)
@@ -174,7 +173,7 @@ local function greet(self, hello)
     return false
   end
   self.session.page = hello.terminal and page or nil
-  self.completer = complete.new(self.session)
+  self.completer = require("lunashard.repl.complete").new(self.session)
   self.unsubscribe = events.subscribe(function(event)
     self.frames:send({ kind = "notice", text = "lunashard: " .. event.message })
     send_state(self)
