@@ -37,7 +37,7 @@ MANUAL := $(addprefix $(BUILD)/manual/,lunashard.1 bash zsh fish)
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-7s %s\n' $(1) $(2))
 
-.PHONY: all quickstart test test-unit test-pg test-cli test-fault test-c asan valgrind gcstress \
+.PHONY: all quickstart test test-unit test-pg test-cli test-fault test-moves chaos test-c asan valgrind gcstress \
 	lint format format-check annotations docs bench examples check install clean help deps deps-dev
 
 all: $(BIN) ## build the program, VARIANT=release (default), debug or asan
@@ -135,6 +135,13 @@ test-cli: all ## specs of the program as its users run it
 
 test-fault: all ## specs that kill, stop and cut off servers; SHORT=1 without those that `test` passes over too
 	@scripts/dev/test.sh $(BIN) spec/fault $(if $(SHORT),$(SHORT_FORM)) $(ARGS)
+
+test-moves: all ## all specs of moving rows, the long ones too: a mover ended around every commit, failovers
+	@scripts/dev/test.sh $(BIN) $(wildcard spec/pg/move*_spec.lua spec/pg/rebalance*_spec.lua \
+	    spec/fault/move*_spec.lua spec/fault/rebalance*_spec.lua) $(ARGS)
+
+chaos: all ## MINUTES (1) of moves under work while things break, FAULTS=router,server,... SEED=n; was all true?
+	@$(BIN) run spec/chaos/main.lua $(or $(MINUTES),1) $(or $(SEED),$(shell date +%N | cut -c4-8)) $(FAULTS)
 
 test-c: $(C_TEST) ## tests of src/base in C
 	@scripts/dev/test_c.sh $(C_TEST)
