@@ -382,6 +382,20 @@ end
 
 local LOOK = "SELECT id, map_version, guards, guard_epoch FROM lunashard_catalog.cluster"
 
+-- While a job is open its mover may be gone; a shard that does not answer must not hold up the map.
+local function see_to_fences(self, manager)
+  if not self.seeing then
+    self.seeing = true
+    task.daemon(function()
+      local ok, problem = pcall(require("lunashard.rebalancer.recover").run, manager)
+      self.seeing = false
+      if not ok and not errors.is(problem) then
+        error(problem, 0)
+      end
+    end)
+  end
+end
+
 local function look(self)
   local manager = self.owner.manager
   if not manager or manager.closed then
@@ -395,7 +409,7 @@ local function look(self)
     self:refresh()
   end
   if row and row.guards then
-    require("lunashard.rebalancer.recover").run(manager)
+    see_to_fences(self, manager)
   end
   return true
 end

@@ -6,7 +6,7 @@ local task = require("lunashard.task")
 
 local turn = {}
 
-local GAP = 0.03 -- seconds, at least; as long as the last cutover took, at least
+local GAP, SHARE = 0.03, 0.2 -- seconds at least, and of the time that the last cutover took
 
 local taken = setmetatable({}, { __mode = "k" }) -- manager -> shard_id -> { held, free_at, changed }
 
@@ -30,7 +30,7 @@ function turn.take(manager, shard_ids)
   local function release()
     local now = task.now()
     for _, state in ipairs(held) do
-      state.held, state.free_at = false, now + math.max(GAP, now - state.since)
+      state.held, state.free_at = false, now + math.max(GAP, SHARE * (now - state.since))
       state.changed:notify(1)
     end
     held = {}
