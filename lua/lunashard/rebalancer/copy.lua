@@ -13,9 +13,10 @@ local task = require("lunashard.task")
 
 local copy = {}
 
--- Of a row in the list of keys, or of what stands for one.
+-- Of a row in the list of keys. The buckets are looked up by themselves: with the plain columns here, too, the index would
+-- be read from the mark on for each of them.
 local function position(one, alias)
-  return ("(%s.bucket, %s)"):format(alias, names.each(one.key, alias .. ".k%d"))
+  return ("(%s.bucket || '', %s)"):format(alias, names.each(one.key, alias .. ".k%d"))
 end
 
 -- The mark as a row of literals of the key's types; it was written with the mover's settings.

@@ -14,7 +14,9 @@ local session = {}
 local Session = {}
 Session.__index = Session
 
+-- A move had better look up its rows one by one than read all of a table: the former takes as long however large that is.
 local SETTINGS = [[
+  SET random_page_cost = 0.1; SET max_parallel_workers_per_gather = 0; SET jit = off;
   SET search_path = pg_catalog, pg_temp; SET row_security = off; SET TimeZone = 'UTC'; SET lc_monetary = 'C';
   SET statement_timeout = 0; SET lock_timeout = '2s'; SET idle_in_transaction_session_timeout = 0;
   SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off;
