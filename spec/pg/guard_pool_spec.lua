@@ -230,6 +230,38 @@ describe("a statement that relies on a term", function()
     end)
   end
 
+  it("is not sent again when that has ended meanwhile", function()
+    local pool = pools.open({ max_size = 1, pipeline = false }, term)
+    local other = pools.open({ max_size = 1 })
+    local sql = "INSERT INTO sharing.plan VALUES (1) RETURNING *"
+    assert(other:execute("CREATE TABLE sharing.plan (a int8)"))
+    assert(pool:execute(sql, nil, { generation = 1 }))
+    local lease = assert(other:acquire())
+    assert(lease:execute("BEGIN"))
+    assert(lease:execute("ALTER TABLE sharing.plan ADD b int8"))
+    local write = start(pool, sql, nil, { generation = 1 }) -- its plan is stale once it has the lock
+    pools.wait_until("it waits", function()
+      return pools.sessions("wait_event_type = 'Lock'") == 1
+    end)
+    term:set(3, task.now() + 60, 2)
+    assert(lease:execute("COMMIT"))
+    lease:release()
+    pools.failure("STALE_MAP", outcome(write))
+    assert.equal(1, assert(other:execute("SELECT count(*) AS c FROM sharing.plan")).rows[1].c)
+    assert(pool:execute(sql, nil, { generation = 3 }))
+    assert(other:execute("DROP TABLE sharing.plan"))
+  end)
+
+  it("in many sets of parameters is not sent when that has ended", function()
+    local pool = pools.open({ max_size = 1 }, term)
+    local lease = assert(pool:acquire(nil, 1))
+    local id = sharing.new_id()
+    term:set(3, task.now() + 60, 2)
+    pools.failure("STALE_MAP", lease:execute_many(sharing.INSERT, { { id } }, { generation = 1 }))
+    lease:release()
+    assert.is_nil(sharing.written()[id])
+  end)
+
   it("counts a connection of one's own up to its end, however it ends", function()
     local pool = pools.open({ max_size = 4 }, term)
     local lease = assert(pool:acquire(nil, 1))

@@ -1,5 +1,7 @@
 local cluster = require("spec.support.cluster")
 local errors = require("lunashard.errors")
+local guarding = require("lunashard.router.guarding")
+local guards = require("lunashard.router.guards")
 local lunashard = require("lunashard")
 local moves = require("spec.support.moves")
 local task = require("lunashard.task")
@@ -181,6 +183,38 @@ describe("a statement for rows that move", function()
     end)
     assert.same({ n, n }, values_of(a))
     assert.same({ n, n }, values_of(b))
+  end)
+
+  it("for lists of keys is guarded by the map that has divided them", function()
+    local keys, member = {}, manager.by_id[owner(a)]
+    for i = 1, guards.MAX_BUCKETS + 1 do
+      keys[i] = a
+    end
+    assert(manager.catalog:refresh())
+    assert(guards.keys(manager, member, "moving", keys))
+    moves.new(mover, a):run()
+    assert(manager.catalog:refresh())
+    local guard, err = guards.keys(manager, member, "moving", keys)
+    assert.is_nil(guard)
+    assert.is_true(guarding.is_stale(err))
+  end)
+
+  it("on one shard after the other reads each row once", function()
+    local one = moves.connect({ max_parallel_shards = 1 })
+    local list, run_on = {}, one.run_on
+    for _ = 1, guards.MAX_BUCKETS + 1 do
+      list[#list + 1], list[#list + 2] = a, b
+    end
+    function one.run_on(self, member, ...)
+      one.run_on = nil
+      local result, err = run_on(self, member, ...)
+      moves.new(mover, owner(a) == member.shard_id and b or a):run()
+      assert(self.manager.catalog:refresh())
+      return result, err
+    end
+    assert.equal(4, #assert(one:execute("SELECT n FROM moving WHERE k = ANY ($1)", { list })).rows)
+    assert.is_nil(rawget(one, "run_on"))
+    one.manager:shutdown()
   end)
 
   it("on all shards sees every row once", function()

@@ -19,6 +19,12 @@ void luna_conn_idle_again(luna_conn *conn)
         return;
     }
     conn->next = NULL;
+    if (luna_waiter_is_over(&next->w, luna_loop_clock())) {
+        next->w.conn = NULL;
+        luna_waiter_end_late(&next->w);
+        conn->owner->idle(conn);
+        return;
+    }
     if (!luna_conn_send(conn, next)) {
         if (next->w.op.state == LUNA_OP_PENDING)
             conn->request = next;
@@ -249,9 +255,14 @@ static bool take_result(luna_conn *conn, PGresult *res)
             exchange_end(conn);
             return false;
         }
-        PQexitPipelineMode(conn->pg);
         luna_request_clear(request);
         request->w.err = (luna_err){ 0 };
+        if (luna_waiter_is_over(&request->w, luna_loop_clock())) {
+            luna_err_set(&request->w.err, LUNA_ESTALE, "not sent again, for its term is over");
+            exchange_end(conn);
+            return false;
+        }
+        PQexitPipelineMode(conn->pg);
         request->resent = true;
         conn->state = LUNA_CONN_IDLE;
         if (!luna_conn_send(conn, request)) {

@@ -313,8 +313,7 @@ void luna_lease_submit(luna_lease *lease, luna_request *request)
         return;
     }
     waiter_start(pool, &request->w);
-    if (request->w.term != NULL &&
-        !luna_term_holds(request->w.term, request->w.generation, luna_loop_clock())) {
+    if (luna_waiter_is_over(&request->w, luna_loop_clock())) {
         luna_waiter_end_late(&request->w);
         return;
     }

@@ -29,6 +29,11 @@ bool luna_waiter_is_late(const luna_waiter *waiter, double now)
     return waiter->term != NULL && !luna_term_allows(waiter->term, waiter->generation, now);
 }
 
+bool luna_waiter_is_over(const luna_waiter *waiter, double now)
+{
+    return waiter->term != NULL && !luna_term_holds(waiter->term, waiter->generation, now);
+}
+
 void luna_waiter_end_late(luna_waiter *waiter)
 {
     luna_err err;

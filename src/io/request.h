@@ -106,6 +106,9 @@ const char *luna_request_error_field(const luna_request *request, int field);
 bool luna_waiter_is_late(const luna_waiter *waiter, double now);
 void luna_waiter_end_late(luna_waiter *waiter);
 
+/* It has its connection, and is about to be sent: is the term over that it relies on? */
+bool luna_waiter_is_over(const luna_waiter *waiter, double now);
+
 /* It does not rely on its term any more. */
 void luna_waiter_uncount(luna_waiter *waiter);
 

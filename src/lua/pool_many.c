@@ -44,6 +44,7 @@ static int request_add(lua_State *L)
 @tparam number started
 @tparam ?number deadline
 @tparam number max_bytes of one result
+@tparam ?number generation of the map by which it was routed, as for `execute`
 @treturn userdata request */
 static int lease_execute_many(lua_State *L)
 {
@@ -52,6 +53,7 @@ static int lease_execute_many(lua_State *L)
     luna_text *text = luna_shape_text(L, 3);
     luna_request *request = &handle->request;
     double started = luaL_checknumber(L, 4), deadline = luna_opt_deadline(L, 5);
+    uint64_t generation = luna_opt_generation(L, 7);
     luna_task_check(L, "execute_many");
     request->kind = LUNA_REQUEST_MANY;
     request->many = &handle->many;
@@ -61,6 +63,7 @@ static int lease_execute_many(lua_State *L)
     request->w.queued = started;
     request->w.deadline = deadline;
     request->max_bytes = (size_t)luaL_checknumber(L, 6);
+    request->w.generation = generation;
     lua_settop(L, 2);
     return luna_request_park_on_lease(L, request, lease);
 }

@@ -89,7 +89,7 @@ end
 -- For an open transaction: the first set that fails ends it, those behind it are passed over.
 -- @string query SQL
 -- @tparam {table,...} sets
--- @tparam ?table opts `deadline`, `decode_json`, `max_result_bytes` (of one result)
+-- @tparam ?table opts `deadline`, `decode_json`, `max_result_bytes` (of one result), `generation`
 -- @treturn[1] {table,...} results, as from `execute`; `duration` is that of the exchange
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
@@ -107,7 +107,7 @@ function Lease:execute_many(query, sets, opts)
     end
     local sent
     sent, err = settled(self, started, raw.execute_many(self.handle, request, text, started, opts.deadline,
-      opts.max_result_bytes or self.max_result_bytes))
+      opts.max_result_bytes or self.max_result_bytes, opts.generation))
     local received = {}
     if sent then
       received, err = request:answers(text)

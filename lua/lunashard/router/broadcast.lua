@@ -41,7 +41,7 @@ local function on_lease(endpoint, sql, deadline, generation)
     return nil, err
   end
   local ok, result
-  ok, result, err = pcall(lease.execute, lease, sql, nil, { simple = true, deadline = deadline })
+  ok, result, err = pcall(lease.execute, lease, sql, nil, { simple = true, deadline = deadline, generation = generation })
   lease:release()
   if not ok then
     error(result, 0)

@@ -255,7 +255,10 @@ local function pin_all(job, source, opts)
     if not members then
       return nil, problem
     end
-    return job:prepare(members, guarding.under_all(manager, guarded, members), generation)
+    local done
+    done, problem = job:prepare(members, guarding.under_all(manager, guarded, members), generation)
+    job.wishes = nil -- what a standby has not heard of yet, the primary has
+    return done, problem
   end)
   return ok and members, err
 end

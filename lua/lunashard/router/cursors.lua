@@ -2,6 +2,8 @@
 -- A source holds a connection until it is closed or its task ends.
 -- @module lunashard.router.cursors
 
+local guarding = require("lunashard.router.guarding")
+local lease_of_map = require("lunashard.catalog.lease")
 local task = require("lunashard.task")
 
 local cursors = {}
@@ -110,7 +112,7 @@ end
 -- @tparam table endpoint
 -- @string sql
 -- @tparam ?table params
--- @tparam table how as for @{on_lease}; `guard` or `generation` that it relies on
+-- @tparam table how as for @{on_lease}; `guard`, or `generation` and `manager`, that it relies on
 -- @treturn[1] table source, whose `close` gives the connection back
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
@@ -121,6 +123,10 @@ function cursors.open(endpoint, sql, params, how)
   end
   local ok, source
   ok, source, err = pcall(how.guard and cursors.guarded or cursors.on_lease, lease, sql, params, how)
+  if ok and source and (how.generation or 0) > 0 and not lease_of_map.holds(how.manager, how.generation) then
+    source.close()
+    source, err = guarding.changed()
+  end
   if not ok or not source then
     lease:release()
     if not ok then

@@ -15,8 +15,9 @@ local now, make_plan, owner, is_null = task.now, extraction.plan, target.owner, 
 
 local extracting = { methods = {} }
 
--- What each shard's part relies on.
-local function under_of(router, found, params, guarded, generation)
+-- What each shard's part relies on: for all of them the map by which it was found who they are, for a part may have to wait
+-- until others are done. Yields when a directory has to be asked.
+local function under_of(router, found, params, guarded, generation, map)
   if not guarded then
     return function()
       return generation
@@ -24,15 +25,30 @@ local function under_of(router, found, params, guarded, generation)
   elseif not found.groups then
     return guarding.under_all(router.manager, true, found.members)
   end
-  return function(member, i)
-    return guards.found(router.manager, found, member, params, i)
+  local made = {}
+  for i, member in ipairs(found.members) do
+    local guard, err = guards.found(router.manager, found, member, params, i)
+    if not guard then
+      return nil, err
+    end
+    made[member] = guard
+  end
+  if router.manager.catalog.map ~= map then
+    return guarding.changed()
+  end
+  return function(member)
+    return made[member]
   end
 end
 
-local function run_on_several(router, found, sql, params, opts, kind, deadline, guarded, generation)
+local function run_on_several(router, found, sql, params, opts, kind, deadline, guarded, generation, map)
   if kind == "read" then
-    local under = under_of(router, found, params, guarded, generation)
-    local answer, err = scatter.gather(router, found.members, sql, params, opts, kind, {
+    local under, err = under_of(router, found, params, guarded, generation, map)
+    if not under then
+      return nil, err
+    end
+    local answer
+    answer, err = scatter.gather(router, found.members, sql, params, opts, kind, {
       deadline = deadline,
       under = under,
       part = found.groups and function(i)
@@ -77,7 +93,7 @@ local function run_found(router, sql, params, opts, kind, deadline, guarded)
   elseif found.everywhere then
     return reference.run(router, found.everywhere, sql, params, opts, kind, deadline)
   end
-  return run_on_several(router, found, sql, params, opts, kind, deadline, guarded, generation)
+  return run_on_several(router, found, sql, params, opts, kind, deadline, guarded, generation, map)
 end
 
 -- Everything but a single key in a parameter; and that when there are guards.

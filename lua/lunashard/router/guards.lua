@@ -61,6 +61,22 @@ function guards.shard(manager, member)
   return new(SHARD, { version or UNKNOWN }, true)
 end
 
+-- The shard says what it owns is what the map says, and the map that all keys are there. Its version is taken first: those
+-- who tell whose they are may have to be waited for.
+local function many(manager, member, strategy, keys)
+  local guard = guards.shard(manager, member)
+  local shard_ids, err = strategy:route_many(keys)
+  if not shard_ids then
+    return nil, err
+  end
+  for _, shard_id in ipairs(shard_ids) do
+    if shard_id ~= member.shard_id then
+      return stale("a key that was on %s is on %s now", member.shard_id, shard_id)
+    end
+  end
+  return guard
+end
+
 --- A guard for keys of one group that are all on one shard. Yields when a directory has to be asked.
 -- @tparam Manager manager
 -- @tparam table member where they were found to be
@@ -70,12 +86,11 @@ end
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `STALE_MAP`: they are there no more; `NULL_KEY`, `INVALID`, `NO_SHARD`
 function guards.keys(manager, member, table_name, keys)
-  if #keys > guards.MAX_BUCKETS then
-    return guards.shard(manager, member)
-  end
   local strategy, err = manager:strategy_for(table_name, keys[1])
   if not strategy then
     return nil, err
+  elseif #keys > guards.MAX_BUCKETS then
+    return many(manager, member, strategy, keys)
   end
   local group = group_of(manager, strategy)
   local buckets, versions, covers, n = {}, {}, {}, 0

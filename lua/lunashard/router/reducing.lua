@@ -8,6 +8,7 @@ local aggregate = require("lunashard.aggregate")
 local attempt = require("lunashard.router.attempt")
 local cursors = require("lunashard.router.cursors")
 local errors = require("lunashard.errors")
+local guarding = require("lunashard.router.guarding")
 local order = require("lunashard.order")
 local reads = require("lunashard.router.reads")
 local texts = require("lunashard.pool.texts")
@@ -144,7 +145,8 @@ local function run_small(endpoint, sql, params, how)
   return nil, err
 end
 
-local function run_once(endpoint, sql, params, how)
+local run_once
+function run_once(endpoint, sql, params, how)
   local pool = endpoint.pool
   local is_standby = how.guard and endpoint ~= how.member.primary
   if how.may_share and not is_standby and texts.is_small(pool, sql) then
@@ -154,7 +156,9 @@ local function run_once(endpoint, sql, params, how)
     end
   end
   local source, err = cursors.open(endpoint, sql, params, how)
-  if not source then
+  if not source and is_standby and guarding.is_stale(err) then -- what it has not heard of yet, the primary has
+    return run_once(how.member.primary, sql, params, how)
+  elseif not source then
     return nil, err
   end
   local result
@@ -188,6 +192,7 @@ function reducing.run(router, member, sql, params, opts, deadline, reducer, unde
     fetch_size = FETCH_SIZE,
     reducer = reducer,
     member = member,
+    manager = router.manager,
     guard = is_guard and under or nil,
     generation = not is_guard and under or nil,
     may_share = opts.pipeline ~= false and not (aggregate.is(reducer) and aggregate.keeps(reducer)),

@@ -360,7 +360,7 @@ function stream.methods:stream(sql, params, opts)
   reads.check(opts, "stream")
   local items = opts.order_by ~= nil and order.parse(opts.order_by, nil, 2) or nil
   stream.check_fetch_size("stream", opts.fetch_size)
-  local function open_all(made, started, deadline, guarded)
+  local function open_all(made, started, deadline, guarded, wishes)
     local manager = self.manager
     local generation, map = manager.generation, manager.catalog and manager.catalog.map
     local members, part, kind, guard_of = begin(self, sql, params, opts)
@@ -383,7 +383,7 @@ function stream.methods:stream(sql, params, opts)
       deadline = deadline,
       acquire_deadline = deadline or self:deadline(opts),
       read_only = opts.read_only,
-      wishes = reads.wishes(opts),
+      wishes = wishes,
       decode_json = opts.decode_json,
       fetch_size = opts.fetch_size,
       guard_of = guards_by_member,
@@ -393,8 +393,11 @@ function stream.methods:stream(sql, params, opts)
   return stream.new(function(made)
     local started = task.now()
     local deadline = opts.timeout and started + opts.timeout
+    local wishes = reads.wishes(opts)
     local ok, err = guarding.through(self.manager, deadline or self:deadline(opts), function(guarded)
-      return open_all(made, started, deadline, guarded)
+      local wished = wishes
+      wishes = nil -- what a standby has not heard of yet, the primary has
+      return open_all(made, started, deadline, guarded, wished)
     end)
     if not ok then
       return nil, err

@@ -195,6 +195,7 @@ transaction.run = run
 -- @treturn[2] int the number of the set that failed
 function transaction.run_many(tx, sql, sets, pool_options)
   local statistics = tx.router.statistics
+  pool_options.generation = tx.generation
   local results, err, at = tx.lease:execute_many(sql, sets, pool_options)
   for i = 1, results and #results or at - 1 do
     local result = results and results[i]

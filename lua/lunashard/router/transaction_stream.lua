@@ -5,6 +5,8 @@
 
 local checking = require("lunashard.router.checking")
 local cursors = require("lunashard.router.cursors")
+local guarding = require("lunashard.router.guarding")
+local lease_of_map = require("lunashard.catalog.lease")
 local routing = require("lunashard.router.routing")
 local stream = require("lunashard.router.stream")
 local task = require("lunashard.task")
@@ -81,7 +83,9 @@ function transaction_stream.new(tx, check_usable, sql, params, opts)
     local deadline = earlier(opts.timeout and started + opts.timeout, tx.deadline)
     ok, err = tx.lease:execute("SAVEPOINT " .. SAVEPOINT, nil, { deadline = deadline or tx.router:deadline(opts) })
     local source
-    if ok then
+    if ok and tx.generation ~= guarding.EXEMPT and not lease_of_map.holds(tx.router.manager, tx.generation) then
+      return transaction_guards.too_late(tx)
+    elseif ok then
       source, err = cursors.on_lease(tx.lease, sql, params, {
         started = started,
         deadline = deadline,
