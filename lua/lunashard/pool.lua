@@ -186,7 +186,7 @@ local function run(self, text_or_sql, text, params, opts, started)
   local guard = opts.guard
   local request, err = raw_execute(self.handle, answers.request(), text_or_sql, params, started, opts.deadline,
     opts.read_only, opts.max_result_bytes or self.max_result_bytes, opts.pipeline == false, opts.generation,
-    opts.discardable, guard and guard.text or nil, guard and guard.params or nil)
+    opts.late, guard and guard.text or nil, guard and guard.params or nil)
   if request == CANCELED then
     answers.cancelled(self, started)
   elseif not request then
@@ -220,7 +220,8 @@ end
 --   leaves no doubt), `simple` protocol, `decode_json`, `max_result_bytes`, `pipeline = false` (not on a
 --   connection that others share); `guard`: `{ text, params }` of a statement that goes before this one in the same
 --   transaction, and with whose error this one has failed and done nothing; `generation` of the map by which it was
---   routed: it relies on the pool's term; `discardable`: it is a read, and its answer of no use after the term
+--   routed: it relies on the pool's term; `late`: what becomes of an answer that comes
+--   after the term: 0 it is kept, 1 it is dropped (`STALE_MAP`), 2 nobody knows (`UNKNOWN_OUTCOME`)
 -- @treturn[1] table `{ rows, columns, column_types, row_count, command, duration, endpoint,
 --   shard_id, success = true }`; results of one statement share `columns` and `column_types`
 -- @treturn[2] nil
@@ -262,6 +263,14 @@ end
 -- @treturn boolean
 function Pool:is_read(query)
   return self.pure[query] or false
+end
+
+--- What becomes of a SELECT's answer that comes after the term, see `execute`. Does not yield.
+-- @string query
+-- @tparam ?boolean read_only it is promised to change nothing
+-- @treturn number
+function Pool:late(query, read_only)
+  return (read_only or self.pure[query]) and 1 or 2
 end
 
 --- What the pool is doing.

@@ -134,17 +134,20 @@ local function run_plainly(self, member, sql, params, opts, deadline, wishes, un
     how, self.n_spare = spare[n], n - 1
   else
     how = { deadline = 0, read_only = false, pipeline = true, decode_json = false, max_result_bytes = 0, generation = 0,
-      discardable = false, guard = false, member = false }
+      late = 0, guard = false, member = false }
   end
   -- Never nil: a key without a value makes the table grow anew each time that it is set.
   how.deadline, how.read_only, how.pipeline = deadline, opts.read_only or false, opts.pipeline ~= false
   how.decode_json, how.max_result_bytes = opts.decode_json or false, opts.max_result_bytes or self.max_result_bytes
   local fn = run_statement
   if type(under) == "table" then
-    fn, how.generation, how.discardable, how.guard, how.member = guarded.run_on, 0, false, under, member
+    fn, how.generation, how.late, how.guard, how.member = guarded.run_on, 0, 0, under, member
   else
     how.generation, how.guard = under or self.manager.generation, false
-    how.discardable = how.generation > 0 and classify(sql) == "read"
+    how.late = 0
+    if how.generation > 0 and classify(sql) == "read" then
+      how.late = member.primary.pool:late(sql, opts.read_only)
+    end
   end
   local result, err = run(self, member, wishes, opts.retries or self.retries, deadline, fn, sql, params, how)
   n = self.n_spare + 1

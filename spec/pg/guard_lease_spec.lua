@@ -163,7 +163,7 @@ describe("a router", function()
     connect_briefly()
     local slow = "SELECT v, count(*) OVER () AS c, pg_sleep(1.2) FROM moving WHERE k = $1"
     local reading = spawn(function()
-      return router:execute(slow, { 1 }, { routing_key = 1 })
+      return router:execute(slow, { 1 }, { routing_key = 1, read_only = true })
     end)
     cluster.wait_until("it runs", function()
       return manager.term:running() == 1

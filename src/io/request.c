@@ -44,12 +44,18 @@ void luna_waiter_end_late(luna_waiter *waiter)
 void luna_request_check_term(luna_request *request, double now)
 {
     luna_waiter *waiter = &request->w;
-    if (waiter->term == NULL || !request->discardable || waiter->err.code != LUNA_OK ||
+    if (waiter->term == NULL || request->late == LUNA_LATE_KEPT || waiter->err.code != LUNA_OK ||
         luna_term_holds(waiter->term, waiter->generation, now))
         return;
     luna_request_clear(request);
-    luna_err_set(&waiter->err, LUNA_ESTALE,
-                 "the answer came too late: the shard map may have changed meanwhile");
+    if (request->late == LUNA_LATE_AGAIN)
+        luna_err_set(&waiter->err, LUNA_ESTALE,
+                     "the answer came too late: the shard map may have changed meanwhile");
+    else
+        luna_err_set(
+            &waiter->err, LUNA_EUNKNOWN,
+            "the answer came too late to be true: the shard map may have changed meanwhile; "
+            "what the statement's functions did has happened");
 }
 
 void luna_waiter_uncount(luna_waiter *waiter)

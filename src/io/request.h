@@ -59,6 +59,13 @@ typedef struct luna_call {
     const int *formats;
 } luna_call;
 
+/* An answer that comes after the end of the term. */
+typedef enum luna_late_answer {
+    LUNA_LATE_KEPT,    /* of a write: it has happened */
+    LUNA_LATE_AGAIN,   /* of a read that may be run again */
+    LUNA_LATE_UNKNOWN, /* of a read that may have had an effect: neither kept nor run again */
+} luna_late_answer;
+
 typedef struct luna_request {
     luna_waiter w;
     luna_request_kind kind;
@@ -73,22 +80,22 @@ typedef struct luna_request {
     luna_many *many;   /* MANY: the caller's */
     const char *bytes; /* COPY data */
     size_t n_bytes;
-    size_t max_bytes;   /* of a buffered result */
-    bool read_only;     /* losing it midway leaves no doubt about an outcome */
-    bool discardable;   /* a read: when the term has ended meanwhile its answer is dropped */
-    bool alone;         /* not on a shared connection */
-    bool solo;          /* not in a batch */
-    bool refused;       /* it was the guard that failed */
-    bool resent;        /* a stale prepared statement was replaced once */
-    bool expired;       /* the deadline passed; waiting for the server's last word */
-    unsigned reruns;    /* for the sake of others on a shared connection */
-    unsigned step;      /* where it is on its lane */
-    double answered;    /* luna_loop_clock, when the answer was complete */
-    PGresult *result;   /* the result, or the server's error; the caller clears it */
-    luna_reply reply;   /* the same of a lane */
-    luna_rows *rows;    /* STREAM, FETCH: where rows go; the caller's */
-    luna_buf *received; /* COPY_READ: the same */
-    bool more;          /* STREAM, FETCH, COPY_READ: those were not the last */
+    size_t max_bytes;      /* of a buffered result */
+    bool read_only;        /* losing it midway leaves no doubt about an outcome */
+    luna_late_answer late; /* what becomes of the answer when the term has ended meanwhile */
+    bool alone;            /* not on a shared connection */
+    bool solo;             /* not in a batch */
+    bool refused;          /* it was the guard that failed */
+    bool resent;           /* a stale prepared statement was replaced once */
+    bool expired;          /* the deadline passed; waiting for the server's last word */
+    unsigned reruns;       /* for the sake of others on a shared connection */
+    unsigned step;         /* where it is on its lane */
+    double answered;       /* luna_loop_clock, when the answer was complete */
+    PGresult *result;      /* the result, or the server's error; the caller clears it */
+    luna_reply reply;      /* the same of a lane */
+    luna_rows *rows;       /* STREAM, FETCH: where rows go; the caller's */
+    luna_buf *received;    /* COPY_READ: the same */
+    bool more;             /* STREAM, FETCH, COPY_READ: those were not the last */
 } luna_request;
 
 /* Forget what the request received, but for the storage of `reply`; its inputs belong to the
@@ -112,7 +119,7 @@ bool luna_waiter_is_over(const luna_waiter *waiter, double now);
 /* It does not rely on its term any more. */
 void luna_waiter_uncount(luna_waiter *waiter);
 
-/* Its answer is complete: drop it when the term has ended meanwhile. */
+/* Its answer is complete: when the term has ended meanwhile, it may be dropped. */
 void luna_request_check_term(luna_request *request, double now);
 
 /* End a pending waiter: fills `err` unless it is NULL or the waiter's own, posts the op. */

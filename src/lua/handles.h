@@ -34,7 +34,7 @@ luna_request_handle *luna_request_make(lua_State *L, int idx, luna_request_kind 
 
 /* Fill the request at index 2, used before or new, with the arguments after it: text (of QUERY)
  * or sql (of SIMPLE), params, started, deadline, read_only, max_bytes, alone, generation,
- * discardable, guard's text and params.  Leaves the request on top; otherwise as
+ * late, guard's text and params.  Leaves the request on top; otherwise as
  * luna_request_make. */
 luna_request_handle *luna_request_fill(lua_State *L, luna_err *err);
 int luna_request_new(lua_State *L);

@@ -201,7 +201,8 @@ static int pool_refuse_waiting(lua_State *L)
 @tparam ?number max_bytes of the result
 @tparam ?boolean alone not on a shared connection
 @tparam ?number generation of the map by which it was routed: it relies on the pool's term
-@tparam ?boolean discardable a read, whose answer is of no use after the term
+@tparam ?number late what becomes of an answer after the term: 0 kept, 1 asked for again, 2 an
+unknown outcome
 @tparam ?userdata guard text of what runs before it in the same transaction; not on a lease
 @tparam ?table guard_params
 @treturn[1] userdata the request, to be asked with `answer`

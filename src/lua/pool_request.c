@@ -148,7 +148,7 @@ luna_request_handle *luna_request_fill(lua_State *L, luna_err *err)
     request->max_bytes = (size_t)lua_tonumber(L, 8);
     request->alone = lua_toboolean(L, 9);
     request->w.generation = generation;
-    request->discardable = lua_toboolean(L, 11);
+    request->late = (luna_late_answer)luaL_optinteger(L, 11, LUNA_LATE_KEPT);
     lua_settop(L, 2);
     return handle;
 }

@@ -56,7 +56,7 @@ function Lease:execute(query, params, opts)
   local started = now()
   local request, err = settled(self, started, raw.execute(self.handle, answers.request(), text or query, params,
     started, opts.deadline, opts.read_only, opts.max_result_bytes or self.max_result_bytes, false, opts.generation,
-    opts.discardable))
+    opts.late))
   if not request then
     return fail(self, err, started)
   end

@@ -134,7 +134,7 @@ local function run_small(endpoint, sql, params, how)
     decode_json = how.decode_json,
     max_result_bytes = SMALL,
     generation = how.generation,
-    discardable = how.generation ~= nil,
+    late = how.generation and pool:late(sql, how.read_only),
     guard = how.guard,
   })
   if answer then
