@@ -4,11 +4,9 @@ local task = require("lunashard.task")
 describe("lease", function()
   setup(function()
     pools.start()
-    pools.admin("GRANT pg_monitor TO app")
   end)
 
   teardown(function()
-    pools.admin("REVOKE pg_monitor FROM app")
     pools.stop()
   end)
 

@@ -85,7 +85,8 @@ function pty.spawn(argv, options)
   for name, value in pairs(options.env or {}) do
     env[name] = value
   end
-  local all = { "setsid", "--wait", "sh", "-c", LEADER, "sh" }
+  -- Whoever runs the specs in the background may ignore these, which a child would inherit.
+  local all = { "env", "--default-signal=INT,QUIT", "setsid", "--wait", "sh", "-c", LEADER, "sh" }
   for _, argument in ipairs(argv) do
     all[#all + 1] = argument
   end
