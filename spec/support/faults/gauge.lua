@@ -13,6 +13,7 @@ local gauge = {}
 
 local MONOTONIC = 1
 local TICK = 0.01 -- seconds
+local JIFFY = 0.01 -- seconds, the kernel's unit in /proc/stat
 
 local time = ffi.new("struct fault_timespec")
 
@@ -91,30 +92,35 @@ end
 local Ticker = {}
 Ticker.__index = Ticker
 
--- Seconds that this thread was ready to run and had no processor: the machine's fault, not the loop's.
-local function waited(file)
-  file:seek("set", 0)
-  local _, wait = file:read("*n", "*n")
-  return wait * 1e-9
+-- Seconds that this thread was ready to run and had no processor, and that processors were taken from the whole machine
+-- by others on its host: not the loop's fault.
+local function waited(schedule, processors)
+  schedule:seek("set", 0)
+  local _, wait = schedule:read("*n", "*n")
+  processors:seek("set", 0)
+  local stolen = processors:read("*l"):match("^cpu +%d+ %d+ %d+ %d+ %d+ %d+ %d+ (%d+)")
+  return wait * 1e-9 + (tonumber(stolen) or 0) * JIFFY
 end
 
 --- Start to watch the loop: a task that wants to wake up every 10 ms.
 -- @treturn Ticker `waits`: how long the machine let us wait for a processor in each of these; `longest_wait`
 function gauge.ticker()
   local self = setmetatable({ longest = 0, longest_wait = 0, running = true, waits = gauge.latencies() }, Ticker)
-  local file = assert(io.open("/proc/thread-self/schedstat"))
-  file:setvbuf("no")
+  local schedule, processors = assert(io.open("/proc/thread-self/schedstat")), assert(io.open("/proc/stat"))
+  schedule:setvbuf("no")
+  processors:setvbuf("full", 256)
   self.task = task.spawn(function()
-    local before, wait_before = gauge.now(), waited(file)
+    local before, wait_before = gauge.now(), waited(schedule, processors)
     while self.running do
       task.sleep(TICK)
-      local now, wait = gauge.now(), waited(file)
+      local now, wait = gauge.now(), waited(schedule, processors)
       self.waits:add(now, wait - wait_before)
       self.longest_wait = math.max(self.longest_wait, wait - wait_before)
       self.longest = math.max(self.longest, now - before - TICK - (wait - wait_before))
       before, wait_before = now, wait
     end
-    file:close()
+    schedule:close()
+    processors:close()
   end)
   return self
 end
