@@ -195,7 +195,7 @@ bench: all $(BUILD)/bench/route_c ## ours beside its peers, in one table; ONLY=r
 	@scripts/dev/bench.sh $(BIN) $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
 		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(LIST),--list) $(if $(SHOW),--show) $(if $(MARKDOWN),--markdown)
 
-examples: all ## run every example against a sandbox and check its output, and the first hour of doc/
+examples: all ## run every example against a sandbox and check its output, and the first hour
 	@scripts/dev/check_examples.sh $(BIN)
 	@$(BIN) test spec/cli/first_hour_spec.lua
 

@@ -17,6 +17,6 @@ describe("the first hour", function()
   -- `make examples` runs it.
   it("goes as it is written, command by command #long", function()
     local env = { LUNASHARD_CLUSTER = false, LUNASHARD_TEST_SANDBOX = false, TMPDIR = dir }
-    tutorial.run(tutorial.read("doc/first_hour.md"), dir, env)
+    tutorial.run(tutorial.read("examples/first_hour.md"), dir, env)
   end)
 end)

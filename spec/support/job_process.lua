@@ -3,7 +3,7 @@
 -- them: see `lunashard.rebalancer.session` and `flip`.
 local lunashard = require("lunashard")
 local plan = require("lunashard.rebalancer.plan")
-local process = require("lunashard.process")
+local signals = require("lunashard.process").signals
 local system = require("lunashard.core.system")
 
 plan.LIMITS.buckets = 1500
@@ -11,7 +11,7 @@ local cluster = rawget(_G, "cluster")
 local rebalancer = lunashard.rebalancer({ shard_manager = cluster.manager, max_parallel_tasks = 1 })
 rebalancer.at = function(point)
   if point == arg[1] then
-    process.run({ argv = { "kill", "-9", tostring(system.getpid()) } })
+    system.kill(system.getpid(), signals.KILL)
   end
 end
 local job = arg[2] and rebalancer:get_job_status() or rebalancer:create_rebalance_job({ table_name = "users" })
