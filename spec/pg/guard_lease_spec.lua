@@ -159,6 +159,29 @@ describe("a router", function()
     end))
   end)
 
+  it("hears of a job that opened while it waited to renew, whatever isolation its sessions begin with", function()
+    finally(function()
+      rows("ALTER ROLE CURRENT_USER RESET default_transaction_isolation")
+    end)
+    rows("ALTER ROLE CURRENT_USER SET default_transaction_isolation = 'repeatable read'")
+    manager:shutdown()
+    router, manager = moves.connect()
+    local state, holder = manager.catalog.lease_state, assert(mover.catalog:lease())
+    assert(holder:execute("BEGIN ISOLATION LEVEL READ COMMITTED"))
+    assert(holder:execute("SELECT pg_advisory_xact_lock(hashtextextended('lunashard guards', 0))"))
+    cluster.wait_until("both renewals wait, its own and the mover's", function()
+      return rows("SELECT FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ShareLock' AND NOT granted")[2]
+    end)
+    local before, now_is = state.till, assert(holder:execute([[
+      UPDATE lunashard_catalog.cluster SET guards = true, guard_epoch = guard_epoch + 1 RETURNING guard_epoch]])).rows[1]
+    assert(holder:execute("COMMIT"))
+    holder:release()
+    cluster.wait_until("it has renewed", function()
+      return state.till ~= before
+    end)
+    assert.equal(now_is.guard_epoch, state.epoch)
+  end)
+
   it("drops an answer that comes after its lease, and asks again", function()
     connect_briefly()
     local slow = "SELECT v, count(*) OVER () AS c, pg_sleep(1.2) FROM moving WHERE k = $1"

@@ -111,7 +111,9 @@ end
 -- ---- renewing ----------------------------------------------------------------------------
 
 -- One message, and so one transaction that nobody can hold up in the middle.
+-- Who waited for the lock must see what its holder has written, whatever isolation sessions begin with.
 local RENEW_SQL = [[
+  SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
   SELECT pg_advisory_xact_lock_shared(%s);
   INSERT INTO lunashard_catalog.router AS r (router_id, name, lease_until) VALUES (%s, %s, clock_timestamp() + '%g s')
     ON CONFLICT (router_id) DO UPDATE SET lease_until = excluded.lease_until;
@@ -253,6 +255,7 @@ end
 -- ---- for those who move rows ----------------------------------------------------------------
 
 local SWITCH_SQL = [[
+  SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
   SELECT pg_advisory_xact_lock(%s);
   DELETE FROM lunashard_catalog.router WHERE lease_until < clock_timestamp() - interval '1 hour';
   UPDATE lunashard_catalog.cluster SET guards = %s, guard_epoch = guard_epoch + 1 RETURNING guard_epoch]]
