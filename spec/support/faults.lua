@@ -35,7 +35,7 @@ local WINDOW = 0.25 -- seconds; p99 and throughput are taken in windows of this 
 local FLOOR = 0.015 -- seconds by which p99 may always grow: the machine is shared
 local TURNS = 3 -- on a processor that an answer needs, at least
 local PATIENCE = 8 -- seconds in which the machine may disturb a measurement that is then made again
-local BLOCKED = 0.1
+local BLOCKED = 0.1 * SLOWNESS
 local BACK_WITHIN = 2 * (IS_SLOW and 3 or 1)
 local SHARE = 0.6 -- of the former throughput, to be called back
 local MEMORY = 48 -- MiB
@@ -434,7 +434,7 @@ function Drill:finish(options)
   local growth = gauge.resident() - self.memory
   check_outcomes(self)
   self:expect_neighbours_served()
-  local limit = (options and options.blocked or BLOCKED) * SLOWNESS
+  local limit = options and options.blocked or BLOCKED
   if blocked > limit then
     error(("the loop was blocked for %.0f ms"):format(blocked * 1000), 2)
   elseif growth > MEMORY and not IS_SLOW then
