@@ -4,6 +4,9 @@
 #include <stdio.h>
 #include <time.h>
 
+/* Seconds that the work of one turn may take before sockets and timers are looked at again. */
+#define SLICE (LUNA_STALL / 4)
+
 static double coarse_clock(void)
 {
     struct timespec ts;
@@ -38,8 +41,24 @@ static void begin_work(luna_loop *loop, double now)
     loop->work.told = false;
 }
 
-/* Run what is ready now; what gets ready meanwhile waits for the next turn, so
- * that sockets and timers are never starved by tasks that wake one another. */
+/* Run what is ready now, for SLICE at most; what gets ready meanwhile, or is left, waits for
+ * the next turn, so that sockets and timers are never starved by tasks that wake one another. */
+static void run_ready(luna_loop *loop)
+{
+    double end = loop->work.mark + SLICE;
+    luna_list last;
+    luna_list_push(&loop->ready, &last);
+    while (loop->ready.next != &last && loop->work.mark < end) {
+        luna_op *op = LUNA_CONTAINER(loop->ready.next, luna_op, link);
+        luna_list_del(&op->link);
+        op->state = LUNA_OP_IDLE;
+        loop->live -= !op->background;
+        op->done(op);
+        account(loop, "ending an operation");
+    }
+    luna_list_del(&last);
+}
+
 static void on_prepare(struct ev_loop *ev, ev_prepare *w, int revents)
 {
     (void)revents;
@@ -48,15 +67,7 @@ static void on_prepare(struct ev_loop *ev, ev_prepare *w, int revents)
     if (loop->work.began == 0)
         begin_work(loop, luna_loop_clock());
     account(loop, "reading from sockets, or timers");
-    luna_list_take(&batch, &loop->ready);
-    while (!luna_list_empty(&batch)) {
-        luna_op *op = LUNA_CONTAINER(batch.next, luna_op, link);
-        luna_list_del(&op->link);
-        op->state = LUNA_OP_IDLE;
-        loop->live -= !op->background;
-        op->done(op);
-        account(loop, "ending an operation");
-    }
+    run_ready(loop);
     luna_list_take(&batch, &loop->turns);
     while (!luna_list_empty(&batch)) {
         luna_turn *turn = LUNA_CONTAINER(batch.next, luna_turn, link);
