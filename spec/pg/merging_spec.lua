@@ -57,12 +57,13 @@ describe("a statement over several shards", function()
 
   it("gives the same rows, in the same order, as on one database that has them all", function()
     local failed = compare(STATEMENTS, statements.next)
-    assert.is_true(failed <= STATEMENTS / 10, failed .. " statements make no sense")
+    assert.is_true(failed <= math.max(2, STATEMENTS / 10), failed .. " statements make no sense")
   end)
 
   it("gives the same rows or none, however its tables are joined", function()
-    local failed, refused = compare(STATEMENTS, statements.tangled)
-    assert.is_true(failed <= STATEMENTS / 10, failed .. " statements make no sense")
-    assert.is_true(refused < STATEMENTS * 0.9, refused .. " statements were refused")
+    local n = math.max(STATEMENTS, 30) -- about six in ten may be refused
+    local failed, refused = compare(n, statements.tangled)
+    assert.is_true(failed <= n / 10, failed .. " statements make no sense")
+    assert.is_true(refused < n * 0.9, refused .. " statements were refused")
   end)
 end)
