@@ -5,6 +5,7 @@
 
 local cjson = require("cjson.safe")
 local errors = require("lunashard.errors")
+local offline = require("lunashard.rebalancer.offline")
 
 local job = {}
 
@@ -291,8 +292,8 @@ local CARRIED = { merged = true, flipped = true, done = true }
 -- @treturn table `job_id`, `group`, `status`, `progress_percent`, `total_migrated`, `total_rows`, `duration_seconds`,
 --   `error_message`, `moves` (how many, by state), `moves_done`, `moves_total`, `rows_copied` (those of moves under way,
 --   too), `rate` (rows a second), `eta` (seconds), `last_pause` and `longest_pause` (seconds that a cutover took),
---   `interrupted` (it is `running` and nobody runs it), `request`, `planner`, `strategy`, `open`, `active`: the moves that
---   are half-way
+--   `downtime_seconds` (of an offline job: for how long buckets were closed, added up over its moves), `interrupted` (it is
+--   `running` and nobody runs it), `request`, `planner`, `strategy`, `open`, `active`: the moves that are half-way
 function job.describe(row)
   local told = { job_id = row.id, group = row.grp, status = row.status, planner = row.kind, strategy = row.strategy,
     error_message = row.error_message, duration_seconds = row.duration_seconds or 0, total_rows = 0, total_migrated = 0,
@@ -323,6 +324,7 @@ function job.describe(row)
     end
   end
   told.rows_copied = copied
+  told.downtime_seconds = row.strategy == "offline" and offline.downtime(row.moves) or nil
   local share = told.total_rows > 0 and copied / told.total_rows or told.moves_total > 0
     and told.moves_done / told.moves_total or 0
   local ended = row.status == "completed" or row.status == "rolled_back"

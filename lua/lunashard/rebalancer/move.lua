@@ -65,7 +65,13 @@ end
 local function after_failure(one, err, tries)
   if errors.is(err, "SQL") and err.sqlstate == "LS005" then
     return nil, session.taken_over(one.row)
-  elseif err.code == "CANCELED" or err.code == "LOCK_HELD" then
+  elseif err.code == "LOCK_HELD" then
+    return nil, err
+  elseif err.code == "CANCELED" then
+    if one.at_source.step == "fenced" then -- offline: who stops while buckets are closed gives them back
+      local opened, problem = leaving.give_up(one, err)
+      err.cause = err.cause or not opened and problem or nil
+    end
     return nil, err
   end
   local ok, problem = refresh(one)

@@ -100,7 +100,12 @@ local function balance(state, assignments)
   return shards
 end
 
-local function estimate(moves, rows, parallel)
+--- What moves are likely to take.
+-- @tparam {table,...} moves
+-- @number rows that they have
+-- @int parallel moves at a time
+-- @treturn number seconds
+function plan.seconds(moves, rows, parallel)
   return #moves == 0 and 0 or rows / ROWS_PER_SECOND + #moves * SECONDS_PER_MOVE / math.max(1, parallel)
 end
 
@@ -142,7 +147,7 @@ function plan.make(state, assignments, opts)
   else
     result.share = #state.buckets > 0 and #assignments / #state.buckets or 0
   end
-  result.estimated_seconds = estimate(moves, result.rows, opts.parallel or 1)
+  result.estimated_seconds = plan.seconds(moves, result.rows, opts.parallel or 1)
   result.shards = balance(state, assignments)
   return result
 end

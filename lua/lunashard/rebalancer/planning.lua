@@ -2,6 +2,7 @@
 -- @module lunashard.rebalancer.planning
 
 local errors = require("lunashard.errors")
+local offline = require("lunashard.rebalancer.offline")
 local plan = require("lunashard.rebalancer.plan")
 local planners = require("lunashard.rebalancer.planners")
 local state = require("lunashard.rebalancer.state")
@@ -121,9 +122,13 @@ function planning.make(self, given)
   if not assignments then
     return nil, err
   end
-  local made = plan.make(seen, assignments, { planner = name, parallel = self.max_parallel_tasks })
-  made.estimated_seconds = made.estimated_seconds
-    + made.rows / self.batch_size * self.throttle_ms / 1000 / self.max_parallel_tasks
+  local made = plan.make(seen, assignments, { planner = name, parallel = self.max_parallel_tasks,
+    limits = offline.limits(given.strategy) })
+  local pause = self.throttle_ms / 1000 / self.batch_size
+  made.estimated_seconds = made.estimated_seconds + made.rows * pause / self.max_parallel_tasks
+  if given.strategy == "offline" then
+    offline.announce(made, pause)
+  end
   made.options, made.tables = options, seen.tables
   return made
 end

@@ -76,7 +76,7 @@ local function note_progress(mover, progress)
 end
 
 local function copy_all(mover)
-  local is_fenced = mover.at_source.step == "fenced"
+  local may_stop = mover:is_offline() or mover.at_source.step ~= "fenced"
   local progress, err = copy.run(mover.context, mover.sides, mover.row, mover.tables, mover.at_destination.detail.progress,
     function(progress)
       mover.at_destination.detail.progress = progress
@@ -84,7 +84,7 @@ local function copy_all(mover)
       if ok then
         ok, problem = bring_batch(mover, progress)
       end
-      local stopped = not is_fenced and mover:stopped()
+      local stopped = may_stop and mover:stopped()
       return ok and not stopped and true or nil, problem or stopped
     end)
   return progress and true, err

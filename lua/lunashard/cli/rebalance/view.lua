@@ -32,6 +32,16 @@ local function milliseconds(seconds)
   return ("%.1f ms"):format(seconds * 1000)
 end
 
+-- What an offline plan costs those who read and write.
+local function downtime(made)
+  if made.strategy ~= "offline" then
+    return ""
+  end
+  return ("offline: a key is closed while its move is copied, for about %s at the most (%s added up over the moves); its "
+    .. "statements wait as long as their deadline lets them\n"):format(duration(made.estimated_downtime),
+    duration(made.estimated_closed))
+end
+
 local function by_way(made)
   local ways, rows = {}, {}
   for _, move in ipairs(made.moves) do
@@ -62,10 +72,10 @@ function view.plan(made)
     shards[i] = { shard = one.shard_id, buckets = one.buckets, rows = whole(one.rows), ["buckets after"] = one.buckets_after,
       ["rows after"] = whole(one.rows_after) }
   end
-  return ("group %s, by %s: %d buckets with %s rows (%s), %.1f %% of %s rows, in %d moves, in about %s\n\n"):format(made.group,
+  return ("group %s, by %s: %d buckets with %s rows (%s), %.1f %% of %s rows, in %d moves, in about %s\n"):format(made.group,
     made.planner, made.buckets, whole(made.rows), size(made.bytes), made.share * 100, whole(made.total_rows), #made.moves,
     duration(made.estimated_seconds))
-    .. table_text.render({ "from", "to", "moves", "buckets", "rows", "bytes" }, by_way(made),
+    .. downtime(made) .. "\n" .. table_text.render({ "from", "to", "moves", "buckets", "rows", "bytes" }, by_way(made),
       { types = { "text", "text", "int8", "int8", "int8", "text" } })
     .. "\n" .. table_text.render({ "shard", "buckets", "rows", "buckets after", "rows after" }, shards,
       { types = { "text", "int8", "int8", "int8", "int8" } })
@@ -117,6 +127,10 @@ function view.status(told)
   end
   if told.last_pause then
     add("pauses", ("last %s, longest %s"):format(milliseconds(told.last_pause), milliseconds(told.longest_pause)))
+  end
+  if told.downtime_seconds and told.longest_pause then
+    add("downtime", ("%s at the most for a key, %s added up over the moves"):format(duration(told.longest_pause),
+      duration(told.downtime_seconds)))
   end
   if told.backlog and told.backlog > 0 then
     add("backlog", ("%d changes are yet to be applied"):format(told.backlog))
