@@ -224,6 +224,9 @@ function Rebalancer:create_rebalance_job(given)
   local ok, err = begin(self)
   local open
   if ok then
+    ok, err = preflight.rights(self.catalog, short())
+  end
+  if ok then
     open, err = job.find_open(self.catalog, short())
   end
   if open == nil then

@@ -92,6 +92,15 @@ function Moving:connect(n)
   return lunashard.router({ shard_manager = manager }), manager
 end
 
+-- Lua of a table's options.
+local function table_text(declared)
+  local parts = {}
+  for name, value in pairs(declared) do
+    parts[#parts + 1] = ("%s = %s"):format(name, type(value) == "string" and ("%q"):format(value) or tostring(value))
+  end
+  return "{ " .. table.concat(parts, ", ") .. " }"
+end
+
 --- A cluster file with the first n shards; its path.
 function Moving:file(n)
   self.dir = self.dir or cli.directory()
@@ -101,11 +110,13 @@ function Moving:file(n)
     lines[i] = ("{ shard_id = %q, host = %q, port = %d, database = %q, user = %q, password = %q },"):format(shard.shard_id,
       shard.host, shard.port, shard.database, shard.user, shard.password)
   end
-  return cli.write(self.dir, ("cluster%d.lua"):format(n), ([[
-    return { name = %q, shards = { %s }, strategy = %q,
-      tables = { users = { shard_key = "user_id", type = "int8" }, orders = { shard_key = "user_id", type = "int8" },
-        countries = { reference = true } } }
-  ]]):format(self.prefix, table.concat(lines, "\n"), self.options.strategy or "consistent_hash"))
+  local tables = {}
+  for name, declared in pairs(self.options.tables or TABLES) do
+    tables[#tables + 1] = ("[%q] = %s,"):format(name, table_text(declared))
+  end
+  return cli.write(self.dir, ("cluster%d.lua"):format(n),
+    ("return { name = %q, shards = { %s }, strategy = %q, tables = { %s } }"):format(self.prefix, table.concat(lines, "\n"),
+      self.options.strategy or "consistent_hash", table.concat(tables, "\n")))
 end
 
 --- Install the catalog for the first n shards.

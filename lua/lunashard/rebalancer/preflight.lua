@@ -1,6 +1,7 @@
 --- What must be right before the first row moves, and what to do where it is not.
 -- @module lunashard.rebalancer.preflight
 
+local circle = require("lunashard.rebalancer.preflight.circle")
 local errors = require("lunashard.errors")
 local facts = require("lunashard.rebalancer.preflight.facts")
 local parallel = require("lunashard.parallel")
@@ -30,9 +31,9 @@ local function check_database(shard_id, told, first, add, warn)
   end
   if not own.installed then
     add(shard_id, nil, "the schema lunashard is not there: run `lunashard cluster init`")
-  elseif own.may_stage == false then
-    add(shard_id, nil, ('no right to create staging tables: GRANT CREATE, USAGE ON SCHEMA lunashard_staging TO "%s"'):format(
-      own.user))
+  elseif own.belongs_to then
+    add(shard_id, nil, ('our schemas belong to %s, and moves write there: GRANT "%s" TO "%s"'):format(own.belongs_to,
+      own.belongs_to, own.user))
   end
   for _, job in ipairs(told.left) do
     add(shard_id, nil, ("moves of job %s stand half-way: run `lunashard rebalance resume %s`, or `cancel %s`, then `cleanup`")
@@ -126,6 +127,10 @@ function preflight.judge(list, names, references, harmless)
         add(one.shard_id, name, "the reference table is not there; create it as it is on the other shards")
       end
     end
+    local found = circle.find(one.facts.tables, names)
+    if found then
+      add(one.shard_id, found[1].table, circle.message(found))
+    end
   end
   for _, name in ipairs(names) do
     local first, first_id
@@ -181,6 +186,26 @@ end
 -- @treturn {table,...} each `name`, `sql`
 -- @treturn {string,...} their names
 preflight.references = references_of
+
+local CATALOG = [[
+  SELECT current_user AS user, pg_get_userbyid(n.nspowner) AS owner, pg_has_role(n.nspowner, 'USAGE') AS may
+    FROM pg_catalog.pg_namespace n WHERE n.nspname = 'lunashard_catalog']]
+
+--- May this user write jobs down? Yields.
+-- @tparam table catalog
+-- @tparam ?number deadline
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `AUTH`
+function preflight.rights(catalog, deadline)
+  local found, err = catalog:execute(CATALOG, nil, deadline)
+  local row = found and found.rows[1]
+  if row and not row.may then
+    return nil, errors.new("AUTH", { message = ('the catalog belongs to %s, and jobs are written there: GRANT "%s" TO "%s"')
+      :format(row.owner, row.owner, row.user) })
+  end
+  return found and true or nil, err
+end
 
 --- Look at all shards that take part. Yields.
 -- @tparam Manager manager

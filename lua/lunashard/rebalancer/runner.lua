@@ -128,7 +128,11 @@ end
 
 -- Run with the lock held. Who was cancelled gives it back all the same, for its session ends with the task.
 local function with_lock(self, id, fn)
-  local held, err = lock.acquire(self.catalog, id, short())
+  local may, err = preflight.rights(self.catalog, short())
+  local held
+  if may then
+    held, err = lock.acquire(self.catalog, id, short())
+  end
   if not held then
     return nil, err
   end

@@ -128,7 +128,8 @@ function Session:transaction(point, fn, opts)
   for _, name in ipairs({ "lock_timeout", "statement_timeout" }) do
     parts[#parts + 1] = opts[name] and ("SET LOCAL %s = %d"):format(name, math.ceil(opts[name])) or nil
   end
-  parts[#parts + 1] = opts.moves_rows and "SET LOCAL lunashard.guarded = '1'; SET LOCAL lunashard.mover = '1'" or nil
+  parts[#parts + 1] = opts.moves_rows and "SET LOCAL lunashard.guarded = '1'; SET LOCAL lunashard.mover = '1'; "
+    .. "SET CONSTRAINTS ALL DEFERRED" or nil
   parts[#parts + 1] = opts.async and "SET LOCAL synchronous_commit = off" or nil
   parts[#parts + 1] = not opts.unchecked and ("SELECT lunashard.check_token(%d, %d, '%s', %d)"):format(self.row.job,
     self.row.seq, self.role, self.token) or nil

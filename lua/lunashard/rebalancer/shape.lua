@@ -27,16 +27,18 @@ local TABLES = [[
   LEFT JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace
   ORDER BY u.n]]
 
+-- Those that must be kept to at any moment: others wait for the end of a transaction.
 local REFERENCES = [[
   SELECT DISTINCT f.conrelid::bigint AS child, f.confrelid::bigint AS parent FROM pg_catalog.pg_constraint f
    WHERE f.contype = 'f' AND f.conparentid = 0 AND f.conrelid <> f.confrelid
+     AND NOT (f.condeferrable AND f.confdeltype = 'a')
      AND f.conrelid = ANY ($1::bigint[]::oid[]) AND f.confrelid = ANY ($1::bigint[]::oid[])]]
 
 local function refuse(member, text, ...)
   return nil, errors.new("INVALID", { message = text:format(...), shard_id = member.shard_id })
 end
 
--- Parents before children. Circles are left in the order of their names: deferred constraints can make them work.
+-- Parents before children. Pre-flight refuses circles of references that cannot wait for the end of a transaction.
 local function in_order(tables, references)
   local by_oid, ordered, state = {}, {}, {}
   for _, one in ipairs(tables) do

@@ -8,8 +8,8 @@ local DATABASE = [[
          pg_catalog.pg_encoding_to_char(d.encoding) AS encoding, d.datcollate AS collation,
          pg_catalog.pg_is_in_recovery() AS standby, current_setting('server_version_num')::int / 10000 AS version,
          to_regnamespace('lunashard') IS NOT NULL AS installed,
-         CASE WHEN to_regnamespace('lunashard_staging') IS NOT NULL
-              THEN has_schema_privilege('lunashard_staging', 'CREATE') END AS may_stage,
+         (SELECT pg_get_userbyid(n.nspowner) FROM pg_catalog.pg_namespace n WHERE n.nspname = 'lunashard'
+             AND NOT pg_has_role(n.nspowner, 'USAGE')) AS belongs_to,
          (SELECT count(*)::int FROM pg_catalog.pg_prepared_xacts WHERE database = current_database()) AS prepared,
          (SELECT coalesce(extract(epoch FROM max(clock_timestamp() - xact_start)), 0)::float8 FROM pg_catalog.pg_stat_activity
            WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
@@ -46,11 +46,24 @@ local TABLE = [[
     ARRAY(SELECT k.conname || ' of ' || k.conrelid::regclass FROM pg_constraint k
            WHERE k.confrelid = c.oid AND k.contype = 'f' AND k.conparentid = 0 AND NOT EXISTS
              (SELECT FROM unnest($2::text[]) AS u(name) WHERE to_regclass(u.name) = k.conrelid) ORDER BY 1) AS entering,
+    ARRAY(SELECT format('%s %s', u.n, k.conname) FROM pg_constraint k
+            JOIN unnest($2::text[]) WITH ORDINALITY AS u(name, n) ON to_regclass(u.name) = k.confrelid
+           WHERE k.conrelid = c.oid AND k.contype = 'f' AND k.conparentid = 0 AND k.confrelid <> c.oid
+             AND NOT (k.condeferrable AND k.confdeltype = 'a') ORDER BY 1) AS refers,
     ARRAY(SELECT t.relid::regclass::text FROM pg_partition_tree(c.oid) t JOIN pg_class p ON p.oid = t.relid
            WHERE p.relpersistence = 'u' ORDER BY 1) AS unlogged
     FROM pg_class c WHERE c.oid = to_regclass($1)]]
 
 local REFERENCE = "SELECT to_regclass($1) IS NOT NULL AS found"
+
+-- Keys that refer to a table of the group come as its number and the key's name.
+local function adopt(row, tables)
+  for i, text in ipairs(row.refers) do
+    local number, name = text:match("^(%d+) (.*)$")
+    row.refers[i] = { name = name, to = tables[tonumber(number)].name }
+  end
+  return row
+end
 
 --- Ask a shard. Yields.
 -- @tparam Pool pool
@@ -69,7 +82,7 @@ function facts.read(pool, tables, references, job, deadline)
     return nil, err
   end
   local told = { database = found.rows[1], left = {}, tables = {}, references = {} }
-  if told.database.installed then
+  if told.database.installed and not told.database.belongs_to then
     found, err = pool:execute(LEFT, { job or require("lunashard.values").null }, opts)
     if not found then
       return nil, err
@@ -95,7 +108,7 @@ function facts.read(pool, tables, references, job, deadline)
     if not found then
       return nil, err
     end
-    told.tables[one.name] = found.rows[1] or false
+    told.tables[one.name] = found.rows[1] and adopt(found.rows[1], tables) or false
   end
   return told
 end
