@@ -84,4 +84,12 @@ function cli.write(dir, name, content)
   return path
 end
 
+--- What a file has.
+function cli.read(path)
+  local file = assert(io.open(path, "rb"))
+  local content = file:read("*a")
+  file:close()
+  return content
+end
+
 return cli

@@ -7,6 +7,10 @@
 #ifndef LUNA_LUA_INTERRUPT_H
 #define LUNA_LUA_INTERRUPT_H
 
-/* Stop the task that runs now, if it may be stopped.  To be called by the handler of a signal. */
-void luna_interrupt_compute(void);
+/* Stop the task that runs now, if it may be stopped, and, unless `number` is 0, if it is armed with
+ * that number.  To be called by the handler of a signal. */
+void luna_interrupt_compute(int number);
+
+/* A task that was stopped has ended. */
+void luna_interrupt_end(void);
 #endif

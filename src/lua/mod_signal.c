@@ -16,8 +16,8 @@ bool luna_signal_take(int signo)
     if (signo < 1 || signo >= LUNA_SIGNALS || signals->wanted[signo] == LUNA_SIGNAL_NOT)
         return false;
     signals->caught[signo] = 1;
-    if (signo == SIGINT || signo == SIGUSR1) /* USR1 is an attached prompt's Ctrl-C */
-        luna_interrupt_compute();
+    if (signo == SIGINT)
+        luna_interrupt_compute(0);
     if (signals->wanted[signo] == LUNA_SIGNAL_ONCE) {
         signals->wanted[signo] = LUNA_SIGNAL_NOT;
         alarm((unsigned)signals->alarm);
@@ -27,21 +27,22 @@ bool luna_signal_take(int signo)
 }
 
 /* Of those that src/app does not catch already. */
-static void on_signal(int signo)
+static void on_signal(int signo, siginfo_t *info, void *context)
 {
     int error = errno;
-    if (luna_signal_take(signo))
-        errno = error;
+    (void)context;
+    if (luna_signal_take(signo) && signo == SIGUSR1 && info->si_code == SI_QUEUE)
+        luna_interrupt_compute(info->si_value.sival_int); /* an attached prompt's Ctrl-C */
+    errno = error;
 }
 
-static void set_handler(int signo, void (*handler)(int))
+static void set_handler(int signo, const struct sigaction *sa)
 {
-    struct sigaction sa, before;
+    struct sigaction before;
     sigaction(signo, NULL, &before);
-    if (before.sa_handler != SIG_DFL && before.sa_handler != on_signal)
-        return;
-    sa = (struct sigaction){ .sa_handler = handler, .sa_flags = SA_RESTART };
-    sigaction(signo, &sa, NULL);
+    bool is_own = (before.sa_flags & SA_SIGINFO) != 0 && before.sa_sigaction == on_signal;
+    if (is_own || before.sa_handler == SIG_DFL)
+        sigaction(signo, sa, NULL);
 }
 
 static void on_async(struct ev_loop *ev, ev_async *w, int revents)
@@ -83,7 +84,8 @@ static int signal_catch(lua_State *L)
     }
     if (seconds > 0)
         signals->alarm = seconds;
-    set_handler(signo, on_signal);
+    set_handler(signo, &(struct sigaction){ .sa_sigaction = on_signal,
+                                            .sa_flags = SA_SIGINFO | SA_RESTART });
     signals->wanted[signo] = seconds > 0 ? LUNA_SIGNAL_ONCE : LUNA_SIGNAL_EACH;
     return 0;
 }
@@ -96,7 +98,7 @@ static int signal_release(lua_State *L)
     int signo = luaL_checkint(L, 1);
     luaL_argcheck(L, signo >= 1 && signo < LUNA_SIGNALS, 1, "not a signal");
     luna_rt.signals.wanted[signo] = LUNA_SIGNAL_NOT;
-    set_handler(signo, SIG_DFL);
+    set_handler(signo, &(struct sigaction){ .sa_handler = SIG_DFL });
     return 0;
 }
 

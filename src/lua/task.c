@@ -22,6 +22,7 @@
 #include <string.h>
 
 #include "bind.h"
+#include "interrupt.h"
 #include "runtime.h"
 #include "wait.h"
 
@@ -69,6 +70,8 @@ static void task_set_ended(luna_task *t, int state)
         luna_op_post(LUNA_CONTAINER(it, luna_op, link), LUNA_OK);
     if (t == luna_rt.awaited)
         ev_break(luna_rt.loop.ev, EVBREAK_ONE);
+    if (t->stop.asked)
+        luna_interrupt_end();
     luaL_unref(luna_rt.main, LUA_REGISTRYINDEX, t->ref);
 }
 
@@ -341,7 +344,7 @@ static luna_task *check_task(lua_State *L, int idx)
 }
 
 /*** Start a task.
-It runs from the next turn of the loop on.
+It runs from the next turn of the loop on. What stops the task that starts it while it computes stops it too.
 @function spawn
 @tparam function fn
 @param ... its arguments
@@ -349,7 +352,11 @@ It runs from the next turn of the loop on.
 int luna_task_spawn_binding(lua_State *L)
 {
     luaL_checktype(L, 1, LUA_TFUNCTION);
-    luna_task_spawn(L, lua_gettop(L) - 1);
+    luna_task *t = luna_task_spawn(L, lua_gettop(L) - 1);
+    if (luna_rt.current != NULL) {
+        const luna_task_stop *stop = &luna_rt.current->stop;
+        t->stop = (luna_task_stop){ .allowed = stop->allowed, .number = stop->number };
+    }
     return 1;
 }
 

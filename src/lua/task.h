@@ -26,6 +26,7 @@ typedef struct luna_held {
 /* May a task be stopped while it computes, and is it to be?  See interrupt.h. */
 typedef struct luna_task_stop {
     volatile sig_atomic_t allowed, asked;
+    volatile sig_atomic_t number; /* of whoever may stop it; 0: nobody in particular */
 } luna_task_stop;
 luna_task_stop *luna_task_stop_of(luna_task *task);
 

@@ -4,8 +4,7 @@
 local descriptor = require("lunashard.core.descriptor")
 local errors = require("lunashard.errors")
 local frames = require("lunashard.attach.frames")
-local signals = require("lunashard.process").signals
-local system = require("lunashard.core.system")
+local interrupt = require("lunashard.core.interrupt")
 local task = require("lunashard.task")
 
 local client = {}
@@ -13,6 +12,7 @@ local client = {}
 local GREETING = 10 -- seconds that the other side has to greet
 local ANSWER = 2 -- seconds after which a question about a line is given up: the other side computes
 local HEARD = 0.3 -- seconds after which it does not hear because it computes
+local FOREIGN = 4 -- so often it is told then, before it must be somebody else's line that computes
 
 local Client = {}
 Client.__index = Client
@@ -20,7 +20,8 @@ Client.__index = Client
 local received = {}
 
 function received.hello(self, frame)
-  self.pid, self.name, self.shards = tonumber(frame.pid), frame.cluster, tonumber(frame.shards)
+  self.pid, self.number = tonumber(frame.pid), tonumber(frame.number)
+  self.name, self.shards = frame.cluster, tonumber(frame.shards)
 end
 
 function received.refused(self, frame)
@@ -205,6 +206,21 @@ function Client:run(text)
   return self.result.ok, self.result.code
 end
 
+-- Until it is heard that the line is to be stopped.
+local function stop_computing(self)
+  local n = 0
+  task.sleep(HEARD)
+  while self.is_running and not self.is_heard and not self.is_gone do
+    interrupt.send(self.pid, self.number)
+    n = n + 1
+    if n == FOREIGN and self.notice then
+      self.notice("lunashard: the process computes something else and hears of nothing; Ctrl-\\ leaves it")
+    end
+    task.sleep(HEARD)
+  end
+  self.stopping = nil
+end
+
 --- Stop the line that runs there, and no other.
 -- @treturn boolean false when none runs
 function Client:interrupt()
@@ -213,12 +229,9 @@ function Client:interrupt()
   end
   self.is_heard = false
   self.frames:send({ kind = "interrupt" })
-  task.daemon(function()
-    task.sleep(HEARD)
-    if self.is_running and not self.is_heard and not self.is_gone then
-      system.kill(self.pid, signals.USR1)
-    end
-  end)
+  if not self.stopping then
+    self.stopping = task.daemon(stop_computing, self)
+  end
   return true
 end
 

@@ -5,8 +5,8 @@
 -- (`value`), `width`, `interrupt`. Those that go: `hello` or `refused`, `state` (the prompt), `out`, `err`, `notice`, `page`,
 -- `ask`, `interrupted`, `done`, `reply`.
 --
--- A line that computes hears no frame: then the other side sends SIGUSR1, which stops it as SIGINT stops a line of a
--- program of its own.
+-- A line that computes hears no frame: then the other side sends SIGUSR1 with the number that `hello` gave it, which
+-- stops its own line, if that is what computes, as SIGINT stops a line of a program of its own.
 -- @module lunashard.attach.server
 
 local bit = require("bit")
@@ -172,13 +172,14 @@ local function greet(self, hello)
     self.frames:send({ kind = "refused", text = err.message })
     return false
   end
+  self.session.number = self.number
   self.session.page = hello.terminal and page or nil
   self.completer = require("lunashard.repl.complete").new(self.session)
   self.unsubscribe = events.subscribe(function(event)
     self.frames:send({ kind = "notice", text = "lunashard: " .. event.message })
     send_state(self)
   end)
-  self.frames:send({ kind = "hello", pid = system.getpid(), cluster = self.cluster.name,
+  self.frames:send({ kind = "hello", pid = system.getpid(), number = self.number, cluster = self.cluster.name,
     shards = #self.cluster.manager.shards })
   send_state(self)
   return true
@@ -241,7 +242,8 @@ local function accept(self)
     socket:close()
     return
   end
-  local one = { cluster = self.cluster, frames = over, answers = {}, answered = task.event() }
+  self.n_attached = self.n_attached + 1
+  local one = { number = self.n_attached, cluster = self.cluster, frames = over, answers = {}, answered = task.event() }
   self.attached[one] = task.daemon(serve, self, one)
 end
 
@@ -268,7 +270,8 @@ function server.listen(cluster, path)
   if not listener then
     return invalid("socket %s: %s", path, reason)
   end
-  local self = setmetatable({ cluster = cluster, path = path, listener = listener, attached = {} }, Server)
+  local self = setmetatable({ cluster = cluster, path = path, listener = listener, attached = {},
+    n_attached = 0 }, Server)
   signal.catch(signals.USR1) -- for good: one that comes late must not end the program
   self.accepting = task.daemon(listen, self)
   return self

@@ -6,6 +6,7 @@ local find, sub = string.find, string.sub
 local lua_source = {}
 
 local OPENS = { ["do"] = true, ["if"] = true, ["function"] = true, ["repeat"] = true }
+local BRACKETS = { ["("] = 1, ["{"] = 1, ["["] = 1, [")"] = -1, ["}"] = -1, ["]"] = -1 }
 local CLOSES = { ["end"] = true, ["until"] = true }
 
 local function after_long(text, pos, level)
@@ -100,6 +101,27 @@ function lua_source.with_locals_kept(text)
   return table.concat(parts)
 end
 
+-- `x = 5; x` on one line: statements, and an expression after the last semicolon. To Lua it is not complete.
+local function statements_and_expression(text)
+  local depth, pos, split = 0, 1, nil
+  while not find(text, "\n", 1, true) do
+    local token, first, after = next_token(text, pos)
+    if not token then
+      break
+    elseif OPENS[token] or BRACKETS[token] == 1 then
+      depth = depth + 1
+    elseif CLOSES[token] or BRACKETS[token] then
+      depth = depth - 1
+    elseif token == ";" and depth == 0 then
+      split = first
+    end
+    pos = after
+  end
+  if split then
+    return lua_source.with_locals_kept(sub(text, 1, split)) .. " return " .. sub(text, split + 1)
+  end
+end
+
 local function is_cut_off(problem)
   return find(problem, "near '<eof>'$") ~= nil
 end
@@ -123,6 +145,11 @@ function lua_source.compile(text, name, env)
   chunk, problem = load(lua_source.with_locals_kept(text) .. "\n", name, "t", env)
   if chunk then
     return chunk, find(text, "^%s*return%f[^%w_]") ~= nil
+  end
+  local both = statements_and_expression(text)
+  chunk = both and load(both .. "\n", name, "t", env)
+  if chunk then
+    return chunk, true
   elseif is_cut_off(cut_off) or is_cut_off(problem) then
     return nil, nil
   end

@@ -6,6 +6,8 @@
 -- - `width() -> cells`: of the terminal; nil where there is none
 -- - `page(text) -> shown`: shows what is too long for the terminal in another way
 --
+-- `number`, where several sessions are driven from elsewhere, is what `lunashard.core.interrupt` knows this one's lines by.
+--
 -- `env` has the variables of its lines, `commands` the names of its commands; `is_done` says that it is to end.
 -- @classmod lunashard.repl.session
 
@@ -199,7 +201,7 @@ function Session:run(text)
   self.code = nil
   local running = task.daemon(self.perform, self, text):watch()
   self.running = running
-  interrupt.arm(running.handle)
+  interrupt.arm(running.handle, self.number)
   local joined, value, err = pcall(running.join, running)
   local was_computing = interrupt.disarm(running.handle)
   local was_stopped = was_computing or self.stopped
