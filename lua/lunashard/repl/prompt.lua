@@ -1,6 +1,7 @@
 --- The prompt: cluster, health, pin and transaction; of a production cluster that it is one, and whether it may be written.
 -- @module lunashard.repl.prompt
 
+local budget = require("lunashard.plugin.budget")
 local transactions = require("lunashard.repl.transactions")
 
 local prompt = {}
@@ -58,13 +59,13 @@ function prompt.text(session, continuation)
   local state = prompt.state(session, continuation)
   local own = rawget(session.env, "prompt")
   if type(own) == "function" and own ~= session.broken_prompt then
-    local ok, text = pcall(own, state)
+    -- One that computes for ever would hold up what could stop it.
+    local ok, text = budget.call("the function prompt", nil, own, state)
     if ok and type(text) == "string" then
       return text
     end
     session.broken_prompt = own
-    session.err(("the function prompt %s; the usual one is back\n"):format(ok and "gave no text" or "failed: "
-      .. tostring(text)))
+    session.err((ok and "the function prompt gave no text" or text.message) .. "; the usual one is back\n")
   end
   return default(state)
 end
