@@ -9,7 +9,7 @@ libmicrohttpd-dev lua-cjson lua-argparse lua-inspect lua-busted postgresql opens
 optional=
 case ${1:-} in
 dev)
-    packages="$packages lua-check lua-ldoc clang-format cppcheck valgrind prometheus chromium"
+    packages="$packages lua-check lua-ldoc clang-format cppcheck valgrind prometheus chromium zsh fish"
     ;;
 bench)
     # PL/Proxy is packaged for each major version of the server.

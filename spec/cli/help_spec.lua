@@ -1,18 +1,7 @@
 local cli = require("spec.support.cli")
-local process = require("lunashard.process")
 local tree = require("lunashard.cli.tree")
 
 describe("what commands say of themselves", function()
-  local dir
-
-  setup(function()
-    dir = cli.directory()
-  end)
-
-  teardown(function()
-    cli.remove_all()
-  end)
-
   local function ok(...)
     local result = cli.run({ ... })
     assert.equal(0, result.code, result.stderr)
@@ -59,28 +48,5 @@ describe("what commands say of themselves", function()
       assert.is_truthy(line:find("^[^.']") or line:find("^%.TH ") or line:find("^%.S[HS] ") or line:find("^%.TP$")
         or line:find("^%.[BI] ") or line:find("^%.PP$") or line:find("^%.[nf][if]$"), line)
     end
-  end)
-
-  it("is completed in bash: commands, actions, options and their values", function()
-    cli.write(dir, "completion.bash", ok("completion", "bash"))
-    local script = [[
-      source ./completion.bash
-      try() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); _lunashard; echo "${COMPREPLY[*]}"; }
-      try lunashard sch
-      try lunashard schema a
-      try lunashard schema apply --ca
-      try lunashard sql --format j]]
-    local result = assert(process.run({ argv = { "bash", "-c", script }, cwd = dir, timeout = 20 }))
-    assert.equal("schema\napply\n--canary\njson jsonl\n", result.stdout, result.stderr)
-  end)
-
-  it("is completed in zsh and fish, which can read that where they are", function()
-    for _, shell in ipairs({ "zsh", "fish" }) do
-      local path = cli.write(dir, "completion." .. shell, ok("completion", shell))
-      local result = process.run({ argv = { shell, "-n", path }, timeout = 20 })
-      assert(not result or result.code == 0, result and result.stderr)
-      assert.is_truthy(ok("completion", shell):find("canary", 1, true))
-    end
-    assert.equal(2, cli.run({ "completion", "tcsh" }).code)
   end)
 end)

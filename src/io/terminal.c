@@ -25,8 +25,8 @@ bool luna_terminal_edit(luna_terminal *terminal, int fd)
     raw.c_iflag &= (tcflag_t) ~(BRKINT | ICRNL | INLCR | IGNCR | INPCK | ISTRIP | IXON);
     raw.c_lflag &= (tcflag_t) ~(ECHO | ICANON | IEXTEN);
     raw.c_cflag |= CS8;
-    raw.c_cc[VINTR] = raw.c_cc[VSUSP] = _POSIX_VDISABLE; /* of the signals only QUIT is left: it must
-                                                            work when nobody reads */
+    raw.c_cc[VINTR] = raw.c_cc[VSUSP] = _POSIX_VDISABLE; /* of the signals only QUIT is left: it
+                                                            must work when nobody reads */
     raw.c_cc[VMIN] = 1;
     raw.c_cc[VTIME] = 0;
     terminal->fd = fd;

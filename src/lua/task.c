@@ -344,7 +344,8 @@ static luna_task *check_task(lua_State *L, int idx)
 }
 
 /*** Start a task.
-It runs from the next turn of the loop on. What stops the task that starts it while it computes stops it too.
+It runs from the next turn of the loop on. What stops the task that starts it while it computes
+stops it too.
 @function spawn
 @tparam function fn
 @param ... its arguments
