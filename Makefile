@@ -37,7 +37,7 @@ MANUAL := $(addprefix $(BUILD)/manual/,lunashard.1 bash zsh fish)
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-7s %s\n' $(1) $(2))
 
-.PHONY: all quickstart test test-unit test-pg test-cli test-fault test-moves chaos test-c asan valgrind gcstress \
+.PHONY: all quickstart test test-unit test-pg test-cli test-fault test-moves soak soak-memory test-c asan valgrind gcstress \
 	lint format format-check annotations docs bench examples check install clean help deps deps-dev
 
 all: $(BIN) ## build the program, VARIANT=release (default), debug or asan
@@ -140,8 +140,8 @@ test-moves: all ## all specs of moving rows, the long ones too: a mover ended ar
 	@scripts/dev/test.sh $(BIN) $(wildcard spec/pg/move*_spec.lua spec/pg/rebalance*_spec.lua \
 	    spec/fault/move*_spec.lua spec/fault/rebalance*_spec.lua) $(ARGS)
 
-chaos: all ## MINUTES (1) of moves under work while things break, FAULTS=router,server,... SEED=n; was all true?
-	@$(BIN) run spec/chaos/main.lua $(or $(MINUTES),1) $(or $(SEED),$(shell date +%N | cut -c4-8)) $(FAULTS)
+soak: all ## MINUTES (5) of moves under work while things break at random, SEED=n FAULTS=router,fail_over,...; was all true?
+	@$(BIN) run spec/chaos/main.lua $(or $(MINUTES),5) $(or $(SEED),$(shell date +%N | cut -c4-8)) $(FAULTS)
 
 test-c: $(C_TEST) ## tests of src/base in C
 	@scripts/dev/test_c.sh $(C_TEST)
@@ -179,8 +179,8 @@ fuzz-http: ## MINUTES (10) of broken requests at the HTTP server, under sanitize
 
 .PHONY: fuzz fuzz-http
 
-soak: all ## MINUTES (10) of mixed work on a sandbox; fails when memory or descriptors grow
-	@scripts/dev/soak.sh $(BIN) $(or $(MINUTES),10)
+soak-memory: all ## MINUTES (10) of mixed work on a sandbox; fails when memory or descriptors grow
+	@scripts/dev/soak_memory.sh $(BIN) $(or $(MINUTES),10)
 
 # The peer of routing in C is C too.
 $(BUILD)/bench/%: scripts/dev/bench/%.c Makefile $(filter $(BUILD)/base/%,$(C_OBJ))

@@ -1,71 +1,71 @@
 -- Rows are moved between shards for some minutes while routers work and things break; then the verdict, as a table.
 --   lunashard run spec/chaos/main.lua [MINUTES] [SEED] [FAULTS]
--- FAULTS is a list such as `mover,router`, of what `spec.chaos.faults` has; all by default, `none` for none.
--- Ends with 1 when anything is wrong.
+-- A run of more than 5 minutes is several, each on servers of its own, with seeds that follow each other. A seed says what
+-- breaks and in which order, and on what; when exactly, and what else goes on then, it does not.
+-- FAULTS is a list such as `router,fail_over`, of what `spec.chaos.faults` has; all by default, `none` for none.
+-- Ends with 1 when anything is wrong. With LUNASHARD_CHAOS_KEEP set the servers of a run that failed are left as they are.
 package.path = "./?.lua;" .. package.path -- from the root of the project
 local chaos = require("spec.chaos.run")
 local faults = require("spec.chaos.faults")
 local leftovers = require("spec.chaos.leftovers")
 local lunashard = require("lunashard")
 local moving = require("spec.chaos.moving")
-local verdict = require("spec.chaos.verdict")
+local table_of_runs = require("spec.chaos.report")
 
-local minutes, seed, wanted = ...
-minutes, seed = tonumber(minutes or 1), tonumber(seed or os.time() % 100000)
-math.randomseed(seed)
-io.stderr:write(("chaos: seed %d\n"):format(seed))
+local minutes, seed, wanted = tonumber(arg[1] or 1), tonumber(arg[2] or os.time() % 100000), arg[3]
+assert(minutes and seed, "MINUTES and SEED are numbers")
 
+local LONGEST = 5 -- minutes of one run
 local STRATEGIES = { "hash", "consistent_hash", "rendezvous" }
+local SHAPES = { "replicas", "network", "disk" }
 
-local run = chaos.start({ shards = 4, used = 3, strategy = STRATEGIES[seed % #STRATEGIES + 1], keys = 300, routers = 3,
-  tasks = 8, seed = seed })
-
-local function percentile(list, share)
-  return list[math.max(1, math.ceil(#list * share))] or 0
-end
-
-local function work()
+local function work(run, seconds)
   moving.init(run)
-  for _ = 1, run.options.routers do
-    run:add_router(run.larger_file)
+  for place = 1, run.options.routers do
+    run:add_router(place)
   end
-  local until_then = lunashard.now() + minutes * 60
+  local until_then = lunashard.now() + seconds
   local breaking = lunashard.spawn(faults.keep_breaking, run, until_then, wanted)
   local moves = moving.keep_moving(run, until_then)
   assert(breaking:join())
   moving.finish(run)
   run:stop_routers()
   local map, pauses = moving.read_map(run)
-  run.in_use = #run.servers.shards
-  run.leftovers = function(shards, found)
-    leftovers.check(shards, map.buckets, found)
-  end
-  local found = run:judge(map.owner_of)
-  table.sort(pauses)
-  print(("%-20s %s"):format("seed", seed))
-  for _, line in ipairs({ { "strategy", run.options.strategy }, { "jobs", moves.jobs }, { "moves done", #pauses },
-    { "acknowledged writes", found.acknowledged }, { "unknown outcomes", found.unknown }, { "refused", found.failed },
-    { "reads", found.reads }, { "faults", run.faults or 0 } }) do
-    print(("%-20s %s"):format(line[1], line[2]))
-  end
-  print(("%-20s p50 %.0f ms, p95 %.0f ms, p99 %.0f ms, longest %.0f ms"):format("pauses", percentile(pauses, 0.5) * 1000,
-    percentile(pauses, 0.95) * 1000, percentile(pauses, 0.99) * 1000, (pauses[#pauses] or 0) * 1000))
-  for _, column in ipairs(verdict.COLUMNS) do
-    print(("%-20s %d"):format(column, found.counts[column]))
-  end
-  for _, line in ipairs(found.told) do
-    print("  " .. line)
-  end
-  return found:is_clean() and #pauses > 0
+  local found = run:judge(map.owner_of, function(shards, verdict)
+    leftovers.check(shards, map.buckets, verdict)
+    if #pauses == 0 then
+      verdict:blame("unproved", "not one move was done")
+    end
+  end)
+  return { found = found, jobs = moves.jobs, pauses = pauses }
 end
 
-local ok, clean = xpcall(work, debug.traceback)
-if not ok then
-  io.stderr:write("chaos: ", tostring(clean), "\n")
+local function one_run(number, seconds)
+  local shape = faults.shape(wanted) or wanted == "none" and "plain" or SHAPES[number % #SHAPES + 1]
+  local options = { shards = 4, used = 3, strategy = STRATEGIES[math.floor(number / #SHAPES) % #STRATEGIES + 1], keys = 300,
+    routers = 3, tasks = 8, rate = 300, seed = number, shape = shape }
+  io.stderr:write(("soak: seed %d, %s, %s, %g s\n"):format(number, options.strategy, shape, seconds))
+  local run = chaos.start(options)
+  local ok, result = xpcall(work, debug.traceback, run, seconds)
+  if not ok then
+    result = { failed = tostring(result) }
+  end
+  result.options, result.faults = options, run.faults
+  local is_good = ok and result.found:is_clean()
+  if is_good or os.getenv("LUNASHARD_CHAOS_KEEP") == nil then
+    run:destroy()
+  else
+    io.stderr:write("soak: the servers are left in ", run.servers.dir, "\n")
+  end
+  return result, is_good
 end
-if ok and clean or os.getenv("LUNASHARD_CHAOS_KEEP") == nil then
-  run:destroy()
-else
-  io.stderr:write("chaos: the servers are left in ", run.servers.dir, "\n")
+
+local rounds = math.max(1, math.ceil(minutes / LONGEST))
+local results, all_good = {}, true
+for i = 1, rounds do
+  local result, is_good = one_run(seed + i - 1, minutes * 60 / rounds)
+  results[i], all_good = result, all_good and is_good
+  io.stderr:write(table_of_runs({ result }))
 end
-return ok and clean
+io.stdout:write(table_of_runs(results))
+return all_good

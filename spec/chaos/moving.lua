@@ -1,6 +1,7 @@
 --- The moving part of a chaos run: one job after the other, by the program itself, whose processes may be killed.
 -- @module spec.chaos.moving
 
+local dice = require("spec.chaos.dice")
 local json = require("cjson.safe")
 local lunashard = require("lunashard")
 
@@ -26,15 +27,16 @@ end
 
 local OPEN = { pending = true, running = true, paused = true, failed = true }
 
-local function random_moves(run)
+local function random_moves(run, drawn)
   local path = run.servers.dir .. "/moves"
   local file = assert(io.open(path, "w"))
   local seen = {}
   for _ = 1, 300 do
-    local bucket = math.random(0, 16383)
+    local bucket = drawn:int(0, 16383)
+    local shard = drawn:pick(run.servers.shards)
     if not seen[bucket] then
       seen[bucket] = true
-      file:write(bucket, " ", run.servers.shards[math.random(#run.servers.shards)].shard_id, "\n")
+      file:write(bucket, " ", shard.shard_id, "\n")
     end
   end
   file:close()
@@ -45,56 +47,69 @@ local CHOICES = {
   function() return {} end,
   function() return { "--even", "rows" } end,
   function() return { "--even", "buckets" } end,
-  function(run) return { "--drain", run.servers.shards[math.random(2, #run.servers.shards)].shard_id } end,
+  function(run, drawn) return { "--drain", run.servers.shards[drawn:int(2, #run.servers.shards)].shard_id } end,
   random_moves, random_moves, random_moves,
 }
 
--- What is done with a job besides letting it run to its end.
-local function interfere(run, child)
-  local dice = math.random(10)
-  if dice <= 4 then
-    lunashard.sleep(math.random() * 2)
+-- What is done with the process of a job besides letting it run to its end.
+local function interfere(run, child, drawn)
+  local chance, pause = drawn:int(1, 10), drawn:real()
+  run.mover = child
+  if chance <= 3 then
+    lunashard.sleep(pause * 2)
     child:signal("KILL")
-    run.faults = (run.faults or 0) + 1
-  elseif dice == 5 then
+  elseif chance <= 5 then
+    lunashard.sleep(pause)
     child:signal("STOP")
-    lunashard.sleep(math.random() * 4)
+    lunashard.sleep(drawn:pick({ 0.5, 2, 4, 8 }))
     child:signal("CONT")
-    run.faults = (run.faults or 0) + 1
-  elseif dice == 6 then
-    lunashard.sleep(math.random())
+  elseif chance == 6 then
+    lunashard.sleep(pause)
     child:signal("INT")
   end
-  return child:wait(300)
+  run.faults = run.faults + (chance <= 6 and 1 or 0)
+  local result = child:wait(300)
+  run.mover = nil
+  return result
 end
 
-local AFTERWARDS = { "resume", "resume", "resume", "cancel", "rollback" }
-local ASKS = { cancel = true, rollback = true }
+-- `accidents` is a mover of our own that has them around its commits.
+local AFTERWARDS = { "resume", "resume", "accidents", "accidents", "accidents", "cancel", "rollback" }
+
+local function arguments(run, verb, drawn)
+  if verb == "accidents" then
+    return { "run", "-c", run.larger_file, "spec/chaos/job.lua", tostring(drawn:int(1, 1e6)) }
+  end
+  local args = { "rebalance", verb, "-c", run.larger_file }
+  if verb ~= "resume" then
+    args[5], args[6] = "--yes", "chaos"
+  end
+  return args
+end
 
 local function say(run, verb, result)
   run:log(("%s: %s %s%s"):format(verb, result and tostring(result.code or result.signal) or "no end",
     result and result.stdout or "", result and result.stderr or ""))
 end
 
--- Whatever state the latest job is in: to an end.
-local function settle(run)
-  for _ = 1, 40 do
+-- Whatever state the latest job is in: to an end. While things break that may take a while.
+local function settle(run, name)
+  local deadline, tries = lunashard.now() + 300, 0
+  while lunashard.now() < deadline do
     local status, result = job_status(run)
     if status and not OPEN[status.status] then
-      return true
+      return
     elseif not status then
       say(run, "status", result)
       if result.stdout:find("there is no rebalance job yet", 1, true) then
-        return true
+        return
       end
     end
-    local verb = AFTERWARDS[math.random(#AFTERWARDS)]
-    local args = { "rebalance", verb, "-c", run.larger_file }
-    if ASKS[verb] then
-      args[5], args[6] = "--yes", "chaos"
-    end
-    local child = assert(run:spawn(args))
-    say(run, verb, math.random() < 0.3 and interfere(run, child) or child:wait(300))
+    tries = tries + 1
+    local drawn = dice.new(run.options.seed, ("%s, again %d"):format(name, tries))
+    local verb = drawn:pick(AFTERWARDS)
+    local child = run:spawn(arguments(run, verb, drawn))
+    say(run, verb, drawn:chance(0.3) and interfere(run, child, drawn) or child:wait(300))
     lunashard.sleep(0.2)
   end
   error("a job does not come to an end", 0)
@@ -105,27 +120,34 @@ end
 function moving.keep_moving(run, until_then)
   local done = { jobs = 0 }
   while lunashard.now() < until_then do
+    done.jobs = done.jobs + 1
+    local name = ("job %d"):format(done.jobs)
+    local drawn = dice.new(run.options.seed, name)
     local args = { "rebalance", "start", "-c", run.larger_file, "--yes", "chaos", "--batch-size",
-      tostring(math.random(10, 200)), "--parallel", tostring(math.random(1, 4)) }
-    for _, one in ipairs(CHOICES[math.random(#CHOICES)](run)) do
+      tostring(drawn:int(10, 200)), "--parallel", tostring(drawn:int(1, 4)) }
+    if drawn:chance(0.15) then
+      args[#args + 1] = "--offline"
+    end
+    for _, one in ipairs(drawn:pick(CHOICES)(run, drawn)) do
       args[#args + 1] = one
     end
-    say(run, table.concat(args, " ", 4), interfere(run, assert(run:spawn(args))))
-    done.jobs = done.jobs + 1
-    settle(run)
+    say(run, table.concat(args, " ", 4), interfere(run, run:spawn(args), drawn))
+    settle(run, name)
   end
   return done
 end
 
 --- Bring the last job to its end, with everything well. Yields.
 function moving.finish(run)
+  local status, result = job_status(run)
   for _ = 1, 10 do
-    local status = job_status(run)
-    if not status or not OPEN[status.status] then
-      break
+    if status and OPEN[status.status] then
+      say(run, "resume", run:lunashard({ "rebalance", "resume", "-c", run.larger_file }))
+      status, result = job_status(run)
     end
-    say(run, "resume", run:lunashard({ "rebalance", "resume", "-c", run.larger_file }))
   end
+  must(result, "rebalance status")
+  assert(not OPEN[status.status], "the last job does not come to an end")
   must(run:lunashard({ "rebalance", "cleanup", "-c", run.larger_file }), "rebalance cleanup")
   must(run:lunashard({ "cluster", "verify", "-c", run.larger_file }), "cluster verify")
 end

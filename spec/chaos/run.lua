@@ -1,9 +1,17 @@
 --- A chaos run: servers, router processes at work, something done to them meanwhile, and the verdict.
+-- It has one of these shapes, for not all that may break goes together: `replicas` (each shard has a synchronous one, so
+-- that what was acknowledged survives a promotion), `network` (a proxy before each server), `disk` (a shard's tables are on
+-- a small one), `plain`.
 -- @module spec.chaos.run
 
+local cli = require("spec.support.cli")
 local history = require("spec.chaos.history")
+local lunashard = require("lunashard")
+local pool = require("lunashard.pool")
 local process = require("lunashard.process")
+local proxy = require("spec.support.net.proxy")
 local sandbox = require("spec.support.sandbox")
+local servers = require("spec.chaos.servers")
 local system = require("lunashard.core.system")
 local task = require("lunashard.task")
 local verdict = require("spec.chaos.verdict")
@@ -24,14 +32,14 @@ local function write_cluster(self, shards)
     lines[#lines + 1] = ("    %s = { shard_key = %q, type = %q },"):format(name, declared.shard_key, declared.type)
   end
   lines[#lines + 1] = "  },\n  shards = {"
-  for _, shard in ipairs(shards) do
+  for i, shard in ipairs(shards) do
     local replicas = {}
     for _, replica in ipairs(shard.replicas) do
       replicas[#replicas + 1] = ("{ host = %q, port = %d }"):format(replica.host, replica.port)
     end
     lines[#lines + 1] = ("    { shard_id = %q, host = %q, port = %d, database = %q, user = %q, passfile = %q, "
-      .. "replicas = { %s } },"):format(shard.shard_id, shard.host, shard.port, shard.database, shard.user,
-      self.servers.passfile, table.concat(replicas, ", "))
+      .. "replicas = { %s } },"):format(shard.shard_id, shard.host, self.proxies[i] and self.proxies[i].port or shard.port,
+      shard.database, shard.user, self.servers.passfile, table.concat(replicas, ", "))
   end
   lines[#lines + 1] = "  },\n}\n"
   local file = assert(io.open(path, "w"))
@@ -40,36 +48,51 @@ local function write_cluster(self, shards)
   return path
 end
 
-local function asker(shard)
-  local pool = require("lunashard.pool").new({ host = shard.host, port = shard.port, database = shard.database,
-    user = shard.user, password = shard.password, max_size = 1, shard_id = shard.shard_id })
-  return { shard_id = shard.shard_id, pool = pool, ask = function(sql, simple)
-    local result, err = pool:execute(sql, nil, { simple = simple, pipeline = false, deadline = task.now() + 60 })
+-- Asks a server by itself, past all routing.
+local function asker(server)
+  local connection = pool.new({ host = server.host, port = server.port, database = server.database, user = server.user,
+    password = server.password, max_size = 1, shard_id = server.shard_id })
+  return { shard_id = server.shard_id, pool = connection, ask = function(sql, simple)
+    local result, err = connection:execute(sql, nil, { simple = simple, pipeline = false, deadline = task.now() + 60 })
     return result and result.rows, err
   end }
 end
 
---- Start servers and fill them. Yields.
--- @tparam table options `shards` (servers), `used` (how many of them there are at first), `strategy`, `keys`, `routers`,
---   `tasks` (of each router), `seed`, `replicas`, `init` (with a catalog)
--- @treturn Run
-function run.start(options)
-  local self = setmetatable({ options = options, routers = {}, histories = {} }, Run)
-  self.servers = sandbox.start({ shards = options.shards, replicas = options.replicas })
+local function fill(self)
   local used = {}
-  for i = 1, options.used do
+  for i = 1, self.options.used do
     used[i] = self.servers.shards[i]
   end
   self.cluster_file = write_cluster(self, used)
   self.larger_file = write_cluster(self, self.servers.shards)
-  local cluster = assert(require("lunashard").open(self.cluster_file))
-  local ok, err = pcall(world.create, cluster.router, options.keys)
+  local cluster = assert(lunashard.open(self.cluster_file))
+  local ok, err = pcall(world.create, cluster.router, self.options.keys)
   cluster:close()
   assert(ok, err)
-  for i = options.used + 1, options.shards do -- they are to join, and have the tables by then
+  for i = self.options.used + 1, self.options.shards do -- they are to join, and have the tables by then
     local shard = asker(self.servers.shards[i])
     assert(shard.ask(world.SCHEMA, true))
     shard.pool:close()
+  end
+end
+
+--- Start servers and fill them. Yields.
+-- @tparam table options `shards` (servers), `used` (how many of them there are at first), `shape`, `strategy`, `keys`,
+--   `routers`, `tasks` and `rate` (of each router), `seed`
+-- @treturn Run
+function run.start(options)
+  local self = setmetatable({ options = options, routers = {}, histories = {}, proxies = {}, faults = 0, problems = {} }, Run)
+  self.servers = sandbox.start({ shards = options.shards, replicas = options.shape == "replicas" and 1 or nil })
+  local ok, err = pcall(function()
+    for i, shard in ipairs(options.shape == "network" and self.servers.shards or {}) do
+      self.proxies[i] = proxy.start(shard.port)
+    end
+    fill(self)
+    servers.prepare(self)
+  end)
+  if not ok then
+    self:destroy()
+    error(err, 0)
   end
   return self
 end
@@ -82,41 +105,62 @@ function Run:log(text)
   file:close()
 end
 
+--- Something happened that must not: the run has failed.
+-- @string text
+function Run:complain(text, ...)
+  self.problems[#self.problems + 1] = text:format(...)
+  self:log(self.problems[#self.problems])
+end
+
 --- Start the program.
 -- @tparam {string,...} args
 -- @treturn Process
 function Run:spawn(args) -- luacheck: no self
-  return process.spawn({ argv = { BINARY, unpack(args) } })
+  return assert(process.spawn({ argv = { BINARY, unpack(args) } }))
 end
 
 --- Run the program. Yields.
 -- @tparam {string,...} args
 -- @treturn table as from `Process:wait`
 function Run:lunashard(args)
-  return assert(self:spawn(args)):wait(600)
+  return assert(self:spawn(args):wait(600))
 end
 
---- Start another router process. Yields until it is at work.
--- @string[opt] file its cluster file
--- @treturn Process
-function Run:add_router(file)
-  local n = #self.histories + 1
-  local name = "router" .. n
+--- A new history.
+-- @string name
+-- @treturn string its path
+function Run:add_history(name)
   local path = ("%s/%s.history"):format(self.servers.dir, name)
-  self.histories[n] = { path = path, name = name }
-  local child = assert(process.spawn({
-    argv = { BINARY, "run", "-c", file or self.cluster_file, "spec/chaos/router.lua", path, name,
-      tostring(self.options.keys), tostring(self.options.tasks), tostring(self.options.seed * 1000 + n) },
-    stdout = "discard", stderr_file = ("%s/%s.log"):format(self.servers.dir, name),
-  }))
-  child.name, child.path = name, path
-  self.routers[n] = child
+  self.histories[#self.histories + 1] = { path = path, name = name }
+  return path
+end
+
+--- Start a router process in one of their places. Yields until it is at work.
+-- @int place
+function Run:add_router(place)
+  self.started = (self.started or 0) + 1
+  local number, options = self.started, self.options
+  local name = "router" .. number
+  local path = self:add_history(name)
+  local argv = { BINARY, "run", "-c", self.larger_file, "spec/chaos/router.lua", path, name }
+  for _, value in ipairs({ number, options.keys, options.tasks, options.rate, options.seed * 1000 + number }) do
+    argv[#argv + 1] = tostring(value)
+  end
+  local child = assert(process.spawn({ argv = argv, stdout = "discard",
+    stderr_file = ("%s/%s.log"):format(self.servers.dir, name) }))
+  child.name = name
+  self.routers[place] = child
   local deadline = task.now() + 30
   while not system.realpath(path) do
+    if not child:is_running() and task.now() < deadline then -- as anybody would who starts with what is broken
+      self:log(name .. " could not begin")
+      table.remove(self.histories)
+      task.sleep(0.5)
+      return self:add_router(place)
+    end
     assert(task.now() < deadline, name .. " has not begun")
     task.sleep(0.01)
   end
-  return child
 end
 
 --- Let all routers end their operations. Yields.
@@ -125,8 +169,8 @@ function Run:stop_routers()
     child:signal("TERM")
   end
   for _, child in ipairs(self.routers) do
-    local result = not child.killed and child:wait(60)
-    if not child.killed and (not result or result.code ~= 0) then
+    local result = child:wait(60)
+    if not result or result.code ~= 0 then
       local log = io.open(("%s/%s.log"):format(self.servers.dir, child.name))
       error(("%s ended with %s: %s"):format(child.name, result and tostring(result.code or result.signal) or "nothing",
         log and log:read("*a") or ""), 0)
@@ -135,38 +179,47 @@ function Run:stop_routers()
 end
 
 --- Compare what was told with what is there. Yields.
--- @tparam func owner_of key -> shard_id, by the catalog or the strategy
+-- @tparam func owner_of key -> shard_id, by the catalog
+-- @tparam func leftovers called with the shards and the verdict
 -- @treturn Verdict
-function Run:judge(owner_of)
+function Run:judge(owner_of, leftovers)
   local found, ops, shards = verdict.new(), {}, {}
   for _, one in ipairs(self.histories) do
     for _, op in ipairs(history.read(one.path, one.name)) do
       ops[#ops + 1] = op
     end
   end
-  for i, shard in ipairs(self.servers.shards) do
-    shards[i] = i <= (self.in_use or self.options.used) and asker(shard) or nil
+  for i = 1, #self.servers.shards do
+    shards[i] = asker(servers.primary(self, i))
   end
-  local final = world.read(shards, found, owner_of)
+  local final = world.read(shards, found, owner_of, self.options.keys)
   found:count(ops)
   found:check_registers(ops, final.registers)
   found:check_tokens(ops, final.tokens)
+  found:check_counters(ops, final.counters, final.sweeps)
   found:check_sums(ops)
-  if self.leftovers then
-    self.leftovers(shards, found)
+  found:demand(ops, require("spec.chaos.workload").KINDS)
+  for _, problem in ipairs(self.problems) do
+    found:blame("unproved", "%s", problem)
   end
+  leftovers(shards, found)
   for _, shard in ipairs(shards) do
     shard.pool:close()
   end
   return found
 end
 
---- Remove everything.
+--- Remove everything. Yields.
 function Run:destroy()
-  for _, child in ipairs(self.routers) do
+  for _, child in pairs(self.routers) do
     child:signal("KILL")
   end
+  for _, one in pairs(self.proxies) do
+    one:close()
+  end
   self.servers:destroy()
+  servers.remove(self)
+  cli.remove_all()
 end
 
 return run

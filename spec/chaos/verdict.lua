@@ -8,13 +8,19 @@
 --
 -- *Tokens*: rows that are inserted and deleted; one whose fate is known is there exactly once, or not at all.
 --
+-- *Counters* of such rows, each counted up by one worker alone: every answer, and the row in the end, has as many steps as
+-- were acknowledged, and at most those of unknown outcome more. *Sweeps* count up all rows of all shards.
+--
 -- *Accounts and families*: whoever reads all rows of a key, or of all keys, sees the sum that every transaction keeps.
+--
+-- What was not seen at all proves nothing: `demand` names what must have been done.
 -- @module spec.chaos.verdict
 
 local verdict = {}
 
 --- What can be wrong, in the order of the table.
-verdict.COLUMNS = { "lost", "duplicated", "resurrected", "stale", "wrong_read", "wrong_scatter", "stray", "leftovers" }
+verdict.COLUMNS = { "lost", "duplicated", "resurrected", "stale", "wrong_read", "wrong_scatter", "stray", "leftovers",
+  "unproved" }
 
 local Verdict = {}
 Verdict.__index = Verdict
@@ -199,6 +205,66 @@ function Verdict:check_tokens(ops, final)
   end
 end
 
+-- ---- counters -------------------------------------------------------------------------
+
+local function check_counter(self, name, start, steps, row)
+  local sure, maybe = start, 0
+  local function check_value(value, what)
+    if value < sure then
+      self:blame("lost", "%s: %s has %s, and %s was acknowledged", name, what, tostring(value), tostring(sure))
+    elseif value > sure + maybe then
+      self:blame("duplicated", "%s: %s has %s, which is beyond %s and %d of unknown outcome", name, what, tostring(value),
+        tostring(sure), maybe)
+    end
+  end
+  for _, op in ipairs(steps) do
+    if op.outcome == "ok" then
+      sure = sure + 1
+      if op.n then
+        check_value(op.n, "an answer to " .. op.process)
+      end
+    elseif op.outcome == "unknown" then
+      maybe = maybe + 1
+    end
+  end
+  if row then
+    check_value(row, "the row in the end")
+  end
+end
+
+--- Check what is counted up.
+-- @tparam {table,...} ops steps of one counter are in the order in which they were done
+-- @tparam table counters token -> row with the counters `n` and `id`
+-- @tparam table sweeps key -> row with `n`
+function Verdict:check_counters(ops, counters, sweeps)
+  local starts, steps, sweeping = {}, {}, {}
+  for _, op in ipairs(ops) do
+    if op.kind == "insert" and op.id_at then
+      starts[op.token] = { n = 0, id = op.id_at }
+    elseif op.kind == "step" then
+      local name = op.token .. " " .. op.counter
+      steps[name] = steps[name] or { token = op.token, counter = op.counter }
+      table.insert(steps[name], op)
+    elseif op.kind == "sweep" then
+      table.insert(sweeping, op)
+    end
+  end
+  for name, list in pairs(steps) do
+    local row = counters[list.token]
+    check_counter(self, name, starts[list.token][list.counter], list, row and row[list.counter])
+  end
+  for token, row in pairs(counters) do
+    for counter, start in pairs(starts[token] or {}) do
+      if not steps[token .. " " .. counter] then
+        check_counter(self, token .. " " .. counter, start, {}, row[counter])
+      end
+    end
+  end
+  for key, row in pairs(sweeps) do
+    check_counter(self, "sweeps of key " .. tostring(key), 0, sweeping, row.n)
+  end
+end
+
 -- ---- sums -----------------------------------------------------------------------------
 
 --- Check reads that add up what transactions keep.
@@ -212,7 +278,22 @@ function Verdict:check_sums(ops)
   end
 end
 
-local WRITES = { write = true, insert = true, delete = true, transfer = true, adopt = true }
+local WRITES = { write = true, insert = true, delete = true, transfer = true, adopt = true, step = true, sweep = true }
+
+--- Each of these must have been seen, or the run proves nothing of it.
+-- @tparam {table,...} ops
+-- @tparam {string,...} kinds
+function Verdict:demand(ops, kinds)
+  local seen = {}
+  for _, op in ipairs(ops) do
+    seen[op.kind] = seen[op.kind] or op.outcome == "ok"
+  end
+  for _, kind in ipairs(kinds) do
+    if not seen[kind] then
+      self:blame("unproved", "not one %s was acknowledged", kind)
+    end
+  end
+end
 
 --- Count what was done.
 -- @tparam {table,...} ops

@@ -1,65 +1,12 @@
---- What the routers of a chaos run do: each operation tells the history before it is sent and when it has ended.
+--- What the routers of a chaos run do with registers, tokens, accounts and families, and with all keys at once.
 -- @module spec.chaos.workload
 
-local errors = require("lunashard.errors")
+local extras = require("spec.chaos.extras")
+local lunashard = require("lunashard")
+local worker = require("spec.chaos.worker")
 local world = require("spec.chaos.world")
 
 local workload = {}
-
-local ISOLATION = { "read committed", "read committed", "repeatable read", "serializable" }
-
-local Worker = {}
-Worker.__index = Worker
-
---- @tparam Router router
--- @tparam Writer history
--- @tparam table options `keys`, `timeout`, `process`
-function workload.new(router, history, options)
-  return setmetatable({ router = router, history = history, keys = options.keys, timeout = options.timeout,
-    process = options.process, n = 0, tokens = {} }, Worker)
-end
-
-local function unique(self)
-  self.n = self.n + 1
-  return ("%s-%d"):format(self.process, self.n)
-end
-
--- Tell of an operation and do it. `fn` returns the outcome's fields, or nil and an error. One that is cancelled stays
--- without an end, for nobody knows then.
-local function told(self, kind, what, fn)
-  local id = self.history:begin(kind, what)
-  local ok, outcome, err = pcall(fn)
-  if not ok then
-    if errors.is(outcome) then
-      outcome, err = nil, outcome
-    else
-      error(outcome, 0)
-    end
-  end
-  if outcome then
-    outcome.ok = true
-  else
-    outcome = { code = err.code, message = tostring(err) }
-  end
-  self.history:finish(id, outcome)
-  return outcome.ok and outcome or nil
-end
-
-local function for_key(self, key, more)
-  local opts = more or {}
-  opts.routing_key, opts.timeout = key, self.timeout
-  return opts
-end
-
-local function one_row(result)
-  return assert(result.rows[1], "the row is gone")
-end
-
--- In a transaction of some isolation, tried again when the server says so.
-local function transact(self, key, fn)
-  return self.router:transaction({ routing_key = key, isolation = ISOLATION[math.random(#ISOLATION)], retries = 5,
-    timeout = self.timeout }, fn)
-end
 
 -- A row that is not there is not an error of the database: it is what is looked for.
 local GONE = { version = -1, value = "gone" }
@@ -67,90 +14,117 @@ local GONE = { version = -1, value = "gone" }
 local operations = {}
 
 function operations.write(self, key)
-  local value = unique(self)
-  local sql = "UPDATE registers SET version = version + 1, value = $2 WHERE k = $1 RETURNING version"
-  told(self, "write", { key = key, value = value }, function()
-    local result, err
-    if math.random() < 0.3 then
-      result, err = transact(self, key, function(tx)
-        return assert(tx:execute(sql, { key, value }))
-      end)
-    else
-      result, err = self.router:execute(sql, { key, value }, for_key(self, key))
-    end
+  local value = self:unique()
+  self:told("write", { key = key, value = value }, function()
+    local result, err = self:run(key, "UPDATE registers SET version = version + 1, value = $2 WHERE k = $1 RETURNING version",
+      { key, value })
     return result and { version = (result.rows[1] or GONE).version }, err
   end)
 end
 
 function operations.read(self, key)
-  told(self, "read", { key = key }, function()
+  self:told("read", { key = key }, function()
     local result, err = self.router:execute("SELECT version, value FROM registers WHERE k = $1", { key },
-      for_key(self, key))
+      self:for_key(key))
     local row = result and (result.rows[1] or GONE)
     return row and { version = row.version, value = row.value }, err
   end)
 end
 
-function operations.insert(self, key)
-  local token = unique(self)
-  local body = ("%02x"):format(math.random(0, 255)):rep(world.SIZES[math.random(#world.SIZES)] / 2)
-  local done = told(self, "insert", { key = key, token = token }, function()
-    local result, err = self.router:execute("INSERT INTO tokens (k, token, body) VALUES ($1, $2, $3)",
-      { key, token, body }, for_key(self, key))
-    return result and {}, err
+-- Keys of several shards in one statement.
+function operations.read_many(self, key)
+  local keys, list = {}, {}
+  for i = 1, 4 do
+    keys[i] = (key + i * 11) % self.keys + 1
+    list[i] = { key = keys[i] }
+  end
+  self:told_together("read", list, function()
+    local result, err = self.router:execute("SELECT k, version, value FROM registers WHERE k IN ($1, $2, $3, $4)", keys,
+      { timeout = self.timeout })
+    local outcomes, by_key = {}, {}
+    for _, row in ipairs(result and result.rows or {}) do
+      by_key[row.k] = row
+    end
+    for i, one in ipairs(keys) do
+      local row = by_key[one] or GONE
+      outcomes[i] = { version = row.version, value = row.value }
+    end
+    return result and outcomes, err
   end)
-  if done then
-    table.insert(self.tokens, { key = key, token = token })
+end
+
+local INSERT = "INSERT INTO tokens (k, token, body) VALUES ($1, $2, $3)"
+
+local function new_token(self, key)
+  local body = math.random(#world.BODIES)
+  return { key = key, token = ("%s/%d"):format(self:unique(), body) }, world.BODIES[body]
+end
+
+local function remember(self, list)
+  for _, one in ipairs(list) do
+    table.insert(self.tokens, { key = one.key, token = one.token })
   end
 end
 
-function operations.insert_many(self, key)
-  local rows = {}
+function operations.insert(self, key)
+  local one, body = new_token(self, key)
+  local done = self:told("insert", one, function()
+    local result, err = self:run(key, INSERT, { key, one.token, body })
+    return result and {}, err
+  end)
+  remember(self, done and { one } or {})
+end
+
+local function several_tokens(self, key)
+  local list, rows, outcomes = {}, {}, {}
   for i = 1, 5 do
-    rows[i] = { (key + i * 7) % self.keys + 1, unique(self), "copied" }
+    local body
+    list[i], body = new_token(self, (key + i * 7) % self.keys + 1)
+    rows[i], outcomes[i] = { list[i].key, list[i].token, body }, {}
   end
-  local ids = {}
-  for i, row in ipairs(rows) do
-    ids[i] = self.history:begin("insert", { key = row[1], token = row[2] })
-  end
-  local ok, result, err = pcall(self.router.copy_in, self.router, "tokens", { "k", "token", "body" }, rows,
-    { timeout = self.timeout })
-  if not ok then
-    assert(errors.is(result), result)
-    result, err = nil, result
-  end
-  for i, row in ipairs(rows) do
-    -- What failed midway may be there in part.
-    self.history:finish(ids[i], result and { ok = true } or { code = "UNKNOWN_OUTCOME", message = tostring(err) })
-    if result then
-      table.insert(self.tokens, { key = row[1], token = row[2] })
-    end
-  end
+  return list, rows, outcomes
+end
+
+local function insert_several(self, key, send)
+  local list, rows, outcomes = several_tokens(self, key)
+  local done = self:told_together("insert", list, function()
+    local result, err = send(rows)
+    return result and outcomes, err
+  end)
+  remember(self, done and list or {})
+end
+
+function operations.copy(self, key)
+  insert_several(self, key, function(rows)
+    return self.router:copy_in("tokens", { "k", "token", "body" }, rows, { timeout = self.timeout })
+  end)
+end
+
+function operations.execute_many(self, key)
+  insert_several(self, key, function(rows)
+    return self.router:execute_many(INSERT, rows, { key = 1, timeout = self.timeout })
+  end)
 end
 
 function operations.delete(self)
-  local n = #self.tokens
-  if n < 20 then
-    return
+  local one = worker.take(self.tokens)
+  if one then
+    self:told("delete", one, function()
+      local result, err = self:run(one.key, "DELETE FROM tokens WHERE k = $1 AND token = $2", { one.key, one.token })
+      return result and { rows = result.row_count }, err
+    end)
   end
-  local i = math.random(n)
-  local one = self.tokens[i]
-  self.tokens[i] = self.tokens[n]
-  self.tokens[n] = nil
-  told(self, "delete", { key = one.key, token = one.token }, function()
-    local result, err = self.router:execute("DELETE FROM tokens WHERE k = $1 AND token = $2", { one.key, one.token },
-      for_key(self, one.key))
-    return result and { rows = result.row_count }, err
-  end)
 end
 
 function operations.transfer(self, key)
-  told(self, "transfer", { key = key }, function()
-    local done, err = transact(self, key, function(tx)
-      local amount = math.random(10)
+  self:told("transfer", { key = key }, function()
+    local done, err = self:transact(key, function(tx)
+      local amount, dice = math.random(10), math.random()
       assert(tx:execute("UPDATE accounts SET balance = balance - $2 WHERE k = $1 AND side = 1", { key, amount }))
-      if math.random() < 0.05 then
-        require("lunashard").sleep(math.random() * 0.3) -- longer than the lock_timeout of a mover
+      if dice < 0.005 then
+        lunashard.sleep(2 + math.random() * 3) -- longer than a cutover may take
+      elseif dice < 0.05 then
+        lunashard.sleep(math.random() * 0.3) -- longer than the lock_timeout of a mover
       end
       assert(tx:execute("UPDATE accounts SET balance = balance + $2 WHERE k = $1 AND side = 2", { key, amount }))
       return true
@@ -160,16 +134,16 @@ function operations.transfer(self, key)
 end
 
 function operations.sum(self, key)
-  told(self, "sum", { key = key, expected = 2 * world.BALANCE }, function()
+  self:told("sum", { key = key, expected = 2 * world.BALANCE }, function()
     local result, err = self.router:execute("SELECT sum(balance)::bigint AS total FROM accounts WHERE k = $1", { key },
-      for_key(self, key, { read_only = math.random() < 0.5 }))
-    return result and { seen = one_row(result).total or 0 }, err
+      self:for_key(key, { read_only = math.random() < 0.5 }))
+    return result and { seen = assert(result.rows[1], "a sum has one row").total or 0 }, err
   end)
 end
 
 function operations.adopt(self, key)
-  told(self, "adopt", { key = key }, function()
-    local done, err = transact(self, key, function(tx)
+  self:told("adopt", { key = key }, function()
+    local done, err = self:transact(key, function(tx)
       assert(tx:execute("UPDATE parents SET children = children + 1 WHERE k = $1", { key }))
       assert(tx:execute("INSERT INTO children (k, body) VALUES ($1, repeat('c', $2::int))",
         { key, world.SIZES[math.random(2)] }))
@@ -180,39 +154,71 @@ function operations.adopt(self, key)
 end
 
 function operations.family(self, key)
-  told(self, "family", { key = key, expected = 0 }, function()
+  self:told("family", { key = key, expected = 0 }, function()
     local result, err = self.router:execute([[
       SELECT p.children - (SELECT count(*) FROM children c WHERE c.k = p.k) AS odd FROM parents p WHERE p.k = $1]],
-      { key }, for_key(self, key))
+      { key }, self:for_key(key))
     return result and { seen = tonumber((result.rows[1] or { odd = -1 }).odd) }, err
   end)
 end
 
+local function all_accounts(self)
+  local n = self.keys * 2
+  return ("%d accounts with %d"):format(n, n * world.BALANCE)
+end
+
 function operations.scatter(self)
-  local all = self.keys * 2
-  told(self, "scatter", { expected = ("%d accounts with %d"):format(all, all * world.BALANCE) }, function()
+  self:told("scatter", { expected = all_accounts(self) }, function()
     local result, err = self.router:execute("SELECT count(*) AS n, sum(balance) AS total FROM accounts", nil,
-      { timeout = self.timeout })
-    local row = result and one_row(result)
+      { timeout = self.timeout, read_only = math.random() < 0.3 })
+    local row = result and assert(result.rows[1], "a sum has one row")
     return row and { seen = ("%d accounts with %d"):format(tonumber(row.n), tonumber(row.total) or 0) }, err
   end)
 end
 
+-- A stream that breaks off is an error, and never the end of the rows.
+function operations.stream(self)
+  self:told("scatter", { expected = all_accounts(self) }, function()
+    local rows, err = self.router:stream("SELECT k, balance FROM accounts", nil,
+      { timeout = self.timeout, fetch_size = 20 })
+    if not rows then
+      return nil, err
+    end
+    local n, total = 0, 0
+    for row in rows do
+      n, total = n + 1, total + row.balance
+    end
+    return { seen = ("%d accounts with %d"):format(n, total) }
+  end)
+end
+
 local MIX = {
-  { "write", 25 }, { "read", 25 }, { "insert", 10 }, { "insert_many", 1 }, { "delete", 8 }, { "transfer", 10 },
-  { "sum", 10 }, { "adopt", 5 }, { "family", 4 }, { "scatter", 2 },
+  { operations.write, 25 }, { operations.read, 20 }, { operations.read_many, 3 }, { operations.insert, 8 },
+  { operations.copy, 1 }, { operations.execute_many, 1 }, { operations.delete, 15 }, { operations.transfer, 10 },
+  { operations.sum, 10 }, { operations.adopt, 5 }, { operations.family, 4 }, { operations.scatter, 2 },
+  { operations.stream, 1 }, { extras.insert, 3 }, { extras.touch, 5 }, { extras.rekey, 3 }, { extras.delete, 3 },
+  { extras.read, 5 }, { extras.sweep, 0.3 },
 }
 
-local DRAWN = {}
+--- The kinds of operations, each of which is to be seen done in a run that proves something.
+workload.KINDS = { "write", "read", "insert", "delete", "transfer", "sum", "adopt", "family", "scatter", "step", "whole",
+  "sweep" }
+
+local WEIGHT = 0
 for _, one in ipairs(MIX) do
-  for _ = 1, one[2] do
-    DRAWN[#DRAWN + 1] = one[1]
-  end
+  WEIGHT = WEIGHT + one[2]
 end
 
 --- Do one operation, any. Yields.
-function Worker:step()
-  operations[DRAWN[math.random(#DRAWN)]](self, math.random(self.keys))
+-- @tparam Worker self
+function workload.step(self)
+  local drawn = math.random() * WEIGHT
+  for _, one in ipairs(MIX) do
+    drawn = drawn - one[2]
+    if drawn < 0 then
+      return one[1](self, math.random(self.keys))
+    end
+  end
 end
 
 return workload

@@ -1,5 +1,7 @@
+local faults = require("spec.chaos.faults")
 local history = require("spec.chaos.history")
 local verdict = require("spec.chaos.verdict")
+local world = require("spec.chaos.world")
 
 -- Operations as `history.read` gives them: { kind, from, to, fields }, unless said otherwise of key 1 and acknowledged.
 local function ops_of(list)
@@ -121,6 +123,113 @@ describe("the verdict of a chaos run on sums", function()
         { "scatter", 1, 2, { seen = "3", expected = "4" } }, { "scatter", 1, 2, { expected = "4", outcome = "no" } },
       }))
     end))
+  end)
+end)
+
+describe("the verdict of a chaos run on counters", function()
+  local function counters(list, there, sweeps)
+    return blamed(function(found)
+      found:check_counters(ops_of(list), there, sweeps or {})
+    end)
+  end
+
+  local inserted = { "insert", 1, 2, { token = "t", id_at = 1000 } }
+  local function step(counter, n, outcome)
+    return { "step", 3, 4, { token = "t", counter = counter, n = n, outcome = outcome } }
+  end
+
+  it("finds nothing where each step was done once, and one of unknown outcome at most once", function()
+    assert.same({}, counters({ inserted, step("n", 1), step("n", 2), step("id", 1001) }, { t = { n = 2, id = 1001 } }))
+    for n = 1, 2 do
+      assert.same({}, counters({ inserted, step("n", nil, "unknown"), step("n", n) }, { t = { n = n, id = 1000 } }))
+    end
+    assert.same({}, counters({ inserted, step("n", 1), step("n", nil, "no") }, { t = { n = 1, id = 1000 } }))
+    assert.same({}, counters({ inserted, step("n", 1) }, {}))
+  end)
+
+  it("finds steps that are lost, or were done twice", function()
+    assert.same({ lost = 1 }, counters({ inserted, step("n", 1) }, { t = { n = 0, id = 1000 } }))
+    assert.same({ lost = 1 }, counters({ inserted, step("n", 1), step("n", 1) }, {}))
+    assert.same({ lost = 1 }, counters({ inserted, step("n", -1) }, {}))
+    assert.same({ duplicated = 1 }, counters({ inserted }, { t = { n = 0, id = 1001 } }))
+    assert.same({ duplicated = 1 }, counters({ inserted, step("n", 2) }, {}))
+    assert.same({ duplicated = 1 }, counters({ inserted, step("n", nil, "unknown"), step("n", 3) }, {}))
+  end)
+
+  it("finds a row that a write on all rows has passed by, or met twice", function()
+    local sweep, maybe = { "sweep", 1, 2 }, { "sweep", 3, 4, { outcome = "unknown" } }
+    assert.same({}, counters({ sweep, maybe }, {}, { { n = 1 }, { n = 2 } }))
+    assert.same({ lost = 1 }, counters({ sweep, maybe }, {}, { { n = 0 }, { n = 1 } }))
+    assert.same({ duplicated = 1 }, counters({ sweep, maybe }, {}, { { n = 3 }, { n = 1 } }))
+  end)
+end)
+
+describe("the verdict of a chaos run on what was not seen", function()
+  it("is that nothing is proved", function()
+    local ops = ops_of({ { "read", 1, 2 }, { "write", 1, 2, { outcome = "unknown" } } })
+    local found = verdict.new()
+    assert.is_true(found:is_clean())
+    found:demand(ops, { "read", "write", "scatter" })
+    assert.equal(2, found.counts.unproved)
+    assert.is_false(found:is_clean())
+  end)
+end)
+
+describe("what is read at the end of a chaos run", function()
+  -- A shard that has no rows but says of one table that there are some, or does not answer.
+  local function read(answer)
+    local shard = { shard_id = "s1", ask = function(sql)
+      if answer and sql:find("accounts", 1, true) then
+        return answer(sql)
+      elseif sql:find("md5('", 1, true) then
+        return { { m = "" } }
+      end
+      return sql:find("count(*) AS n", 1, true) and { { n = 0 } } or {}
+    end }
+    return pcall(world.read, { shard }, verdict.new(), function() return "s1" end, 0)
+  end
+
+  it("is an error where rows break off or a shard does not answer, and never the absence of rows", function()
+    assert.is_true((read()))
+    local ok, err = read(function(sql)
+      return sql:find("count(*) AS n", 1, true) and { { n = 2 } } or { { k = 1, balance = 1 } }
+    end)
+    assert.is_false(ok)
+    assert.matches("2 rows in accounts and gave 1", err, 1, true)
+    ok, err = read(function() return nil, "the connection was lost" end)
+    assert.is_false(ok)
+    assert.matches("the connection was lost", err, 1, true)
+  end)
+end)
+
+describe("the faults of a chaos run", function()
+  local function schedule(seed, shape)
+    local run = { options = { seed = seed, shape = shape, keys = 300, routers = 3 }, servers = { shards = { {}, {}, {}, {} } } }
+    local list = {}
+    for _, lane in ipairs({ "servers", "others" }) do
+      local names = faults.names(lane, shape)
+      for n = 1, 30 do
+        local pause, text = faults.choose(run, lane, n, names)
+        list[#list + 1] = ("%.6f %s"):format(pause, text)
+      end
+    end
+    return table.concat(list, "\n")
+  end
+
+  it("are the same for the same seed, and others for another one", function()
+    assert.equal(schedule(7, "replicas"), schedule(7, "replicas"))
+    assert.are_not.equal(schedule(7, "replicas"), schedule(8, "replicas"))
+  end)
+
+  it("are those that the shape of the servers allows", function()
+    assert.matches("fails over", schedule(7, "replicas"), 1, true)
+    assert.is_nil(schedule(7, "disk"):find("fails over", 1, true))
+    assert.matches("disk is full", schedule(7, "disk"), 1, true)
+    assert.matches("the network", schedule(7, "network"), 1, true)
+    assert.same({ "fail_over" }, faults.names("servers", "replicas", "fail_over,bypass"))
+    assert.same({ "bypass" }, faults.names("others", "replicas", "fail_over,bypass"))
+    assert.equal("replicas", faults.shape("router,fail_over"))
+    assert.has_error(function() faults.shape("flood") end, 'there is no fault "flood"')
   end)
 end)
 

@@ -1,7 +1,7 @@
 -- Mixed work for some minutes; fails when memory or descriptors grow.
 -- Pools are kept small: the buffers of a connection grow to the largest that it has carried, and with few
 -- connections all of them have soon carried everything.
---   lunashard run -c <cluster.lua> scripts/dev/soak.lua [minutes]
+--   lunashard run -c <cluster.lua> scripts/dev/soak_memory.lua [minutes]
 local lunashard = require("lunashard")
 local core = require("lunashard.core.task")
 local system = require("lunashard.core.system")
