@@ -87,7 +87,7 @@ end
 -- @treturn func which does it
 function faults.choose(run, lane, n, names)
   local drawn = dice.new(run.options.seed, ("%s %d"):format(lane, n))
-  local pause = drawn:between(0.5, 5)
+  local pause = drawn:between(1, 8)
   local text, act = ALL[drawn:pick(names)].plan(run, drawn)
   return pause, text, act
 end

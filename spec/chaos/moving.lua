@@ -18,6 +18,12 @@ end
 --- Install the catalog on the shards in use. Yields.
 function moving.init(run)
   must(run:lunashard({ "cluster", "init", "-c", run.cluster_file }), "cluster init")
+  local cluster = assert(lunashard.open(run.cluster_file))
+  run.buckets = {}
+  for key = 1, run.options.keys do
+    run.buckets[key] = assert(cluster.manager.catalog.groups.int8.bound:bucket(key))
+  end
+  cluster:close()
 end
 
 local function job_status(run)
@@ -31,8 +37,8 @@ local function random_moves(run, drawn)
   local path = run.servers.dir .. "/moves"
   local file = assert(io.open(path, "w"))
   local seen = {}
-  for _ = 1, 300 do
-    local bucket = drawn:int(0, 16383)
+  for i = 1, 100 do -- most of them with rows
+    local bucket = i % 3 == 0 and drawn:int(0, 16383) or drawn:pick(run.buckets)
     local shard = drawn:pick(run.servers.shards)
     if not seen[bucket] then
       seen[bucket] = true
@@ -51,12 +57,14 @@ local CHOICES = {
   random_moves, random_moves, random_moves,
 }
 
+local LATEST = 8 -- seconds after which a mover has done much
+
 -- What is done with the process of a job besides letting it run to its end.
 local function interfere(run, child, drawn)
-  local chance, pause = drawn:int(1, 10), drawn:real()
+  local chance, pause = drawn:int(1, 10), drawn:between(0, LATEST)
   run.mover = child
   if chance <= 3 then
-    lunashard.sleep(pause * 2)
+    lunashard.sleep(pause)
     child:signal("KILL")
   elseif chance <= 5 then
     lunashard.sleep(pause)

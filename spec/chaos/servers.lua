@@ -24,36 +24,39 @@ local function entry_of(shard, name)
   return shard
 end
 
---- The server of a shard that takes writes, and a standby of it.
--- @tparam Run run
--- @int number of the shard
--- @treturn table
--- @treturn ?table
-function servers.primary(run, number)
-  local shard, primary, standby = run.servers.shards[number], nil, nil
-  for _, server in ipairs(assert(sandbox.status(run.servers.place)).servers) do
-    if server.shard_id == shard.shard_id then
-      local entry = entry_of(shard, server.name)
-      if server.role == "replica" then
-        standby = entry
-      elseif not primary or server.state == "running" then
-        primary = entry
-      end
-    end
-  end
-  return assert(primary, shard.shard_id .. " has no primary"), standby
-end
-
-local function must(server, sql)
-  return assert(support.ask(server, sql)).rows
-end
-
 local function wait_until(what, is_so)
   local deadline = lunashard.now() + PATIENCE
   while not is_so() do
     assert(lunashard.now() < deadline, what .. ": not within a minute")
     lunashard.sleep(0.05)
   end
+end
+
+--- The server of a shard that takes writes, and a standby of it. Yields while there is none.
+-- @tparam Run run
+-- @int number of the shard
+-- @treturn table
+-- @treturn ?table
+function servers.primary(run, number)
+  local shard, primary, standby = run.servers.shards[number], nil, nil
+  wait_until(shard.shard_id .. " has a primary", function()
+    for _, server in ipairs(assert(sandbox.status(run.servers.place)).servers) do
+      if server.shard_id == shard.shard_id then
+        local entry = entry_of(shard, server.name)
+        if server.role == "replica" then
+          standby = entry
+        elseif not primary or server.state == "running" then
+          primary = entry
+        end
+      end
+    end
+    return primary
+  end)
+  return primary, standby
+end
+
+local function must(server, sql)
+  return assert(support.ask(server, sql)).rows
 end
 
 -- ---- synchronous replicas ----------------------------------------------------------------
