@@ -276,7 +276,27 @@ function Plan:to_table() end
 ---@field new? fun(options: table): table
 ---@field choose_primary? fun(candidates: table[], shard: lunashard.Shard, options: table): string|table|false|nil
 ---@field on_health? fun(event: lunashard.Event, options: table)
----@field plan? fun(state: table, options: table): table[]
+---@field options? string[] the names of its options
+---@field plan? fun(state: lunashard.RebalanceState, options: table): table[]|nil, string? moves, or nil and why there are none
+---@field cost? fun(bucket: table, options: table): number what a bucket weighs
+---@field capacity? fun(shard: table, options: table): number how much a shard can take
+---@field allowed? fun(bucket: table, shard: table, options: table): boolean
+---@field measures_load? boolean its plans go by load, which takes seconds to measure
+---@field throttle? fun(stats: table, options: table): number seconds to pause after each batch
+
+--- What a policy plans by.
+---@class lunashard.RebalanceState
+---@field group string
+---@field strategy string
+---@field residency boolean rows of a region may live on that region's shards only
+---@field shards table[] those that can get buckets: shard_id, weight, region, tags, buckets, rows, bytes, load
+---@field buckets table[] each with bucket, owner (a shard_id), rows, bytes, load, region, is_giant
+---@field place? fun(bucket: any): string|nil, any where the strategy would put it
+---@field owned fun(shard_id: string): table[]
+---@field shard fun(shard_id: string): table|nil
+---@field resides fun(bucket: table, shard: table): boolean
+---@field even fun(options?: table): table[]|nil, any moves that even out
+---@field deal fun(buckets: table[], options?: table): table[]|nil, any moves that deal these out
 
 --- What happened to a shard or a plug-in.
 ---@class lunashard.Event
@@ -826,6 +846,7 @@ function Aggregate:collect(results) end
 ---@field moves_total integer
 ---@field rate? number rows a second
 ---@field eta? number seconds
+---@field waves? table current, total, share, state, soak, soaked, reading, verdict: of a gradual job
 ---@field last_pause? number seconds
 ---@field longest_pause? number seconds
 ---@field interrupted? boolean nobody runs it
@@ -847,34 +868,40 @@ function Aggregate:collect(results) end
 ---@field shards table[] each with shard_id, buckets, rows, bytes, and the same with _after
 ---@field by table<string, number> rows by way, such as shard1->shard4
 ---@field warnings string[]
+---@field giants table[] buckets that are too large to change hands within max_cutover
+---@field waves? table[] each with wave, share (percent), moves, buckets, rows
 
 ---@class lunashard.RebalancerPlanOptions
 ---@field buckets? table
 ---@field by? string
+---@field gate? table
 ---@field group? string
 ---@field harmless? table
 ---@field key? any
 ---@field moves? table
----@field planner? string
+---@field planner? any
+---@field reverse? boolean
 ---@field shard? string
 ---@field shard_key? any
+---@field soak? any
 ---@field strategy? string
 ---@field table_name? string
 ---@field tolerance? any
+---@field waves? table
 
 ---@class lunashard.Rebalancer
 local Rebalancer = {}
 
 --- What a job would move. Changes nothing. Yields.
----@param given lunashard.RebalancerPlanOptions # - `table_name` or `group`: whose rows; not needed where there is one group. `shard_key` may be given, and is compared - `planner`: `follow` [default]: to where the strategy puts them over the present shards; `even` (`by`: `rows` [default], `bytes`, `buckets`; `tolerance`: of a share [0.02]); `drain` (`shard`); `pin` (`key` or `buckets`, `shard`); `list` (`moves`: a list of `{ buckets = {...}, to = shard_id }`) - `strategy`, `harmless`: see `create_rebalance_job`
----@return lunashard.RebalancePlan|nil # `group`, `planner`, `moves` (a list: `seq`, `source`, `destination`, `buckets`, `rows`, `bytes`), `buckets`, `rows`, `bytes`, `total_rows`, `share` (of the rows, 0 to 1), `estimated_seconds`, `shards` (before and after), `by`, `warnings`
+---@param given lunashard.RebalancerPlanOptions # - `table_name` or `group`: whose rows; not needed where there is one group. `shard_key` may be given, and is compared - `planner`: a policy that plans: its name, `{ name, option = ... }`, or `lunashard.policy.<name> { option = ... }`. `follow` [default]: to where the strategy puts them over the present shards; `minimal`; `even` (`by`: `rows` [default], `bytes`, `buckets`; `tolerance`: of a share [0.02]; `cost`, `capacity`, `allowed`: functions); `by_load`; `by_region`; `drain` (`shard`); `pin` (`key` or `buckets`, `shard`); `list` (`moves`: a list of `{ buckets = {...}, to = shard_id }`); or one of the plug-in folder. `by`, `tolerance`, `shard`, `key`, `buckets` and `moves` may be given beside it - `strategy`, `waves`, `soak`, `harmless`: see `create_rebalance_job`
+---@return lunashard.RebalancePlan|nil # `group`, `planner`, `moves` (a list: `seq`, `source`, `destination`, `buckets`, `rows`, `bytes`), `buckets`, `rows`, `bytes`, `total_rows`, `share` (of the rows, 0 to 1), `estimated_seconds`, `shards` (before and after), `by`, `warnings`, `giants` (buckets that are too large to change hands within `max_cutover`), `waves` (a list: `share` in percent, `moves`, `buckets`, `rows`) of a gradual job
 ---@return lunashard.Error|nil # `INVALID`, `SHARDS_FAILED`, ...
 function Rebalancer:plan(given) end
 
 --- Write a job down. Nothing moves before `execute_job`. Yields.
 --- Everything that would stop it is looked for first: unreachable shards, missing tables, keys and rights, other definitions.
 --- A shard that is new gets our schema, and is noted in the catalog.
----@param given lunashard.RebalancerPlanOptions # as for `plan`, and `strategy`: `live_migration` [default] or `offline` (buckets are closed to writers first, and copied then); `harmless`: names of triggers and rules on the tables that may see rows which move
+---@param given lunashard.RebalancerPlanOptions # as for `plan`, and - `strategy`: `live_migration` [default]; `offline` (buckets are closed to writers first, and copied then); `gradual`: in waves, with a while after each in which the shards have to stay well, or the job pauses - of a gradual job: `waves`: percentages of what moves after each [{ 1, 5, 25, 100 }]; `soak`: seconds after each [60]; `gate`: limits of what the worst shard may come to meanwhile, `error_rate` [0.01], `p99_ms` [1000], `lag_seconds` [30], of this process' statements and small looks at every shard; false for none; `reverse`: a wave after which a gate closes is moved back - `harmless`: names of triggers and rules on the tables that may see rows which move
 ---@return lunashard.RebalanceJob|nil # the job, with the fields of `get_job_status`, live while it runs here; `plan`
 ---@return lunashard.Error|nil # `JOB_OPEN`, `INVALID` (`problems`: all that is wrong, each with `shard_id`, `table`, `message`)
 function Rebalancer:create_rebalance_job(given) end
@@ -912,7 +939,7 @@ function Rebalancer:rollback_job(id) end
 
 --- How a job does. Yields: it asks the catalog.
 ---@param id? integer # the latest by default
----@return lunashard.RebalanceJob|nil # the guide's `status` (`pending running paused completed failed cancelled rolled_back`), `progress_percent`, `total_migrated`, `total_rows`, `duration_seconds`, `error_message`; and `job_id`, `group`, `planner`, `strategy`, `moves` (how many in each state), `moves_done`, `moves_total`, `rate` (rows a second), `eta` (seconds), `last_pause`, `longest_pause` (seconds), `interrupted` (nobody runs it), `backlog` (changes that are yet to be applied), `fences` (a list: moves whose buckets nobody can write now, with `seconds`)
+---@return lunashard.RebalanceJob|nil # the guide's `status` (`pending running paused completed failed cancelled rolled_back`), `progress_percent`, `total_migrated`, `total_rows`, `duration_seconds`, `error_message`; and `job_id`, `group`, `planner`, `strategy`, `moves` (how many in each state), `moves_done`, `moves_total`, `rate` (rows a second), `eta` (seconds), `last_pause`, `longest_pause` (seconds), `interrupted` (nobody runs it), `waves` of a gradual job (`current`, `total`, `share`, `state`: `moving soaking reversing passed`, `soak`, `soaked`, `reading`, `verdict`), `backlog` (changes that are yet to be applied), `fences` (a list: moves whose buckets nobody can write now, with `seconds`)
 ---@return lunashard.Error|nil
 function Rebalancer:get_job_status(id) end
 
@@ -1203,12 +1230,33 @@ function metrics.histogram(given) end
 function metrics.render(cluster) end
 
 ---@class lunashard.policy
+---@field by_load fun(options?: table): table
+---@field by_region fun(options?: table): table
+---@field drain fun(options?: table): table
+---@field even fun(options?: table): table
+---@field follow fun(options?: table): table
+---@field list fun(options?: table): table
+---@field minimal fun(options?: table): table
+---@field pace fun(options?: table): table
+---@field pin fun(options?: table): table
 ---@field prefer fun(options?: table): table
 local policy = {}
 
+--- The policy that says what moves where, in its present version.
+---@param given any # a name, `{ name, option = ... }` or what `lunashard.policy.<name>` gives
+---@param more? table # options, in place of those
+---@return table|nil # `name`, `options` (as they were given), `made` (what `new` made of them), `entry`
+---@return lunashard.Error|nil # `INVALID`, `PLUGIN_FAILED`
+function policy.planner(given, more) end
+
+--- What a job writes down of a policy, for whoever resumes it.
+---@param given any # as for `handler`
+---@return table|nil # `{ name, option = ... }`; nil for a function
+function policy.spelled(given) end
+
 --- The function that a value of the cluster file stands for. A policy is called in its present version.
 ---@param given any # a function, a name, `{ name, option = ... }` or what `lunashard.policy.<name>` gives
----@param fn_name string # `choose_primary` or `on_health`
+---@param fn_name string # `choose_primary`, `on_health` or `throttle`
 ---@return function|nil|nil
 ---@return string|nil # what is wrong
 function policy.handler(given, fn_name) end
@@ -1290,7 +1338,7 @@ function strategy.bind(given, shards, opts) end
 ---@field purge_delay? any
 ---@field router? any
 ---@field shard_manager? any
----@field throttle? function
+---@field throttle? any
 ---@field throttle_ms? integer
 
 ---@class lunashard.ReloadOptions
@@ -1355,7 +1403,7 @@ function lunashard.now() end
 function lunashard.open(path, opts) end
 
 --- Make one. Raises for unknown or wrong options.
----@param options lunashard.RebalancerOptions # - `shard_manager`: an initialized manager; `router` is taken for the guide's sake, and its manager when there is no other - `batch_size`: rows that are copied at a time [5000]; `throttle_ms`: pause after each batch [0] - `max_parallel_tasks`: moves at a time [4]; `max_per_shard`: of these from or to one shard [2] - `enable_validation`: compare count and checksum of both sides before anything changes hands [true] - `max_cutover`: seconds that the statements of a bucket wait at the most when it changes hands [2] - `purge_delay`: seconds that the source keeps what was moved, out of sight [0] - `throttle`: function(stats) -> milliseconds after each batch from now on; asked twice a second with `throttle_ms`, `lag_seconds` (of the replica that is farthest behind), `p95_ms` (of this process' statements), `time` (as `os.date("*t")`)
+---@param options lunashard.RebalancerOptions # - `shard_manager`: an initialized manager; `router` is taken for the guide's sake, and its manager when there is no other - `batch_size`: rows that are copied at a time [5000]; `throttle_ms`: pause after each batch [0] - `max_parallel_tasks`: moves at a time [4]; `max_per_shard`: of these from or to one shard [2] - `enable_validation`: compare count and checksum of both sides before anything changes hands [true] - `max_cutover`: seconds that the statements of a bucket wait at the most when it changes hands [2] - `purge_delay`: seconds that the source keeps what was moved, out of sight [0] - `throttle`: function(stats) -> seconds to pause after each batch from now on, or a policy, as `{ "pace", p95_ms = 20 }`; asked twice a second with `throttle` (the present pause), `lag_seconds` (of the replica that is farthest behind), `p95_ms` and `p99_ms` of late (of this process' statements and of small looks at every shard), `error_rate`, `time` (as `os.date("*t")`)
 ---@return lunashard.Rebalancer
 function lunashard.rebalancer(options) end
 

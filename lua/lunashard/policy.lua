@@ -1,7 +1,9 @@
 --- Policies: what a cluster decides by itself, as plug-ins.
--- A policy has `choose_primary(candidates, shard, options)`, `on_health(event, options)` or `plan(state, options)`. In the
--- cluster file it is named (`choose_primary = "calm"`), or given options: `{ "calm", hosts = { ... } }`, or
--- `lunashard.policy.calm { hosts = { ... } }`. Shipped: `prefer`.
+-- A policy has `choose_primary(candidates, shard, options)`, `on_health(event, options)`, `throttle(stats, options)`, or says
+-- what moves where: `plan(state, options)`, or `cost`, `capacity` and `allowed` (see `lunashard.policies.even`). It is named
+-- (`choose_primary = "calm"`), or given options: `{ "calm", hosts = { ... } }`, or
+-- `lunashard.policy.calm { hosts = { ... } }`. Shipped: `prefer`; `follow`, `minimal`, `even`, `by_load`, `by_region`, `drain`,
+-- `pin`, `list`, which plan; `pace`, which throttles.
 -- @module lunashard.policy
 
 local errors = require("lunashard.errors")
@@ -45,10 +47,32 @@ end
 -- The handlers in use: each `policy`, `fn_name`, and `manager` once there is one.
 local handlers = setmetatable({}, { __mode = "k" })
 
+local PLANS = { "plan", "cost", "capacity", "allowed" }
+
+local function plans(contract)
+  for _, name in ipairs(PLANS) do
+    if contract[name] then
+      return true
+    end
+  end
+  return false
+end
+
 -- A version made ready for one handler.
 local function prepare(handler, entry)
-  if entry.contract[handler.fn_name] == nil then
+  local known = entry.contract.options
+  if entry.contract[handler.fn_name] == nil and not (handler.fn_name == "plan" and plans(entry.contract)) then
     error(("policy %s has no function %s"):format(entry.name, handler.fn_name), 0)
+  end
+  for name in pairs(known and handler.policy.options or {}) do
+    local is_known = false
+    for _, one in ipairs(known) do
+      is_known = is_known or one == name
+    end
+    if not is_known then
+      error(("%s: unknown option %s; %s"):format(entry.name, tostring(name), #known > 0 and "there are "
+        .. table.concat(known, ", ") or "it has none"), 0)
+    end
   end
   local own = {}
   for name, value in pairs(handler.policy.options) do
@@ -60,9 +84,53 @@ local function prepare(handler, entry)
   return own
 end
 
+--- The policy that says what moves where, in its present version.
+-- @param given a name, `{ name, option = ... }` or what `lunashard.policy.<name>` gives
+-- @tparam[opt] table more options, in place of those
+-- @treturn[1] table `name`, `options` (as they were given), `made` (what `new` made of them), `entry`
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `INVALID`, `PLUGIN_FAILED`
+function policy.planner(given, more)
+  local wanted = to_policy(given)
+  local entry = wanted and registry.get("policy", wanted.name)
+  if not wanted then
+    return nil, errors.new("INVALID", { message = ("planner: expected a policy such as \"even\" or { \"even\", by = "
+      .. "\"bytes\" }, got %s"):format(options_of.describe(given)) })
+  elseif not entry or not plans(entry.contract) then
+    local names = {}
+    for _, name in ipairs(registry.names("policy")) do
+      names[#names + 1] = plans(registry.get("policy", name).contract) and name or nil
+    end
+    local near = not entry and errors.nearest(wanted.name, names)
+    return nil, errors.new("INVALID", { message = entry and ("policy %s plans nothing"):format(wanted.name)
+      or ("there is no planner %q%s"):format(wanted.name, near and ("; did you mean %q?"):format(near) or "; there are "
+      .. table.concat(names, ", ")) })
+  end
+  local own = {}
+  for _, options in ipairs({ wanted.options, more or {} }) do
+    for name, value in pairs(options) do
+      own[name] = value
+    end
+  end
+  local ok, made = pcall(prepare, { policy = new(wanted.name, own), fn_name = "plan" }, entry)
+  if not ok then
+    return nil, errors.is(made) and made or errors.new("INVALID", { message = tostring(made) })
+  end
+  return { name = wanted.name, options = own, made = made, entry = entry }
+end
+
+--- What a job writes down of a policy, for whoever resumes it.
+-- @param given as for `handler`
+-- @treturn ?table `{ name, option = ... }`; nil for a function
+function policy.spelled(given)
+  local wanted = to_policy(given)
+  local list = wanted and { name = wanted.name, options = wanted.options }
+  return list
+end
+
 --- The function that a value of the cluster file stands for. A policy is called in its present version.
 -- @param given a function, a name, `{ name, option = ... }` or what `lunashard.policy.<name>` gives
--- @string fn_name `choose_primary` or `on_health`
+-- @string fn_name `choose_primary`, `on_health` or `throttle`
 -- @treturn[1] ?function
 -- @treturn[2] nil
 -- @treturn[2] string what is wrong

@@ -10,15 +10,18 @@
 local back = require("lunashard.rebalancer.back")
 local cleanup = require("lunashard.rebalancer.cleanup")
 local errors = require("lunashard.errors")
+local giants = require("lunashard.rebalancer.giants")
 local job = require("lunashard.rebalancer.job")
 local manager_module = require("lunashard.manager")
 local options_of = require("lunashard.options")
 local planning = require("lunashard.rebalancer.planning")
+local policy = require("lunashard.policy")
 local preflight = require("lunashard.rebalancer.preflight")
 local runner = require("lunashard.rebalancer.runner")
 local shards = require("lunashard.rebalancer.shards")
 local status = require("lunashard.rebalancer.status")
 local task = require("lunashard.task")
+local waves = require("lunashard.rebalancer.waves")
 
 local rebalancer = {}
 
@@ -31,15 +34,17 @@ local DEFAULTS = { batch_size = 5000, throttle_ms = 0, max_parallel_tasks = 4, m
 
 local OPTIONS = { shard_manager = "any", router = "any", batch_size = "count", throttle_ms = "count",
   max_parallel_tasks = "count", max_per_shard = "count", enable_validation = "boolean", max_cutover = "seconds",
-  purge_delay = "any", throttle = "function" }
+  purge_delay = "any", throttle = "any" }
 
 -- What a job keeps of these, for whoever resumes it.
 local KEPT = { "batch_size", "throttle_ms", "enable_validation", "max_cutover", "purge_delay" }
 
-local JOB_OPTIONS = { table_name = "string", group = "string", shard_key = "any", strategy = "string", planner = "string",
-  by = "string", tolerance = "any", shard = "string", key = "any", buckets = "table", moves = "table", harmless = "table" }
+local JOB_OPTIONS = { table_name = "string", group = "string", shard_key = "any", strategy = "string", planner = "any",
+  by = "string", tolerance = "any", shard = "string", key = "any", buckets = "table", moves = "table", harmless = "table",
+  waves = "table", soak = "any", gate = "table", reverse = "boolean" }
 
-local STRATEGIES = { live_migration = true, offline = true }
+local STRATEGIES = { live_migration = true, offline = true, gradual = true }
+local LONGEST_PAUSE = 60 -- seconds
 
 local function short()
   return task.now() + 10
@@ -58,8 +63,10 @@ end
 -- - `enable_validation`: compare count and checksum of both sides before anything changes hands [true]
 -- - `max_cutover`: seconds that the statements of a bucket wait at the most when it changes hands [2]
 -- - `purge_delay`: seconds that the source keeps what was moved, out of sight [0]
--- - `throttle`: function(stats) -> milliseconds after each batch from now on; asked twice a second with `throttle_ms`,
---   `lag_seconds` (of the replica that is farthest behind), `p95_ms` (of this process' statements), `time` (as `os.date("*t")`)
+-- - `throttle`: function(stats) -> seconds to pause after each batch from now on, or a policy, as `{ "pace", p95_ms = 20 }`;
+--   asked twice a second with `throttle` (the present pause), `lag_seconds` (of the replica that is farthest behind), `p95_ms`
+--   and `p99_ms` of late (of this process' statements and of small looks at every shard), `error_rate`, `time` (as
+--   `os.date("*t")`)
 -- @treturn Rebalancer
 function rebalancer.new(options)
   options = options_of.check(options, OPTIONS, "rebalancer")
@@ -67,8 +74,12 @@ function rebalancer.new(options)
   if not manager_module.is(manager) then
     error("rebalancer: option shard_manager: expected a manager, got " .. options_of.describe(manager), 2)
   end
+  local throttle, problem = policy.handler(options.throttle, "throttle")
+  if problem then
+    error("rebalancer: option " .. problem, 2)
+  end
   local self = setmetatable({ manager = manager, jobs = setmetatable({}, { __mode = "v" }), given = options,
-    throttle = options.throttle }, Rebalancer)
+    throttle = throttle }, Rebalancer)
   for name, value in pairs(DEFAULTS) do
     self[name] = options[name] == nil and value or options[name]
   end
@@ -99,13 +110,16 @@ end
 -- @tparam table given
 --
 -- - `table_name` or `group`: whose rows; not needed where there is one group. `shard_key` may be given, and is compared
--- - `planner`: `follow` [default]: to where the strategy puts them over the present shards; `even` (`by`: `rows` [default],
---   `bytes`, `buckets`; `tolerance`: of a share [0.02]); `drain` (`shard`); `pin` (`key` or `buckets`, `shard`); `list`
---   (`moves`: a list of `{ buckets = {...}, to = shard_id }`)
--- - `strategy`, `harmless`: see `create_rebalance_job`
+-- - `planner`: a policy that plans: its name, `{ name, option = ... }`, or `lunashard.policy.<name> { option = ... }`. `follow`
+--   [default]: to where the strategy puts them over the present shards; `minimal`; `even` (`by`: `rows` [default], `bytes`,
+--   `buckets`; `tolerance`: of a share [0.02]; `cost`, `capacity`, `allowed`: functions); `by_load`; `by_region`; `drain`
+--   (`shard`); `pin` (`key` or `buckets`, `shard`); `list` (`moves`: a list of `{ buckets = {...}, to = shard_id }`); or one of
+--   the plug-in folder. `by`, `tolerance`, `shard`, `key`, `buckets` and `moves` may be given beside it
+-- - `strategy`, `waves`, `soak`, `harmless`: see `create_rebalance_job`
 -- @treturn[1] table `group`, `planner`, `moves` (a list: `seq`, `source`, `destination`, `buckets`, `rows`, `bytes`),
 --   `buckets`, `rows`, `bytes`, `total_rows`, `share` (of the rows, 0 to 1), `estimated_seconds`, `shards` (before and
---   after), `by`, `warnings`
+--   after), `by`, `warnings`, `giants` (buckets that are too large to change hands within `max_cutover`), `waves` (a list:
+--   `share` in percent, `moves`, `buckets`, `rows`) of a gradual job
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `INVALID`, `SHARDS_FAILED`, ...
 function Rebalancer:plan(given)
@@ -168,18 +182,50 @@ function Rebalancer:note_progress(row, move)
   update(self, job.describe(row))
 end
 
---- Ask the user's function for the pause after a batch.
+--- Waves have got on.
+-- @local
+function Rebalancer:note_waves(row)
+  update(self, job.describe(row))
+end
+
+-- What is asked for the pause: what was said now, else the policy that was named when the job was made.
+local function throttle_of(self, row)
+  local named = not self.throttle and row.options.throttle
+  if not named then
+    return self.throttle
+  end
+  local given = { named.name }
+  for name, value in pairs(named.options) do
+    given[name] = value
+  end
+  local fn, problem = policy.handler(given, "throttle")
+  return fn, problem
+end
+
+--- Has a job a function or a policy that throttles it?
+-- @local
+function Rebalancer:throttles(row)
+  return (self.throttle or row.options.throttle) ~= nil
+end
+
+--- Ask for the pause after a batch.
 -- @local
 function Rebalancer:throttle_now(context)
-  if not self.throttle then
+  if not self:throttles(context.job) or not context.pulse then
     return
   end
-  local ok, ms = pcall(self.throttle, status.load(self.manager, context.options.throttle_ms))
-  if ok and type(ms) == "number" and ms >= 0 and ms == ms then
-    context.options.throttle_ms = math.min(ms, 60000)
+  local stats = context.pulse:lately()
+  stats.throttle, stats.time = context.options.throttle_ms / 1000, os.date("*t")
+  local fn, problem = throttle_of(self, context.job)
+  local ok, pause = fn ~= nil, problem
+  if fn then
+    ok, pause = pcall(fn, stats)
+  end
+  if ok and type(pause) == "number" and pause >= 0 and pause == pause then
+    context.options.throttle_ms = math.min(pause, LONGEST_PAUSE) * 1000
   else
-    self.catalog:note("throttle", ("the throttle function %s; %g ms stay"):format(ok and "gave no number"
-      or "raised: " .. tostring(ms), context.options.throttle_ms), context.job.id)
+    self.catalog:note("throttle", ("the throttle function %s; %g s stay"):format(ok and "gave " .. options_of.describe(pause)
+      .. ", and no number of seconds" or "raised: " .. tostring(pause), stats.throttle), context.job.id)
   end
 end
 
@@ -196,9 +242,20 @@ local function participants(made)
   return list
 end
 
+-- What JSON can keep of a planner's options; which buckets were meant, the moves say.
+local function kept_of(made)
+  local kept = { name = made.planner }
+  for name, value in pairs(made.options) do
+    if type(value) == "string" or type(value) == "number" or type(value) == "boolean" then
+      kept[name] = value
+    end
+  end
+  return kept
+end
+
 local function record(self, made, given)
-  local options = { planner = made.options, harmless = given.harmless }
-  options.planner.name, options.planner.moves, options.planner.buckets = made.planner, nil, nil
+  local options = { planner = kept_of(made), harmless = given.harmless, waves = made.gradual,
+    throttle = policy.spelled(self.given.throttle) }
   for _, name in ipairs(KEPT) do
     options[name] = self[name]
   end
@@ -209,8 +266,15 @@ end
 --- Write a job down. Nothing moves before `execute_job`. Yields.
 -- Everything that would stop it is looked for first: unreachable shards, missing tables, keys and rights, other definitions.
 -- A shard that is new gets our schema, and is noted in the catalog.
--- @tparam table given as for `plan`, and `strategy`: `live_migration` [default] or `offline` (buckets are closed to writers
---   first, and copied then); `harmless`: names of triggers and rules on the tables that may see rows which move
+-- @tparam table given as for `plan`, and
+--
+-- - `strategy`: `live_migration` [default]; `offline` (buckets are closed to writers first, and copied then); `gradual`: in
+--   waves, with a while after each in which the shards have to stay well, or the job pauses
+-- - of a gradual job: `waves`: percentages of what moves after each [{ 1, 5, 25, 100 }]; `soak`: seconds after each [60];
+--   `gate`: limits of what the worst shard may come to meanwhile, `error_rate` [0.01], `p99_ms` [1000], `lag_seconds` [30], of
+--   this process' statements and small looks at every shard; false for none; `reverse`: a wave after which a gate closes is
+--   moved back
+-- - `harmless`: names of triggers and rules on the tables that may see rows which move
 -- @treturn[1] table the job, with the fields of `get_job_status`, live while it runs here; `plan`
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `JOB_OPEN`, `INVALID` (`problems`: all that is wrong, each with `shard_id`, `table`, `message`)
@@ -218,8 +282,12 @@ function Rebalancer:create_rebalance_job(given)
   given = options_of.check(given, JOB_OPTIONS, "create_rebalance_job")
   if given.strategy and not STRATEGIES[given.strategy] then
     local near = errors.nearest(given.strategy, STRATEGIES)
-    error(("create_rebalance_job: option strategy: expected \"live_migration\" or \"offline\", got %q%s"):format(given.strategy,
-      near and ("; did you mean %q?"):format(near) or ""), 2)
+    error(("create_rebalance_job: option strategy: expected \"live_migration\", \"gradual\" or \"offline\", got %q%s"):format(
+      given.strategy, near and ("; did you mean %q?"):format(near) or ""), 2)
+  end
+  local _, problem = waves.wanted(given)
+  if problem then
+    error("create_rebalance_job: " .. problem, 2)
   end
   local ok, err = begin(self)
   local open
@@ -238,6 +306,8 @@ function Rebalancer:create_rebalance_job(given)
   made, err = planning.make(self, given)
   if not made then
     return nil, err
+  elseif #made.giants > 0 then
+    return nil, giants.refusal(made.giants, self.max_cutover)
   end
   ok, err = shards.enrol(self.manager, participants(made), task.now() + 60)
   local warnings
@@ -377,8 +447,9 @@ end
 -- @treturn[1] table the guide's `status` (`pending running paused completed failed cancelled rolled_back`),
 --   `progress_percent`, `total_migrated`, `total_rows`, `duration_seconds`, `error_message`; and `job_id`, `group`, `planner`,
 --   `strategy`, `moves` (how many in each state), `moves_done`, `moves_total`, `rate` (rows a second), `eta` (seconds),
---   `last_pause`, `longest_pause` (seconds), `interrupted` (nobody runs it), `backlog` (changes that are yet to be
---   applied), `fences` (a list: moves whose buckets nobody can write now, with `seconds`)
+--   `last_pause`, `longest_pause` (seconds), `interrupted` (nobody runs it), `waves` of a gradual job (`current`,
+--   `total`, `share`, `state`: `moving soaking reversing passed`, `soak`, `soaked`, `reading`, `verdict`), `backlog` (changes
+--   that are yet to be applied), `fences` (a list: moves whose buckets nobody can write now, with `seconds`)
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
 function Rebalancer:get_job_status(id)

@@ -15,6 +15,8 @@ command.examples = {
   "lunashard rebalance plan -c cluster.lua                 # after a shard joined the cluster file",
   "lunashard rebalance start -c cluster.lua --throttle-ms 20",
   "lunashard rebalance start -c cluster.lua --drain shard3 --dry-run",
+  "lunashard rebalance start -c cluster.lua --waves 1,10,100 --soak 600 --reverse",
+  "lunashard rebalance plan -c cluster.lua --planner by_load",
   "lunashard rebalance start -c cluster.lua --table users --pin 42 --to shard3",
   "lunashard rebalance start -c cluster.lua --offline       # faster; buckets are closed while they are copied",
   "lunashard rebalance status -c cluster.lua --watch",
@@ -41,7 +43,7 @@ function command.run(args)
   cli.say("cluster %s (%s)", opened.name or "without a name", path)
   local self = rebalancer.new({ shard_manager = opened.manager, batch_size = args.batch_size, throttle_ms = args.throttle_ms,
     max_parallel_tasks = args.max_parallel_tasks, max_cutover = args.max_cutover, purge_delay = args.purge_delay,
-    enable_validation = args.no_validation and false })
+    throttle = args.throttle, enable_validation = args.no_validation and false })
   local ok, code = pcall(actions[args.action], self, args)
   opened:close()
   if not ok then

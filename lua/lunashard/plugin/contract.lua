@@ -36,6 +36,7 @@ contract.templates = {
       attach = fn("attach(state, execute)", BUILT_IN),
       inherit = fn("inherit(state, old_state)", BUILT_IN),
       invalidate = fn("invalidate(state, key)", BUILT_IN),
+      region = fn("region(state, bucket) -> region, and whether its rows may live nowhere else", BUILT_IN),
       shards_for_range = fn("shards_for_range(state, low, high) -> set of shard_ids", BUILT_IN),
     },
     one_of = { { "bucket", "place" }, { "route" } },
@@ -69,11 +70,17 @@ contract.templates = {
     article = "a",
     fields = {
       new = fn("new(options) -> options"),
+      options = { type = "list", doc = "the names of its options; without it any are taken" },
       plan = fn("plan(state, options) -> list of moves"),
+      cost = fn("cost(bucket, options) -> number: what a bucket weighs"),
+      capacity = fn("capacity(shard, options) -> number: how much a shard can take"),
+      allowed = fn("allowed(bucket, shard, options) -> boolean: may it live there"),
+      measures_load = { type = "boolean", doc = "its plans go by the load of shards, which takes seconds to measure" },
+      throttle = fn("throttle(stats, options) -> seconds to pause after each batch"),
       on_health = fn("on_health(event, options)"),
       choose_primary = fn("choose_primary(candidates, shard, options) -> false, or the endpoint of a candidate"),
     },
-    one_of = { { "plan" }, { "on_health" }, { "choose_primary" } },
+    one_of = { { "plan" }, { "on_health" }, { "choose_primary" }, { "cost" }, { "capacity" }, { "allowed" }, { "throttle" } },
   },
 }
 

@@ -19,7 +19,8 @@ local SHIPPED = {
   aggregate = { dir = "lunashard.aggregates.", names = { "avg", "chain", "concat", "count", "distinct", "group_by", "having",
     "limit", "max", "merge_sort", "min", "percentile", "sum", "top_n" } },
   extractor = { dir = "lunashard.extractors.", names = { "by_column", "by_comment", "by_param", "first_of" } },
-  policy = { dir = "lunashard.policies.", names = { "prefer" } },
+  policy = { dir = "lunashard.policies.", names = { "by_load", "by_region", "drain", "even", "follow", "list",
+    "minimal", "pace", "pin", "prefer" } },
 }
 
 local entries, shipped, staged = {}, {}, {}

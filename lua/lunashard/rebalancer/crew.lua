@@ -72,8 +72,11 @@ local function hand_out(context, queue, run, caps)
   return #queue
 end
 
--- What has been asked since; a token that is not ours is somebody who thought us dead.
-local function listen(self, context, run)
+--- What has been asked since; a token that is not ours is somebody who thought us dead. Yields.
+-- @tparam Rebalancer self
+-- @tparam table context
+-- @tparam table run gets `reason` and `stopped`
+function crew.listen(self, context, run)
   local look = job.look(self.catalog, context.job.id, task.now() + SHORT)
   if look and look.token ~= context.token then
     run.reason, run.stopped = "taken over by another mover", "taken over"
@@ -99,7 +102,7 @@ function crew.work(self, context, moves, run)
     local next_look = 0
     while (hand_out(context, queue, run, caps) > 0 and not run.reason) or run.active > 0 do
       if task.now() >= next_look then
-        listen(self, context, run)
+        crew.listen(self, context, run)
         next_look = task.now() + LOOK_EVERY
       elseif run.active > 0 or #queue > 0 then
         run.changed:wait(next_look)

@@ -6,6 +6,7 @@
 local cjson = require("cjson.safe")
 local errors = require("lunashard.errors")
 local offline = require("lunashard.rebalancer.offline")
+local waves = require("lunashard.rebalancer.waves")
 
 local job = {}
 
@@ -293,12 +294,13 @@ local CARRIED = { merged = true, flipped = true, done = true }
 --   `error_message`, `moves` (how many, by state), `moves_done`, `moves_total`, `rows_copied` (those of moves under way,
 --   too), `rate` (rows a second), `eta` (seconds), `last_pause` and `longest_pause` (seconds that a cutover took),
 --   `downtime_seconds` (of an offline job: for how long buckets were closed, added up over its moves), `interrupted` (it is
---   `running` and nobody runs it), `request`, `planner`, `strategy`, `open`, `active`: the moves that are half-way
+--   `running` and nobody runs it), `request`, `planner`, `strategy`, `open`, `active`: the moves that are half-way;
+--   `waves`, of a gradual job
 function job.describe(row)
   local told = { job_id = row.id, group = row.grp, status = row.status, planner = row.kind, strategy = row.strategy,
     error_message = row.error_message, duration_seconds = row.duration_seconds or 0, total_rows = 0, total_migrated = 0,
     moves = {}, moves_done = 0, moves_total = #row.moves, active = {}, request = row.options.request, open = row.open,
-    rolling_back = row.options.direction == "back" or nil,
+    waves = waves.describe(row), rolling_back = row.options.direction == "back" or nil,
     interrupted = row.status == "running" and not row.held and true or nil }
   local copied, latest = 0, 0
   for _, move in ipairs(row.moves) do

@@ -2,13 +2,15 @@
 -- Pure: what it knows of a cluster is a `state`, a table of
 --
 -- - `group`: name of the group; `strategy`: its strategy's name
--- - `shards`: a list of `shard_id`, `weight`, in the cluster's order; only these can get buckets
--- - `buckets`: a list of `bucket`, `shard_id` (its owner), `rows`, `bytes`
+-- - `shards`: a list of `shard_id`, `weight`, `region`, `tags`, `buckets` (how many), `rows`, `bytes`, `load`, in the cluster's
+--   order; only these can get buckets
+-- - `buckets`: a list of `bucket`, `owner` (a shard_id), `rows`, `bytes`, `load`, `region` (where one is known), `is_giant`
 -- - `place`: function(bucket) -> shard_id where the strategy would put it, or nil and why not; nil for a strategy that
 --   says nothing of its own accord (`hash`)
+-- - `residency`: rows of a region may live on that region's shards only
 --
--- A planner (see `lunashard.rebalancer.planners`) gives assignments, a list of `bucket` (an item of `state.buckets`) and
--- `destination`.
+-- A policy says what moves where; `lunashard.rebalancer.proposal` checks that and makes assignments of it, a list of `bucket`
+-- (an item of `state.buckets`) and `destination`.
 -- @module lunashard.rebalancer.plan
 
 local plan = {}
@@ -34,15 +36,15 @@ local function by_pair(assignments, limits)
   local lists, order = {}, {}
   for _, one in ipairs(assignments) do
     local item = one.bucket
-    local pair = item.shard_id .. "\0" .. one.destination
+    local pair = item.owner .. "\0" .. one.destination
     local list = lists[pair]
     if not list then
-      list = { new_move(item.shard_id, one.destination) }
+      list = { new_move(item.owner, one.destination) }
       lists[pair], order[#order + 1] = list, list
     end
     local move = list[#list]
     if is_full(move, item, limits) then
-      move = new_move(item.shard_id, one.destination)
+      move = new_move(item.owner, one.destination)
       list[#list + 1] = move
     end
     move.buckets[#move.buckets + 1] = item.bucket
@@ -54,9 +56,11 @@ end
 --- Pack assignments into moves. Those of different shards alternate, so that several can be under way.
 -- @tparam {table,...} assignments
 -- @tparam ?table limits as `LIMITS`
+-- @tparam ?{table,...} moves that come before, to which these are added
 -- @treturn {table,...} each with `seq`, `source`, `destination`, `buckets` (a list), `rows`, `bytes`
-function plan.pack(assignments, limits)
-  local lists, moves, round = by_pair(assignments, limits or plan.LIMITS), {}, 1
+function plan.pack(assignments, limits, moves)
+  local lists, round = by_pair(assignments, limits or plan.LIMITS), 1
+  moves = moves or {}
   repeat
     local before = #moves
     for _, list in ipairs(lists) do
@@ -85,14 +89,14 @@ local function balance(state, assignments)
     entry(shard.shard_id)
   end
   for _, item in ipairs(state.buckets) do
-    local one = entry(item.shard_id)
+    local one = entry(item.owner)
     one.buckets, one.rows, one.bytes = one.buckets + 1, one.rows + item.rows, one.bytes + item.bytes
   end
   for _, one in ipairs(shards) do
     one.buckets_after, one.rows_after, one.bytes_after = one.buckets, one.rows, one.bytes
   end
   for _, one in ipairs(assignments) do
-    local item, from, to = one.bucket, entry(one.bucket.shard_id), entry(one.destination)
+    local item, from, to = one.bucket, entry(one.bucket.owner), entry(one.destination)
     for name, by in pairs({ buckets_after = 1, rows_after = item.rows, bytes_after = item.bytes }) do
       from[name], to[name] = from[name] - by, to[name] + by
     end
@@ -113,7 +117,7 @@ local function warnings_of(assignments, limits)
   local list = {}
   for _, one in ipairs(assignments) do
     local item = one.bucket
-    if item.rows > limits.rows or item.bytes > limits.bytes then
+    if not item.is_giant and (item.rows > limits.rows or item.bytes > limits.bytes) then
       list[#list + 1] = ("bucket %s has %d rows (%d bytes), more than a move of %d: statements for it wait longer when it "
         .. "changes hands"):format(tostring(item.bucket), item.rows, item.bytes, limits.rows)
     end
@@ -124,18 +128,29 @@ end
 --- Make a plan of assignments.
 -- @tparam table state
 -- @tparam {table,...} assignments
--- @tparam[opt] table opts `limits`, `parallel` (moves at a time, for the estimate), `planner` (its name)
+-- @tparam[opt] table opts `limits`, `parallel` (moves at a time, for the estimate), `planner` (its name), `waves`: the
+--   assignments in the lists of its waves
 -- @treturn table `group`, `planner`, `moves`, `buckets`, `rows`, `bytes` (what moves), `total_rows`, `share` (of the rows, or
 --   of the buckets when there are no rows; 0 to 1), `estimated_seconds`, `shards` (a list: `shard_id`, `buckets`, `rows`,
 --   `bytes` and the same with `_after`), `by` (`shard1->shard4` -> rows), `warnings`
 function plan.make(state, assignments, opts)
   opts = opts or {}
   local limits = opts.limits or plan.LIMITS
-  local moves = plan.pack(assignments, limits)
+  local moves, ends = {}, opts.waves and {} or nil
+  for i, wave in ipairs(opts.waves or { assignments }) do
+    plan.pack(wave, limits, moves)
+    if ends then
+      ends[i] = #moves
+    end
+  end
   local result = { group = state.group, planner = opts.planner, moves = moves, buckets = #assignments, rows = 0, bytes = 0,
-    total_rows = 0, total_buckets = #state.buckets, by = {}, warnings = warnings_of(assignments, limits) }
+    total_rows = 0, total_buckets = #state.buckets, by = {}, wave_ends = ends, giants = {},
+    warnings = warnings_of(assignments, limits) }
   for _, item in ipairs(state.buckets) do
     result.total_rows = result.total_rows + item.rows
+  end
+  for _, one in ipairs(assignments) do
+    result.giants[#result.giants + 1] = one.bucket.is_giant and one.bucket or nil
   end
   for _, move in ipairs(moves) do
     local way = move.source .. "->" .. move.destination

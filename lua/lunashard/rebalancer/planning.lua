@@ -2,11 +2,14 @@
 -- @module lunashard.rebalancer.planning
 
 local errors = require("lunashard.errors")
+local giants = require("lunashard.rebalancer.giants")
 local offline = require("lunashard.rebalancer.offline")
 local plan = require("lunashard.rebalancer.plan")
-local planners = require("lunashard.rebalancer.planners")
+local policy = require("lunashard.policy")
+local proposal = require("lunashard.rebalancer.proposal")
 local state = require("lunashard.rebalancer.state")
 local task = require("lunashard.task")
+local waves = require("lunashard.rebalancer.waves")
 
 local planning = {}
 
@@ -60,34 +63,67 @@ local function check_shard_key(self, given)
   return refuse("the shard key of %s is %s, not %s", given.table_name, text(declared), text(given.shard_key))
 end
 
-local function choose_planner(given)
-  local name = given.planner or given.moves and "list" or (given.key ~= nil or given.buckets) and "pin" or "follow"
-  if planners[name] then
-    return name
-  end
-  local near = errors.nearest(name, planners)
-  return refuse("there is no planner %q%s", name, near and ("; did you mean %q?"):format(near)
-    or "; there are: drain, even, follow, list, pin")
-end
+-- What is given beside the planner is an option of it.
+local OPTIONS = { "by", "tolerance", "shard", "buckets", "moves" }
 
--- The options of a planner, with a key's bucket in place of the key.
-local function planner_options(self, name, given, group)
-  local own = { by = given.by, tolerance = given.tolerance, shard = given.shard, buckets = given.buckets, moves = given.moves }
-  if (name == "drain" or name == "pin") and not given.shard then
-    return refuse("%s: say which shard, with shard", name)
-  elseif name == "drain" and not self.manager.by_id[given.shard] then
-    local _, err = self.manager:member(given.shard)
-    return nil, err
-  elseif name == "pin" and given.key ~= nil then
+-- The policy that plans, with a key's bucket in place of the key.
+local function choose_planner(self, given, group)
+  local name = given.planner or given.moves and "list" or (given.key ~= nil or given.buckets) and "pin" or "follow"
+  local more = {}
+  for _, option in ipairs(OPTIONS) do
+    more[option] = given[option]
+  end
+  if given.key ~= nil then
     local bucket, err = self.catalog.groups[group].bound:bucket(given.key)
     if bucket == nil then
       return nil, err
     end
-    own.buckets = { bucket }
-  elseif name == "pin" and not given.buckets then
+    more.buckets = { bucket }
+  end
+  local planner, err = policy.planner(name, more)
+  if not planner then
+    return nil, err
+  end
+  local shard = planner.options.shard
+  if (planner.name == "drain" or planner.name == "pin") and not shard then
+    return refuse("%s: say which shard, with shard", planner.name)
+  elseif planner.name == "drain" and not self.manager.by_id[shard] then
+    local _, unknown = self.manager:member(shard)
+    return nil, unknown
+  elseif planner.name == "pin" and not planner.options.buckets then
     return refuse("pin: say what, with key or buckets")
   end
-  return own
+  return planner
+end
+
+-- What of a plan has to be said aloud.
+local function warn_of(made, seen, max_cutover)
+  for _, item in ipairs(made.giants) do
+    table.insert(made.warnings, giants.describe(item, max_cutover) .. "; the job would be refused")
+  end
+  for _, item in ipairs(seen.left or {}) do
+    table.insert(made.warnings, giants.describe(item, max_cutover) .. "; it is left where it is")
+  end
+end
+
+-- Which moves belong to which wave.
+local function number_waves(made, wanted)
+  local first = 1
+  wanted.list, made.waves = {}, {}
+  for i = #wanted.shares, #made.wave_ends + 1, -1 do
+    wanted.shares[i] = nil -- there are fewer buckets than waves
+  end
+  wanted.shares[#wanted.shares] = #wanted.shares > 0 and 100 or nil
+  for i, last in ipairs(made.wave_ends) do
+    local one = { wave = i, share = wanted.shares[i], moves = last - first + 1, buckets = 0, rows = 0 }
+    wanted.list[i] = {}
+    for seq = first, last do
+      table.insert(wanted.list[i], seq)
+      one.buckets, one.rows = one.buckets + #made.moves[seq].buckets, one.rows + made.moves[seq].rows
+    end
+    made.waves[i], first = one, last + 1
+  end
+  made.estimated_seconds = made.estimated_seconds + #made.waves * wanted.soak
 end
 
 --- Make a plan. Yields.
@@ -98,38 +134,41 @@ end
 -- @treturn[2] lunashard.error
 function planning.make(self, given)
   local group, err = group_of(self, given)
-  local ok, name, options
+  local wanted, problem = waves.wanted(given)
+  if problem then
+    return refuse("%s", problem)
+  end
+  local ok, planner, seen
   if group then
     ok, err = check_shard_key(self, given)
   end
   if ok then
-    name, err = choose_planner(given)
+    planner, err = choose_planner(self, given, group)
   end
-  if name then
-    options, err = planner_options(self, name, given, group)
-  end
-  if not options then
-    return nil, err
-  end
-  local seen
-  seen, err = state.read(self.manager, group, { without = name == "drain" and given.shard or nil,
-    deadline = task.now() + TIMEOUT })
-  if not seen then
-    return nil, err
+  if planner then
+    seen, err = state.read(self.manager, group, { without = planner.name == "drain" and planner.options.shard or nil,
+      load = planner.entry.contract.measures_load, deadline = task.now() + TIMEOUT })
   end
   local assignments
-  assignments, err = planners[name](seen, options)
+  if seen then
+    giants.mark(seen, given.strategy == "offline" and math.huge or self.max_cutover)
+    assignments, err = proposal.of(seen, planner)
+  end
   if not assignments then
     return nil, err
   end
-  local made = plan.make(seen, assignments, { planner = name, parallel = self.max_parallel_tasks,
-    limits = offline.limits(given.strategy) })
+  local made = plan.make(seen, assignments, { planner = planner.name, parallel = self.max_parallel_tasks,
+    limits = offline.limits(given.strategy), waves = wanted and waves.split(assignments, wanted.shares) })
   local pause = self.throttle_ms / 1000 / self.batch_size
   made.estimated_seconds = made.estimated_seconds + made.rows * pause / self.max_parallel_tasks
   if given.strategy == "offline" then
     offline.announce(made, pause)
+  elseif wanted then
+    number_waves(made, wanted)
+    made.gradual = wanted
   end
-  made.options, made.tables = options, seen.tables
+  warn_of(made, seen, self.max_cutover)
+  made.options, made.tables = planner.options, seen.tables
   return made
 end
 

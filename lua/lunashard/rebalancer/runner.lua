@@ -4,6 +4,7 @@
 
 local crew = require("lunashard.rebalancer.crew")
 local errors = require("lunashard.errors")
+local gradual = require("lunashard.rebalancer.gradual")
 local job = require("lunashard.rebalancer.job")
 local leases = require("lunashard.catalog.lease")
 local lock = require("lunashard.rebalancer.lock")
@@ -218,7 +219,7 @@ local function stopped_by(self, row, held, run)
       ok, err = cancel_now(self, row, held)
     end
   elseif run.stopped == "pause" then
-    ok, err = finish(self, row.id, "paused")
+    ok, err = finish(self, row.id, "paused", run.verdict)
   end
   if err then
     return nil, err
@@ -235,7 +236,7 @@ function drive(self, row, held)
     ok, err = prepare(self, row, moves)
   end
   if ok then
-    ok, err = crew.work(self, context, moves, run)
+    ok, err = gradual.work(self, context, moves, run)
   end
   if not ok and errors.is(err, "LOCK_HELD") then
     return nil, err -- the job is somebody else's now

@@ -1,8 +1,9 @@
---- What planners are told of a cluster: shards, buckets, owners, rows.
+--- What policies that plan are told of a cluster: shards, buckets, owners, rows.
 -- @module lunashard.rebalancer.state
 
 local buckets = require("lunashard.catalog.buckets")
 local errors = require("lunashard.errors")
+local load = require("lunashard.rebalancer.load")
 local strategy = require("lunashard.strategy")
 local tables = require("lunashard.rebalancer.tables")
 
@@ -72,7 +73,7 @@ local function items_of(bound, owners, counts)
   local function add(text, bucket, shard_id)
     local counted = counts[shard_id] and counts[shard_id][text]
     seen[text] = true
-    items[#items + 1] = { bucket = bucket, shard_id = shard_id, rows = counted and counted.rows or 0,
+    items[#items + 1] = { bucket = bucket, owner = shard_id, rows = counted and counted.rows or 0,
       bytes = counted and counted.bytes or 0 }
   end
   for text, shard_id in pairs(owners) do
@@ -92,11 +93,40 @@ local function items_of(bound, owners, counts)
   return items
 end
 
+local WINDOW = 5 -- seconds in which shards are watched
+
+-- What is known of shards and buckets besides their rows.
+local function describe(result, manager, bound)
+  local by_id, regions = {}, {}
+  for _, member in ipairs(manager.members) do
+    regions[member.shard_id] = member.info.region
+  end
+  for _, shard in ipairs(result.shards) do
+    local info = manager.by_id[shard.shard_id].info
+    shard.weight, shard.region, shard.tags = info.weight or 1, info.region, info.tags or {}
+    shard.buckets, shard.rows, shard.bytes, shard.load = 0, 0, 0, 0
+    by_id[shard.shard_id] = shard
+  end
+  local region_of = bound.plugin.region
+  for _, item in ipairs(result.buckets) do
+    local region, strict
+    if region_of then
+      region, strict = region_of(bound.state, item.bucket)
+    end
+    item.region, result.residency = region or regions[item.owner], result.residency or strict or nil
+    local shard = by_id[item.owner]
+    if shard then
+      shard.buckets, shard.rows, shard.bytes = shard.buckets + 1, shard.rows + item.rows, shard.bytes + item.bytes
+      shard.load = shard.load + item.load
+    end
+  end
+end
+
 --- Read it. Counts the rows of the group on all shards; of large tables a sample. Yields.
 -- @tparam Manager manager with a catalog
 -- @string group
 -- @tparam[opt] table opts `without`: a shard that is to get nothing; `deadline`; `count`: false when the
---   rows do not matter
+--   rows do not matter; `load`: shards are watched for some seconds where this process knows nothing of their load
 -- @treturn[1] table see `lunashard.rebalancer.plan`
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
@@ -111,6 +141,14 @@ function state.read(manager, group, opts)
   end
   if rows then
     shards, err = catalog:execute(SHARDS, nil, opts.deadline)
+  end
+  local own, total, of_shards = {}, 0, nil
+  if shards then
+    own, total = load.own(manager, bound)
+    if opts.load and total == 0 then
+      of_shards, err = load.of_shards(manager, list, WINDOW)
+      shards = of_shards and shards
+    end
   end
   if shards then
     counts, err = tables.count(manager.members, bound, opts.count == false and {} or list, opts.deadline)
@@ -128,9 +166,11 @@ function state.read(manager, group, opts)
   local members = candidates(manager, states, opts.without)
   local result = { group = group, strategy = bound.name, shards = {}, tables = list, place = placer(bound, members) }
   for i, member in ipairs(members) do
-    result.shards[i] = { shard_id = member.shard_id, weight = member.info.weight or 1 }
+    result.shards[i] = { shard_id = member.shard_id }
   end
   result.buckets = items_of(bound, owners, by_text(counts))
+  load.spread(result, own, total, of_shards)
+  describe(result, manager, bound)
   return result
 end
 

@@ -1,4 +1,4 @@
---- What shards add to the state of a job: changes that are yet to be applied, fences, how busy they are.
+--- What shards add to the state of a job: changes that are yet to be applied, and fences.
 -- @module lunashard.rebalancer.status
 
 local parallel = require("lunashard.parallel")
@@ -61,23 +61,6 @@ function status.of_shards(manager, told)
     end
     told.backlog = told.backlog + (answer and answer.backlog or 0)
   end
-end
-
---- How busy the shards are, for a throttle function. Does not yield.
--- @tparam Manager manager
--- @tparam number throttle_ms the present pause
--- @treturn table `throttle_ms`, `lag_seconds`, `p95_ms`, `time`
-function status.load(manager, throttle_ms)
-  local load = { throttle_ms = throttle_ms, lag_seconds = 0, p95_ms = 0, time = os.date("*t") }
-  for _, member in ipairs(manager.members) do
-    for _, endpoint in ipairs(member.endpoints) do
-      load.lag_seconds = math.max(load.lag_seconds, endpoint.health.lag_seconds or 0)
-    end
-  end
-  for router in pairs(manager.routers) do
-    load.p95_ms = math.max(load.p95_ms, router:get_statistics().p95_latency_ms or 0)
-  end
-  return load
 end
 
 return status

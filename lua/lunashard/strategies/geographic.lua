@@ -63,7 +63,8 @@ function geographic.new(options, shards)
       maps[region] = placement.must(core.hash_map(inner, members))
     end
   end
-  return { regions = regions, maps = maps, default = not options.strict and default or nil }
+  return { regions = regions, maps = maps, default = not options.strict and default or nil,
+    strict = options.strict or false }
 end
 
 local function unknown_region(state, region)
@@ -138,6 +139,16 @@ function geographic.place(state, bucket)
     return shard_id
   end
   return nil, errors.new("INVALID", { message = ("there is no bucket %s"):format(tostring(bucket)) })
+end
+
+--- The region of a bucket.
+-- @tparam table state
+-- @tparam string bucket
+-- @treturn ?string
+-- @treturn boolean must its rows live there?
+function geographic.region(state, bucket)
+  local region = state.regions[bucket] and bucket or tostring(bucket):match("^(.*)/%d+$")
+  return region, state.strict
 end
 
 return geographic

@@ -3,7 +3,7 @@ local plan = require("lunashard.rebalancer.plan")
 local function state_of(sizes, limits)
   local state = { group = "int8", shards = { { shard_id = "a" }, { shard_id = "b" }, { shard_id = "c" } }, buckets = {} }
   for i, size in ipairs(sizes) do
-    state.buckets[i] = { bucket = i - 1, shard_id = size[1], rows = size[2], bytes = size[2] * 100 }
+    state.buckets[i] = { bucket = i - 1, owner = size[1], rows = size[2], bytes = size[2] * 100 }
   end
   return state, limits
 end

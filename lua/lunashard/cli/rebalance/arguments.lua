@@ -4,6 +4,8 @@
 local cli = require("lunashard.cli")
 local confirm = require("lunashard.cli.confirm")
 local errors = require("lunashard.errors")
+local values = require("lunashard.cli.rebalance.values")
+local waves = require("lunashard.rebalancer.waves")
 
 local arguments = {}
 
@@ -39,6 +41,8 @@ local function add_choice(parser)
     parser:option("--drain", "everything away from this shard"):argname("SHARD"),
     parser:option("--pin", "the bucket of this key to the shard of --to; several columns with commas between"):argname("KEY"),
     parser:option("--bucket", "this bucket to the shard of --to; may be given several times"):count("*"):target("buckets"),
+    parser:option("--planner", "what this policy says, such as by_load, by_region, or one of the plug-in folder; with options as "
+      .. "in even:by=bytes,tolerance=0.1"):argname("POLICY"):convert(values.policy),
     parser:option("--moves", "a file of lines `BUCKET SHARD`; - reads stdin"):argname("FILE"))
   parser:option("--to", "the shard for --pin and --bucket"):argname("SHARD")
   parser:flag("--offline", "close buckets first, and copy them then: faster, but their statements wait meanwhile")
@@ -50,6 +54,8 @@ end
 local function add_pace(parser)
   parser:option("--batch-size", "rows that are copied at a time [5000]"):convert(count(1)):target("batch_size")
   parser:option("--throttle-ms", "pause after each batch [0]"):convert(count(0)):target("throttle_ms")
+  parser:option("--throttle", "a policy that says how long to pause, such as pace:p95_ms=20,lag_seconds=5"):argname("POLICY")
+    :convert(values.policy)
   parser:option("--parallel", "moves at a time [4]"):convert(count(1)):target("max_parallel_tasks")
   parser:option("--max-cutover", "seconds that statements of a bucket wait at the most when it changes hands [2]")
     :convert(seconds):target("max_cutover")
@@ -57,6 +63,20 @@ local function add_pace(parser)
     :target("purge_delay")
   parser:flag("--no-validation", "do not compare the two sides before a bucket changes hands"):target("no_validation")
   return parser
+end
+
+local function add_waves(parser)
+  parser:option("--waves", "move so many percent first, then as many in all, ...; after each the shards have to stay well, or "
+    .. "the job pauses [all at once; 1,5,25,100 with one of the following]"):argname("1,5,25,100"):convert(values.percentages)
+  parser:option("--soak", "seconds that are waited after each wave [60]"):convert(seconds)
+  parser:option("--gate", "what the worst shard may come to meanwhile, or off [error_rate=0.01,p99_ms=1000,lag_seconds=30]")
+    :argname("NAME=LIMIT,..."):convert(values.gate)
+  parser:flag("--reverse", "a wave that is not borne is moved back")
+  return parser
+end
+
+local function is_gradual(args)
+  return args.waves or args.soak or args.gate or args.reverse
 end
 
 local function add_job(parser)
@@ -69,9 +89,12 @@ end
 function arguments.configure(parser)
   parser:command_target("action")
   parser:require_command(true)
-  add_choice(add_common(parser:command("plan", "what would move: buckets, rows, bytes, share of the rows, time; moves nothing")))
-  local start = add_pace(add_choice(add_common(parser:command("start", "move it; without --even, --drain, ... to where the "
-    .. "strategy puts it over the shards of the cluster file"))))
+  local plan = parser:command("plan", "what would move: buckets, rows, bytes, share of the rows, time; moves nothing")
+  add_waves(add_choice(add_common(plan)))
+  plan:option("--max-cutover", "as of start"):convert(seconds):target("max_cutover")
+  local start = parser:command("start", "move it; without --even, --drain, ... to where the strategy puts it over the shards of "
+    .. "the cluster file")
+  add_waves(add_pace(add_choice(add_common(start))))
   start:flag("--dry-run", "only show the plan"):target("dry_run")
   confirm.configure(start)
   local status = add_job(add_common(parser:command("status", "how a job does")))
@@ -125,9 +148,12 @@ end
 
 -- What the arguments ask of a planner, for a group.
 local function request_of(args, group, bound)
-  local given = { group = group, strategy = args.offline and "offline" or "live_migration",
-    harmless = #args.harmless > 0 and args.harmless or nil }
-  if args.even then
+  local given = { group = group, harmless = #args.harmless > 0 and args.harmless or nil, waves = args.waves, soak = args.soak,
+    gate = args.gate, reverse = args.reverse }
+  given.strategy = args.offline and "offline" or is_gradual(args) and "gradual" or "live_migration"
+  if args.planner then
+    given.planner = args.planner
+  elseif args.even then
     given.planner, given.by = "even", args.even
   elseif args.drain then
     given.planner, given.shard = "drain", args.drain
@@ -155,6 +181,12 @@ function arguments.check(args)
       cli.usage_error("--to goes with --pin or --bucket")
     elseif args.group and args.table then
       cli.usage_error("give --group or --table, not both")
+    end
+    local _, problem = waves.wanted({ strategy = is_gradual(args) and "gradual", waves = args.waves, gate = args.gate })
+    if args.offline and is_gradual(args) then
+      cli.usage_error("--waves, --soak, --gate and --reverse do not go with --offline")
+    elseif problem then
+      cli.usage_error("--" .. problem)
     end
     args.moves = args.moves and read_moves(args.moves)
   end

@@ -60,6 +60,15 @@ local function by_way(made)
   return rows
 end
 
+local function wave_rows(made)
+  local rows = {}
+  for i, wave in ipairs(made.waves) do
+    rows[i] = { wave = wave.wave, ["of all"] = ("%g %%"):format(wave.share), moves = wave.moves, buckets = wave.buckets,
+      rows = whole(wave.rows) }
+  end
+  return rows
+end
+
 --- A plan.
 -- @tparam table made from `rebalancer:plan`
 -- @treturn string
@@ -77,6 +86,8 @@ function view.plan(made)
     duration(made.estimated_seconds))
     .. downtime(made) .. "\n" .. table_text.render({ "from", "to", "moves", "buckets", "rows", "bytes" }, by_way(made),
       { types = { "text", "text", "int8", "int8", "int8", "text" } })
+    .. (made.waves and "\n" .. table_text.render({ "wave", "of all", "moves", "buckets", "rows" }, wave_rows(made),
+      { types = { "int8", "text", "int8", "int8", "int8" } }) or "")
     .. "\n" .. table_text.render({ "shard", "buckets", "rows", "buckets after", "rows after" }, shards,
       { types = { "text", "int8", "int8", "int8", "int8" } })
 end
@@ -111,6 +122,19 @@ function view.line(told)
   return table.concat(parts, ", ")
 end
 
+local function wave_of(waves)
+  local text = ("%d of %d (%g %%), %s"):format(waves.current, waves.total, waves.share, waves.state)
+  if waves.soaked then
+    text = ("%s for %.0f of %g s"):format(text, waves.soaked, waves.soak)
+  end
+  local reading = waves.reading
+  if reading then
+    text = ("%s: error rate %.2f %%, p99 %.0f ms, lag %.1f s"):format(text, reading.error_rate * 100, reading.p99_ms,
+      reading.lag_seconds)
+  end
+  return text
+end
+
 --- A job's state.
 -- @tparam table told
 -- @treturn string
@@ -122,6 +146,9 @@ function view.status(told)
   add("group", ("%s, by %s, %s%s"):format(told.group, told.planner, told.strategy, told.rolling_back and ", rolling back" or ""))
   add("rows", ("%s of %s moved"):format(whole(told.total_migrated), whole(told.total_rows)))
   add("moves", states(told))
+  if told.waves then
+    add("wave", wave_of(told.waves))
+  end
   if told.duration_seconds > 0 then
     add("duration", duration(told.duration_seconds))
   end
