@@ -78,6 +78,23 @@ describe("a session", function()
     contains(below, "(1 row, shard1, ")
   end)
 
+  it("explains what each shard is asked, where a statement is for several", function()
+    local ok, shown, below = run("explain (costs off) select name from repl.users order by name limit 3 offset 2;")
+    assert.is_true(ok)
+    for _, shard_id in ipairs({ "shard1", "shard2", "shard3" }) do
+      contains(shown, " " .. shard_id .. "   | Limit\n")
+    end
+    contains(below, "shard1, shard2, shard3, ")
+    ok, shown = run("explain analyze verbose select * from repl.users where user_id in (1, 2, 3, 4, 5, 6, 7, 8);")
+    assert.is_true(ok)
+    contains(shown, "actual time")
+    assert.is_nil(shown:find("1,2,3,4,5,6,7,8", 1, true))
+    contains(select(3, run("explain select * from repl.users where user_id = 1;")), " rows, ")
+    assert.is_false((run("explain analyze delete from repl.users;")))
+    contains(select(3, run("explain select nme from repl.users;")), "42703")
+    contains(select(2, run("select count(*) from repl.users;")), "    30\n")
+  end)
+
   it("puts a caret under the place of an error, with SQLSTATE and hint", function()
     local ok, _, below = run("select\n  nme from repl.users where user_id = 1;")
     assert.is_false(ok)

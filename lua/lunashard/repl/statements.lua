@@ -4,6 +4,7 @@
 local asking = require("lunashard.repl.asking")
 local errors = require("lunashard.errors")
 local classify = require("lunashard.router.statement").classify
+local explaining = require("lunashard.repl.explaining")
 local show = require("lunashard.repl.show")
 local parse = require("lunashard.sql.statement").parse
 local task = require("lunashard.task")
@@ -138,6 +139,12 @@ end
 local function execute(session, parsed, sql)
   if session.begin or session.tx then
     return run_in_transaction(session, parsed, sql)
+  end
+  if parsed.utility == "ExplainStmt" and not session.pin and not asking.writes(parsed) then
+    local result, err = explaining.run(session.router, sql)
+    if result or err then
+      return result, err
+    end
   end
   local planned, err = plan(session, parsed, sql)
   if not planned then
