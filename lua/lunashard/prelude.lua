@@ -1,4 +1,5 @@
---- What every state runs first: waits relayed through coroutines, module look-up, os.exit.
+--- What every state runs first: waits relayed through coroutines, failures of files, module look-up,
+-- os.exit.
 -- @module lunashard.prelude
 
 -- luacheck: ignore 122 (replacing functions of the standard library is what this file is for)
@@ -70,6 +71,20 @@ function os.exit(code)
   end
   raw_exit(code, true)
 end
+
+-- What could not be written is said to have been by compiled code: it leaves its trace on the error and calls again, and
+-- the C library, which has thrown the bytes away meanwhile, has nothing left to fail with. So none is compiled.
+local function interpreted(fn)
+  local function call(...)
+    return fn(...)
+  end
+  jit.off(call)
+  return call
+end
+
+local methods = debug.getmetatable(io.stdout).__index
+methods.write, methods.flush = interpreted(methods.write), interpreted(methods.flush)
+io.write, io.flush = interpreted(io.write), interpreted(io.flush)
 
 -- Code is never found by itself in the working directory.
 package.path = package.path:gsub("^%./%?%.lua;", "")

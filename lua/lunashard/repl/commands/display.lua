@@ -108,9 +108,11 @@ function display.o(session, path)
   session.output = output
   function session.out(text)
     local written, problem = file:write(text)
-    written, problem = written and file:flush() or nil, problem
+    if written then
+      written, problem = file:flush()
+    end
     if not written and not output.problem then
-      output.problem = problem or "no space"
+      output.problem = problem
       session.err(("\\o: %s: %s\n"):format(path, output.problem))
     end
   end
