@@ -144,4 +144,17 @@ CREATE TRIGGER tell AFTER INSERT OR UPDATE OF status ON lunashard_catalog.job
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA lunashard_catalog FROM PUBLIC;
 ]]
 
-return { name = "lunashard_catalog", schemas = { "lunashard_catalog" }, migrations = { VERSION_1 } }
+local VERSION_2 = [[
+-- Its reference tables have the rows that those of the others have: writes to them go there, too.
+ALTER TABLE lunashard_catalog.shard ADD joined bool NOT NULL DEFAULT false;
+UPDATE lunashard_catalog.shard s SET joined = state <> 'removed' AND (
+  EXISTS (SELECT FROM lunashard_catalog.bucket b WHERE b.shard_id = s.shard_id)
+  OR EXISTS (SELECT FROM lunashard_catalog.placement_group g, jsonb_array_elements(g.shards) one
+              WHERE g.buckets IS NULL AND one->>'shard_id' = s.shard_id));
+
+ALTER TABLE lunashard_catalog.cluster
+  ADD guards_changed timestamptz NOT NULL DEFAULT clock_timestamp(),
+  ADD timeline text; -- of this server, when the leases in `router` were known to be all there are
+]]
+
+return { name = "lunashard_catalog", schemas = { "lunashard_catalog" }, migrations = { VERSION_1, VERSION_2 } }

@@ -1,6 +1,7 @@
 --- Reading the map: from the catalog, or, while that cannot be reached, from what the shards say that they own.
--- A map is `{ id, name, version, guards, guard_epoch, shards, groups }`: `shards` by id, `groups` by name with
--- `fingerprints`, `buckets` (how many, nil for an open group), `shards` (JSON text), `tables`, `owners` and `versions` by the
+-- A map is `{ id, name, version, guards, guard_epoch, quiet, shards, joined, groups }`: `quiet`, for how many seconds guards
+-- had been on or off when it was read (from the catalog); `shards` by id; `joined`, by id, whether a shard has the
+-- rows of reference tables; `groups` by name with `fingerprints`, `buckets` (how many, nil for an open group), `shards` (JSON text), `tables`, `owners` and `versions` by the
 -- bucket's text; versions are there when they are not 1.
 -- @module lunashard.catalog.map
 -- @local
@@ -13,7 +14,7 @@ local task = require("lunashard.task")
 
 local map = {}
 
-local SHARDS = [[SELECT shard_id, host, port, database, position, state FROM lunashard_catalog.shard]]
+local SHARDS = [[SELECT shard_id, host, port, database, position, state, joined FROM lunashard_catalog.shard]]
 local GROUPS = [[
   SELECT name, strategy, fingerprints, key_type, buckets, shards::text AS shards FROM lunashard_catalog.placement_group]]
 local TABLES = [[SELECT name, grp, shard_key FROM lunashard_catalog.grouped_table ORDER BY name]]
@@ -76,6 +77,11 @@ function map.read(pool, known, deadline)
   elseif version == 0 then
     return false
   end
+  local ok
+  ok, err = schema.check_present(version, "catalog")
+  if not ok then
+    return nil, err
+  end
   return schema.transaction(pool, deadline, function(lease)
     local function run(sql, params)
       local result, problem = lease:execute(sql, params, { deadline = deadline })
@@ -84,9 +90,11 @@ function map.read(pool, known, deadline)
       end
       return result
     end
-    local ok, result = pcall(function()
+    local result
+    ok, result = pcall(function()
       run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-      local cluster = run("SELECT id, name, map_version, guards, guard_epoch FROM lunashard_catalog.cluster").rows[1]
+      local cluster = run([[SELECT id, name, map_version, guards, guard_epoch,
+        extract(epoch FROM clock_timestamp() - guards_changed)::float8 AS quiet FROM lunashard_catalog.cluster]]).rows[1]
       if not cluster or cluster.map_version == 0 then
         return false
       end
@@ -95,9 +103,9 @@ function map.read(pool, known, deadline)
         known = nil
       end
       local found = { id = cluster.id, name = cluster.name, version = cluster.map_version, guards = cluster.guards,
-        guard_epoch = cluster.guard_epoch, shards = {} }
+        guard_epoch = cluster.guard_epoch, quiet = cluster.quiet, shards = {}, joined = {} }
       for _, row in ipairs(run(SHARDS).rows) do
-        found.shards[row.shard_id] = row
+        found.shards[row.shard_id], found.joined[row.shard_id] = row, row.joined
       end
       found.groups = read_groups(run, known, known and known.version or 0)
       return found
@@ -114,7 +122,7 @@ end
 -- ---- from the shards --------------------------------------------------------------------
 
 local ON_SHARD = {
-  identity = "SELECT cluster_id, shard_id FROM lunashard.identity",
+  identity = "SELECT cluster_id, shard_id, joined FROM lunashard.identity",
   groups = "SELECT name, fingerprints, buckets, shards::text AS shards, tables FROM lunashard.placement_group",
   buckets = "SELECT grp, bucket, version FROM lunashard.bucket",
 }
@@ -125,6 +133,11 @@ local function ask_shard(member, deadline)
     return nil, err
   elseif version == 0 then
     return {}
+  end
+  local present
+  present, err = schema.check_present(version, "shard", member.shard_id)
+  if not present then
+    return nil, err
   end
   return schema.transaction(member.primary.pool, deadline, function(lease)
     local ok, problem = lease:execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY", nil,
@@ -171,6 +184,9 @@ local function merge(found, said, member)
     })
   end
   found.id = identity.cluster_id
+  if found.joined[member.shard_id] == nil then
+    found.joined[member.shard_id] = identity.joined
+  end
   for _, row in ipairs(said.groups) do
     local group = found.groups[row.name]
     if not group then
@@ -199,7 +215,11 @@ end
 
 local function copy_known(known)
   local found = { id = known and known.id, name = known and known.name, version = known and known.version or 0,
-    guards = true, guard_epoch = known and known.guard_epoch or 0, shards = known and known.shards or {}, groups = {} }
+    guards = true, guard_epoch = known and known.guard_epoch or 0, shards = known and known.shards or {},
+    joined = {}, groups = {} }
+  for shard_id, has_joined in pairs(known and known.joined or {}) do
+    found.joined[shard_id] = has_joined
+  end
   for name, group in pairs(known and known.groups or {}) do
     local owners, versions = changed_copy(group)
     found.groups[name] = { name = name, strategy = group.strategy, fingerprints = group.fingerprints,

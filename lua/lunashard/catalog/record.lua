@@ -42,7 +42,7 @@ end
 -- ---- the catalog ---------------------------------------------------------------------------
 
 local SHARD_ROW = [[
-  INSERT INTO lunashard_catalog.shard (shard_id, host, port, database, position) VALUES ($1, $2, $3, $4, $5)]]
+  INSERT INTO lunashard_catalog.shard (shard_id, host, port, database, position, joined) VALUES ($1, $2, $3, $4, $5, $6)]]
 local GROUP_ROW = [[
   INSERT INTO lunashard_catalog.placement_group (name, strategy, fingerprints, key_type, buckets, shards, changed)
     VALUES ($1, $2, ARRAY[$3::text], $4, $5, $6, $7)]]
@@ -60,9 +60,9 @@ local function write_group(run, group, version)
   run(BUCKET_ROWS, { group.name, group.buckets, group.owners, version })
 end
 
-local function write_shard(run, member, position)
+local function write_shard(run, member, position, joined)
   local at = record.address(member)
-  run(SHARD_ROW, { member.shard_id, at.host, at.port, member.info.database, position })
+  run(SHARD_ROW, { member.shard_id, at.host, at.port, member.info.database, position, joined })
 end
 
 local function next_version(run)
@@ -81,7 +81,7 @@ function record.all(manager, groups, deadline)
     run("DELETE FROM lunashard_catalog.placement_group")
     run("DELETE FROM lunashard_catalog.shard")
     for i, member in ipairs(manager.members) do
-      write_shard(run, member, i)
+      write_shard(run, member, i, true)
     end
     for _, group in ipairs(groups) do
       write_group(run, group, 1)
@@ -132,6 +132,7 @@ function record.hand_over_all(member, groups, deadline)
     for _, group in ipairs(groups) do
       give(run, member, group)
     end
+    run("UPDATE lunashard.identity SET joined = true")
     run("SELECT lunashard.advance()")
   end)
 end
@@ -189,9 +190,23 @@ function record.join(manager, member, deadline)
     local present = run("SELECT max(position) AS last, bool_or(shard_id = $1) AS known FROM lunashard_catalog.shard",
       { member.shard_id }).rows[1]
     if not present.known then
-      write_shard(run, member, (present.last or 0) + 1)
+      write_shard(run, member, (present.last or 0) + 1, false)
       next_version(run)
     end
+  end)
+end
+
+--- A shard has the rows of all reference tables: from now on writes to these go there, too. Yields.
+-- @tparam Manager manager with a catalog
+-- @string shard_id
+-- @tparam ?number deadline
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function record.has_references(manager, shard_id, deadline)
+  return transaction(place.pool(manager), deadline, function(run)
+    run("UPDATE lunashard_catalog.shard SET joined = true WHERE shard_id = $1", { shard_id })
+    next_version(run)
   end)
 end
 

@@ -76,6 +76,25 @@ function schema.version(connection, side, deadline)
   return version
 end
 
+--- Is a schema that is there the one that this program reads?
+-- @int version from @{version}, not 0
+-- @string side `shard` or `catalog`
+-- @tparam ?string shard_id
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `INVALID`
+function schema.check_present(version, side, shard_id)
+  local own = schema.sides[side]
+  if version >= #own.migrations then
+    return true
+  end
+  return nil, errors.new("INVALID", {
+    shard_id = shard_id,
+    message = ("the schema %s%s is of version %d, and this program needs %d: run `lunashard cluster upgrade`"):format(own.name,
+      shard_id and " on " .. shard_id or "", version, #own.migrations),
+  })
+end
+
 --- Bring a side's schema to the present version, in the transaction that is open on a lease. Yields.
 -- @tparam Lease lease with a transaction
 -- @string side

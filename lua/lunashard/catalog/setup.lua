@@ -342,7 +342,9 @@ function setup.upgrade(manager, opts)
   opts = opts or {}
   local plan, result = setmetatable({ steps = {} }, Plan), {}
   local ok, err = pending_migrations(manager, plan, opts.deadline)
-  if ok and not opts.dry_run then
+  if ok and #plan.migrations > 0 and opts.dry_run then -- what more there is to do, the new schemas will tell
+    return { steps = plan.steps, changed = false }
+  elseif ok then
     ok, err = migrate(plan, opts.deadline)
   end
   local attached

@@ -281,4 +281,13 @@ GRANT SELECT ON lunashard.migration, lunashard.identity, lunashard.placement_gro
   lunashard.state, lunashard.epoch, lunashard.move TO PUBLIC;
 ]]
 
-return { name = "lunashard", schemas = { "lunashard", "lunashard_staging" }, migrations = { VERSION_1 } }
+-- `joined`: the rows of reference tables here were written, or copied, as those of the other shards.
+local VERSION_2 = [[
+DROP TABLE lunashard.dirty; -- jobs note keys in tables of their own
+ALTER TABLE lunashard.identity ADD joined bool NOT NULL DEFAULT false;
+UPDATE lunashard.identity i SET joined = EXISTS (SELECT FROM lunashard.bucket)
+  OR EXISTS (SELECT FROM lunashard.placement_group g, jsonb_array_elements(g.shards) one
+              WHERE g.buckets IS NULL AND one->>'shard_id' = i.shard_id);
+]]
+
+return { name = "lunashard", schemas = { "lunashard", "lunashard_staging" }, migrations = { VERSION_1, VERSION_2 } }

@@ -1,9 +1,13 @@
 --- Reference tables on a shard that joins: it gets the rows that all others have, before any bucket.
--- While they are copied both shards' locks are held, so that no guarded write can reach one of them and not the other.
+-- A write to them takes the locks of all shards that have them, and so is either done before the copy, which holds that of
+-- one of these, or guarded after it: then this shard's version has advanced, and its router reads in the catalog that
+-- the rows are on one more. The shard notes beside the rows that they are ours, so that those that a copier left
+-- behind, who came no further, are copied anew.
 -- @module lunashard.rebalancer.references
 
 local errors = require("lunashard.errors")
 local preflight = require("lunashard.rebalancer.preflight")
+local record = require("lunashard.catalog.record")
 local statement = require("lunashard.router.statement")
 
 local references = {}
@@ -76,8 +80,12 @@ local function copy_sequences(from, to, columns, opts)
   return true
 end
 
-local function copy_table(from, to, one, opts)
+local function copy_table(from, to, one, is_ours, opts)
   local found, err = compare(from, to, one, opts)
+  if found and not found.same and found.to > 0 and is_ours then
+    found, err = to:execute("DELETE FROM " .. one.sql, nil, opts)
+    found = found and { same = false, from = 0, to = 0 }
+  end
   if not found then
     return nil, err
   elseif found.same then
@@ -111,6 +119,9 @@ local function copy_table(from, to, one, opts)
   return ok and true or nil, err
 end
 
+local OURS = "SELECT joined FROM lunashard.identity"
+local NOTE = "UPDATE lunashard.identity SET joined = true"
+
 local function copy_all(from, to, list, opts)
   local simple = { deadline = opts.deadline, simple = true }
   for _, lease in ipairs({ from, to }) do
@@ -119,16 +130,39 @@ local function copy_all(from, to, list, opts)
       return nil, err
     end
   end
+  local ours, err = to:execute(OURS, nil, opts)
+  if not ours then
+    return nil, err
+  end
   for _, one in ipairs(list) do
-    local ok, err = copy_table(from, to, one, opts)
+    local ok
+    ok, err = copy_table(from, to, one, ours.rows[1] and ours.rows[1].joined, opts)
     if not ok then
       return nil, err
     end
   end
-  return to:execute("COMMIT", nil, opts)
+  local ok
+  ok, err = to:execute(NOTE, nil, opts)
+  if ok then
+    ok, err = to:execute("COMMIT", nil, opts)
+  end
+  return ok, err
 end
 
---- Give a shard the rows of all reference tables. Tables that have them already are left alone. Guards must be on. Yields.
+-- Still under the source's lock: whoever waits for it must find in the catalog what was done.
+local function publish(manager, from, destination, opts)
+  local ok, err = record.has_references(manager, destination, opts.deadline)
+  if ok then
+    ok, err = from:execute("SELECT lunashard.advance()", nil, opts)
+  end
+  if ok then
+    ok, err = from:execute("COMMIT", nil, opts)
+  end
+  return ok, err
+end
+
+--- Give a shard the rows of all reference tables, and have them written there from then on. Tables that have them already
+-- are left alone. Guards must be on. Yields.
 -- @tparam Manager manager
 -- @tparam string source a shard that has them
 -- @tparam string destination
@@ -138,9 +172,6 @@ end
 -- @treturn[2] lunashard.error `INVALID` when it has other rows
 function references.copy(manager, source, destination, deadline)
   local list = preflight.references(manager)
-  if #list == 0 then
-    return 0
-  end
   local opts = { deadline = deadline }
   local from, err = manager.by_id[source].primary.pool:acquire(deadline)
   if not from then
@@ -152,10 +183,19 @@ function references.copy(manager, source, destination, deadline)
     from:release()
     return nil, err
   end
-  local ok
-  ok, err = copy_all(from, to, list, opts)
+  local raised, ok
+  raised, ok, err = pcall(function()
+    local done, problem = copy_all(from, to, list, opts)
+    if done then
+      done, problem = publish(manager, from, destination, opts)
+    end
+    return done, problem
+  end)
   from:release()
   to:release()
+  if not raised then
+    error(ok, 0)
+  end
   return ok and #list or nil, err
 end
 

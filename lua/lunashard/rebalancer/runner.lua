@@ -60,10 +60,10 @@ local function ids_of(moves)
 end
 
 local FRESH = [[
-  SELECT s.shard_id FROM lunashard_catalog.shard s WHERE s.state = 'active' AND s.shard_id = ANY ($1)
-     AND NOT EXISTS (SELECT FROM lunashard_catalog.bucket b WHERE b.shard_id = s.shard_id) ORDER BY s.position]]
+  SELECT s.shard_id FROM lunashard_catalog.shard s
+   WHERE s.state = 'active' AND s.shard_id = ANY ($1) AND NOT s.joined ORDER BY s.position]]
 
--- Shards that own nothing yet get the reference tables.
+-- Shards that have just come get the reference tables.
 local function furnish(self, moves)
   local ids = {}
   for i, move in ipairs(moves) do

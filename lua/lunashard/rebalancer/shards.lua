@@ -10,7 +10,8 @@ local shards = {}
 local KNOWN = "SELECT shard_id, state FROM lunashard_catalog.shard"
 
 local AGAIN = [[
-  UPDATE lunashard_catalog.shard SET state = 'active', host = $2, port = $3, database = $4 WHERE shard_id = $1]]
+  UPDATE lunashard_catalog.shard SET state = 'active', joined = joined AND state <> 'removed', host = $2, port = $3,
+         database = $4 WHERE shard_id = $1]]
 
 -- What the catalog says of every shard: shard_id -> state.
 local function known(catalog, deadline)
@@ -71,6 +72,10 @@ function shards.enrol(manager, ids, deadline)
   return fresh
 end
 
+-- One that had left has missed writes to reference tables.
+local STATE = [[
+  UPDATE lunashard_catalog.shard SET state = $2, joined = joined AND state <> 'removed' WHERE shard_id = $1 AND state <> $2]]
+
 --- Say how the catalog regards a shard. Yields.
 -- @tparam table catalog
 -- @string shard_id
@@ -80,8 +85,7 @@ end
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
 function shards.set(catalog, shard_id, state, deadline)
-  return catalog:execute("UPDATE lunashard_catalog.shard SET state = $2 WHERE shard_id = $1 AND state <> $2", { shard_id, state },
-    deadline)
+  return catalog:execute(STATE, { shard_id, state }, deadline)
 end
 
 -- One statement, so that no bucket can arrive in between.

@@ -135,7 +135,7 @@ function copy_in.methods:copy_in(table_name, columns, rows, opts)
     end, deadline)
   end
   local job = new_job()
-  if self.manager.catalog and not split.broadcast then
+  if self.manager.catalog then
     ok, err = guarding.through(self.manager, deadline or self:deadline({}), function(guarded)
       job = new_job()
       local under = guarding.under_all(self.manager, guarded, self.manager.members)

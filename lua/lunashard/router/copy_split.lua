@@ -6,6 +6,7 @@
 local core = require("lunashard.core.copy")
 local errors = require("lunashard.errors")
 local options = require("lunashard.options")
+local reference = require("lunashard.router.reference")
 local routing = require("lunashard.router.routing")
 
 local null = require("lunashard.values").null
@@ -111,11 +112,12 @@ function copy_split.new(manager, table_name, columns, opts)
     output_of = {},
   }, Split)
   if declared and routing.is_reference(manager, declared) then
+    local members, err = reference.writers(manager)
     self.broadcast, self.shard_ids = true, {}
-    for i, member in ipairs(manager.members) do
+    for i, member in ipairs(members or {}) do
       self.shard_ids[i] = member.shard_id
     end
-    return new(self)
+    return members and new(self), err
   elseif opts.shard_id or opts.routing_key ~= nil then
     local member, err = routing.resolve(manager, { shard_id = opts.shard_id, routing_key = opts.routing_key,
       table = opts.table })

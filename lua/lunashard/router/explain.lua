@@ -6,6 +6,7 @@ local explained = require("lunashard.router.explained")
 local merging = require("lunashard.merging")
 local options = require("lunashard.options")
 local reads = require("lunashard.router.reads")
+local reference = require("lunashard.router.reference")
 local routing = require("lunashard.router.routing")
 local scatter = require("lunashard.router.scatter")
 local splitting = require("lunashard.router.splitting")
@@ -125,10 +126,17 @@ local function extracted(router, kind, word, sql, params, opts)
   elseif found.members then
     made, err = found_several(router, kind, word, sql, params, opts, found)
   else
-    made = explained.new(kind, word, manager.members, found.everywhere and found.reason .. ": every shard gets the write"
+    local members = manager.members
+    if found.everywhere then
+      members, err = reference.writers(manager)
+    end
+    if not members then
+      return nil, err
+    end
+    made = explained.new(kind, word, members, found.everywhere and found.reason .. ": every shard gets the write"
       or found.reason, opts)
     made.any = found.anywhere
-    add_statements(made, manager, manager.members, sql, params)
+    add_statements(made, manager, members, sql, params)
   end
   if not made then
     return nil, err
@@ -147,7 +155,11 @@ local function by_reference(router, kind, word, sql, params, opts)
     end
     return named(router, kind, word, sql, params, opts)
   end
-  local members = router.manager.members
+  local members
+  members, err = reference.writers(router.manager)
+  if not members then
+    return nil, err
+  end
   local made = explained.new(kind, word, members, opts.table .. " is a reference table: " .. (kind == "read"
     and "any one of the shards answers" or "every shard gets the write"), opts)
   made.source, made.table, made.any = "table", opts.table, kind == "read" or nil

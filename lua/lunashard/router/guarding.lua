@@ -28,7 +28,7 @@ local now = task.now
 --- What a statement relies on that touches nothing that moves.
 guarding.EXEMPT = 0
 
-local REFUSED = { LS001 = true, LS002 = true, LS003 = true }
+local REFUSED = { LS001 = true, LS003 = true }
 -- Seconds between two tries during a cutover: from the first to the second, half as long again each time.
 local FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.05
 -- So many times in a row it is routed anew at once.

@@ -1,7 +1,11 @@
 --- Reference tables: the same rows on every shard.
+-- A shard that joins a cluster with a catalog gets them before its first bucket (`lunashard.rebalancer.references`). Until
+-- the map says that it has them it is neither read nor written; from then on it is written, and read once it owns something.
+-- Writes are guarded on all shards that they go to, so that none can pass by while the rows are copied from one of these.
 -- @module lunashard.router.reference
 
 local attempt = require("lunashard.router.attempt")
+local errors = require("lunashard.errors")
 local guarding = require("lunashard.router.guarding")
 local guards = require("lunashard.router.guards")
 local routing = require("lunashard.router.routing")
@@ -63,11 +67,53 @@ function reference.run_anywhere(router, sql, params, opts, deadline, guarded)
   return nil, err
 end
 
-local function write(router, table_name, sql, params, opts, deadline)
-  local members = router.manager.members
-  local results, failed = scatter.run(members, {}, function(member)
-    return router:run_on(member, sql, params, opts, deadline, guarding.EXEMPT)
-  end)
+--- The shards that writes go to.
+-- @tparam Manager manager
+-- @treturn[1] {table,...} members
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `STALE_MAP`: a shard that has the rows cannot be written, or it is not known which ones do
+function reference.writers(manager)
+  local catalog = manager.catalog
+  if not catalog then
+    return manager.members
+  end
+  local list = {}
+  for _, member in ipairs(manager.members) do
+    list[#list + 1] = catalog.map.joined[member.shard_id] and member or nil
+  end
+  for shard_id, row in pairs(catalog.map.shards) do
+    if row.joined and row.state ~= "removed" and not manager.by_id[shard_id] then
+      return nil, errors.new("STALE_MAP", {
+        message = ("reference tables are on %s, too, which the cluster file does not have: reload it"):format(shard_id),
+      })
+    end
+  end
+  local silent = catalog.map.silent and catalog.map.silent[1]
+  if silent and catalog.map.joined[silent] == nil then
+    return nil, errors.new("STALE_MAP", {
+      message = ("whether %s has the reference tables cannot be asked now: neither it nor the catalog answers"):format(silent),
+      shard_id = silent,
+    })
+  end
+  return list
+end
+
+-- Rows that some shards have and others do not.
+local function differs(results, failed)
+  for _, one in ipairs(failed) do
+    if one.error.code == "UNKNOWN_OUTCOME" then
+      return true
+    end
+  end
+  for _, result in ipairs(results) do
+    if result.success then
+      return true
+    end
+  end
+  return false
+end
+
+local function answer_of(table_name, results, failed)
   local report = scatter.report(results, failed)
   if #failed == 0 then
     local answer = {}
@@ -77,8 +123,29 @@ local function write(router, table_name, sql, params, opts, deadline)
     answer.shard_results = report.shard_results
     return answer
   end
-  report.message = ("the reference table %s now differs between shards: %s"):format(table_name, report.message)
-  return nil, scatter.failure(failed, #members, report)
+  report.message = differs(results, failed) and ("the reference table %s now differs between shards: %s"):format(table_name,
+    report.message) or report.message
+  return nil, scatter.failure(failed, #results, report)
+end
+
+local function write(router, table_name, sql, params, opts, deadline)
+  local manager = router.manager
+  if not manager.catalog then
+    return answer_of(table_name, scatter.run(manager.members, {}, function(member)
+      return router:run_on(member, sql, params, opts, deadline, guarding.EXEMPT)
+    end))
+  end
+  return guarding.through(manager, deadline, function()
+    local members, err = reference.writers(manager)
+    if not members then
+      return nil, err
+    end
+    local results, failed = require("lunashard.router.everywhere").try(router, members, sql, params, opts, deadline)
+    if not results then
+      return nil, failed
+    end
+    return answer_of(table_name, results, failed)
+  end)
 end
 
 --- `execute` on a reference table. Yields.

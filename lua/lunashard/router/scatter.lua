@@ -185,14 +185,17 @@ local function combine(results, failed, opts, func, kind, merged)
   return combined
 end
 
--- A member to ask when each of them would say the same.
-local function any_member(members)
+-- A member to ask when each of them would say the same. One that owns nothing may not have reference tables yet.
+local function any_member(members, catalog)
+  local best, quality = members[1], -1
   for _, member in ipairs(members) do
-    if member.primary.health.status ~= "unhealthy" then
-      return member
+    local own = (not catalog or catalog:owned_by(member.shard_id) > 0) and 2 or 0
+    local it_is = own + (member.primary.health.status ~= "unhealthy" and 1 or 0)
+    if it_is > quality then
+      best, quality = member, it_is
     end
   end
-  return members[1]
+  return best
 end
 
 -- How the statement says that its answers are put together. Without an aggregation, reads only; of one shard they are
@@ -206,7 +209,7 @@ local function plan_merge(router, members, sql, params, opts, deadline, kind)
     return nil, nil, errors.is(err) and err or scatter.failure(err, #members)
   elseif merged.plan.kind == "once" then
     -- What names no table tells of its server: the caller wants to hear each of them.
-    return nil, merged.plan.reference and { any_member(members) } or members
+    return nil, merged.plan.reference and { any_member(members, router.manager.catalog) } or members
   end
   return merged, members
 end
