@@ -16,6 +16,7 @@ local events = require("lunashard.events")
 local map = require("lunashard.catalog.map")
 local place = require("lunashard.catalog.place")
 local schema = require("lunashard.catalog.schema")
+local standbys = require("lunashard.catalog.standbys")
 local task = require("lunashard.task")
 local topology = require("lunashard.manager.topology")
 
@@ -148,6 +149,7 @@ local function install(self, found, groups, versions)
   self.id, self.name, self.version = found.id, found.name, found.version
   self.guard_epoch, self.guards = found.guard_epoch, found.guards
   self.shard_versions = versions or {}
+  standbys.note(self, found)
   lease.refreshed(self)
   self.changed:notify()
 end

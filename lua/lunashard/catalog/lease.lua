@@ -258,7 +258,8 @@ local SWITCH_SQL = [[
   SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
   SELECT pg_advisory_xact_lock(%s);
   DELETE FROM lunashard_catalog.router WHERE lease_until < clock_timestamp() - interval '1 hour';
-  UPDATE lunashard_catalog.cluster SET guards = %s, guard_epoch = guard_epoch + 1 RETURNING guard_epoch]]
+  UPDATE lunashard_catalog.cluster SET guards = %s, guard_epoch = guard_epoch + 1, guards_changed = clock_timestamp()
+    RETURNING guard_epoch]]
 
 local function switch(catalog, on, deadline)
   local connection, err = catalog:lease(deadline)

@@ -1,8 +1,8 @@
 --- Reading the map: from the catalog, or, while that cannot be reached, from what the shards say that they own.
 -- A map is `{ id, name, version, guards, guard_epoch, quiet, shards, joined, groups }`: `quiet`, for how many seconds guards
--- had been on or off when it was read (from the catalog); `shards` by id; `joined`, by id, whether a shard has the
--- rows of reference tables; `groups` by name with `fingerprints`, `buckets` (how many, nil for an open group), `shards` (JSON text), `tables`, `owners` and `versions` by the
--- bucket's text; versions are there when they are not 1.
+-- had been on or off when it was read (from the catalog); `shards` by id; `joined`, by id, whether a shard has the rows
+-- of reference tables; `groups` by name with `fingerprints`, `buckets` (how many, nil for an open group), `shards` (JSON
+-- text), `tables`, `owners` and `versions` by the bucket's text; versions are there when they are not 1.
 -- @module lunashard.catalog.map
 -- @local
 

@@ -33,7 +33,8 @@ local function least_loaded(member, seconds, bytes, avoid, tried, healthy)
     local record = replica.health
     local status = record.status
     if (status == "healthy" or not healthy and status ~= "unhealthy" and status ~= "unchecked")
-      and is_within(record, seconds, bytes) and replica ~= avoid and not (tried and tried[replica]) then
+      and is_within(record, seconds, bytes) and replica ~= avoid and not (tried and tried[replica])
+      and not replica.unsettled then
       local load = load_of(replica)
       if load < least then
         best, least = replica, load
