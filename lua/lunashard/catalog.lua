@@ -8,6 +8,7 @@
 -- @local
 
 local admit = require("lunashard.catalog.admit")
+local applying = require("lunashard.catalog.applying")
 local binding = require("lunashard.manager.binding")
 local adoption = require("lunashard.strategy.adoption")
 local errors = require("lunashard.errors")
@@ -19,6 +20,7 @@ local schema = require("lunashard.catalog.schema")
 local standbys = require("lunashard.catalog.standbys")
 local task = require("lunashard.task")
 local topology = require("lunashard.manager.topology")
+local watch = require("lunashard.catalog.watch")
 
 local catalog = {}
 
@@ -33,10 +35,6 @@ end
 -- A router at work may lack shards, of which it knows nothing then.
 local AT_WORK = { shards = true }
 
-local NONE = {}
-
-local POLL = 1.0 -- seconds between two looks at the map's version, with a jitter
-
 -- Of a catalog that cannot be asked, as opposed to one that says no.
 local UNREACHABLE = { SHARD_DOWN = true, TIMEOUT = true, POOL_EXHAUSTED = true, AUTH = true, UNKNOWN_OUTCOME = true,
   READ_ONLY = true }
@@ -45,86 +43,7 @@ local function is_unreachable(err)
   return UNREACHABLE[err.code] or err.code == "SQL" and (err.sqlstate == "42501" or err.retryable)
 end
 
--- ---- from a map that was read to one that is used ---------------------------------------
-
-local function shards_of(members)
-  local list = {}
-  for i, member in ipairs(members) do
-    local info = member.info
-    list[i] = { shard_id = info.shard_id, weight = info.weight, region = info.region, tags = info.tags }
-  end
-  return list
-end
-
--- The number of buckets decides which one a key has: a map that lacks some is no map.
-local function check_count(group, owners)
-  local n = 0
-  for _ in pairs(owners) do
-    n = n + 1
-  end
-  if group.buckets and n ~= group.buckets then
-    return nil, errors.new("INVALID", {
-      message = ("the map of the group %s has %d buckets, but the group has %d: it is damaged; restore the catalog"):format(
-        group.name, n, group.buckets),
-    })
-  end
-  return owners
-end
-
--- Owners that the manager has, of all buckets that the strategy is expected to have; for a router that goes on, what is
--- owned by a shard that it does not have is owned by nobody.
-local function known_owners(group, bound, has, lenient, is_partial)
-  local expected, is_known = NONE, true
-  if is_partial then
-    local set, err = admit.expected(group, bound)
-    if not set then
-      return nil, err
-    end
-    expected = set
-  end
-  for _, shard_id in pairs(group.owners) do
-    is_known = is_known and (has[shard_id] or not lenient)
-  end
-  if is_known and not is_partial then
-    return check_count(group, group.owners)
-  end
-  local owners = {}
-  for bucket, shard_id in pairs(group.owners) do
-    owners[bucket] = (has[shard_id] or not lenient) and shard_id or adoption.UNKNOWN
-  end
-  for bucket in pairs(expected) do
-    owners[bucket] = owners[bucket] or adoption.UNKNOWN
-  end
-  return check_count(group, owners)
-end
-
--- The strategies that serve what the map says; or why they cannot. Does not yield; nothing is changed on failure.
--- `serving`: groups that may go on as they are, when nothing in them changed.
-local function apply(found, strategies, members, lenient, serving)
-  local list, groups, has = {}, {}, {}
-  for _, member in ipairs(members) do
-    has[member.shard_id] = true
-  end
-  for name, group in pairs(found.groups) do
-    local bound, before = strategies.by_type[name], serving and serving[name]
-    local is_same = before and before.bound == bound and before.owners == group.owners and not found.silent
-      and not bound.has_unknown
-    if bound and not is_same then
-      local owners, err = known_owners(group, bound, has, lenient, found.silent ~= nil)
-      if not owners then
-        return nil, err
-      end
-      list[#list + 1] = { bound = bound, owners = owners }
-    end
-    groups[name] = bound and { name = name, bound = bound, versions = group.versions, buckets = group.buckets,
-      tables = group.tables, owners = group.owners }
-  end
-  local ok, message = adoption.adopt(list, shards_of(members))
-  if not ok then
-    return nil, errors.new("INVALID", { message = "the catalog's map: " .. message })
-  end
-  return groups
-end
+-- ---- the map in use -----------------------------------------------------------------------
 
 -- Who has routed by a map asks whether it is still `self.map`.
 local function is_news(self, found, versions)
@@ -164,7 +83,7 @@ end
 function Catalog:check(strategies, members, tables)
   local ok, err = admit.check(self.map, strategies, tables, members)
   if ok then
-    ok, err = apply(self.map, strategies, members)
+    ok, err = applying.run(self.map, strategies, members)
   end
   return ok and true, err
 end
@@ -173,7 +92,7 @@ end
 -- @tparam table strategies
 -- @tparam {table,...} members
 function Catalog:serve(strategies, members)
-  self.groups = assert(apply(self.map, strategies, members, true))
+  self.groups = assert(applying.run(self.map, strategies, members, true))
 end
 
 --- The shards over which open groups are placed for ever, for `binding.bind`.
@@ -254,13 +173,13 @@ local function refreshed(self, manager, deadline)
   local groups
   local ok, problem = admit.check(found, manager.strategies, manager.tables, manager.members, AT_WORK)
   if ok then
-    groups, problem = apply(found, manager.strategies, manager.members, true, not self.problem and self.groups)
+    groups, problem = applying.run(found, manager.strategies, manager.members, true, not self.problem and self.groups)
   end
   if groups then
     install(self, found, groups, versions)
     problem = admit.missing(self.owned, manager.by_id)
   else -- what was right until now may send rows anywhere
-    adoption.refuse(manager.strategies.by_type, shards_of(manager.members))
+    adoption.refuse(manager.strategies.by_type, applying.shards(manager.members))
   end
   note_problem(self, manager, problem)
   return groups and true or nil, problem
@@ -380,43 +299,8 @@ function Catalog:note(kind, message, job, seq)
   return ok and true, err
 end
 
--- ---- in the background ----------------------------------------------------------------------
-
-local LOOK = "SELECT id, map_version, guards, guard_epoch FROM lunashard_catalog.cluster"
-
--- While a job is open its mover may be gone; a shard that does not answer must not hold up the map.
-local function see_to_fences(self, manager)
-  if not self.seeing then
-    self.seeing = true
-    task.daemon(function()
-      local ok, problem = pcall(require("lunashard.rebalancer.recover").run, manager)
-      self.seeing = false
-      if not ok and not errors.is(problem) then
-        error(problem, 0)
-      end
-    end)
-  end
-end
-
-local function look(self)
-  local manager = self.owner.manager
-  if not manager or manager.closed then
-    return false
-  end
-  local result = self:execute(LOOK, nil, task.now() + manager.options.health_check_timeout)
-  local row = result and result.rows[1]
-  local same = row and not self.unreachable and row.id == self.id and row.map_version == self.version
-    and row.guards == self.guards and row.guard_epoch == self.guard_epoch
-  if row and not same or not row and not self:is_complete() then
-    self:refresh()
-  end
-  if row and row.guards then
-    see_to_fences(self, manager)
-  end
-  return true
-end
-
--- Is it known of every bucket whose it is?
+--- Is it known of every bucket whose it is?
+-- @treturn boolean
 function Catalog:is_complete()
   for _, group in pairs(self.groups) do
     if group.bound.has_unknown then
@@ -426,19 +310,13 @@ function Catalog:is_complete()
   return true
 end
 
-local function run(self)
-  repeat
-    task.sleep(POLL * (0.75 + 0.5 * math.random()))
-    local ok, goes_on = pcall(look, self)
-  until ok and not goes_on
-end
-
 -- ---- beginning ------------------------------------------------------------------------------
 
 local function new(manager)
   return setmetatable({
     owner = setmetatable({ manager = manager }, { __mode = "v" }),
     changed = task.event(), -- notified whenever another map is in use
+    heard = task.event(), -- and when the catalog has said that something in it changed, which need not be the map
     groups = {},
     shard_versions = {},
     version = 0,
@@ -491,7 +369,7 @@ local function attach(manager, deadline, allowed)
   end
   local groups
   if ok then
-    groups, err = apply(found, strategies, manager.members)
+    groups, err = applying.run(found, strategies, manager.members)
   end
   if not groups then
     return nil, err
@@ -511,7 +389,7 @@ local function attach(manager, deadline, allowed)
   end
   manager.catalog = self
   lease.start(self, deadline)
-  self.poller = task.daemon(run, self)
+  watch.start(self)
   return self
 end
 

@@ -199,6 +199,7 @@ function Manager:shutdown()
       self.plugins:detach(self)
     end
     if self.catalog then
+      require("lunashard.catalog.watch").stop(self.catalog)
       catalog_lease.stop(self.catalog)
     end
     for _, member in ipairs(self.members) do

@@ -386,8 +386,25 @@ static bool read_copy(luna_conn *conn)
     }
 }
 
+/* Whatever there is of notifications, one of them ends the wait. */
+static void read_notified(luna_conn *conn)
+{
+    bool alive = PQconsumeInput(conn->pg);
+    bool heard = false;
+    for (PGnotify *one; (one = PQnotifies(conn->pg)) != NULL; PQfreemem(one))
+        heard = true;
+    if (!alive)
+        luna_conn_lost(conn, "connection lost while waiting for a notification");
+    else if (heard)
+        exchange_end(conn);
+}
+
 void luna_exchange_read(luna_conn *conn)
 {
+    if (conn->request != NULL && conn->request->kind == LUNA_REQUEST_NOTIFIED) {
+        read_notified(conn);
+        return;
+    }
     if (conn->wire.on && read_wire(conn))
         return;
     if (conn->copying_out && read_copy(conn))

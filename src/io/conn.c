@@ -82,6 +82,7 @@ static bool outcome_is_unknown(const luna_conn *conn, const luna_request *reques
     case LUNA_REQUEST_FETCH:
     case LUNA_REQUEST_COPY_OUT:
     case LUNA_REQUEST_COPY_READ:
+    case LUNA_REQUEST_NOTIFIED:
     case LUNA_REQUEST_COPY_IN: return false;
     case LUNA_REQUEST_COPY_WRITE:
     case LUNA_REQUEST_COPY_END: return !conn->in_transaction && request->bytes == NULL;

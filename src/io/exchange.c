@@ -133,6 +133,7 @@ static bool send_request(luna_conn *conn, luna_request *request)
     case LUNA_REQUEST_COPY_END: return PQputCopyEnd(conn->pg, request->bytes) == 1;
     case LUNA_REQUEST_COPY_OUT: /* in the extended protocol, which takes no second statement */
         return PQsendQueryParams(conn->pg, request->sql, 0, NULL, NULL, NULL, NULL, 0);
+    case LUNA_REQUEST_NOTIFIED:
     case LUNA_REQUEST_COPY_READ:
     case LUNA_REQUEST_FETCH: return true;
     }
@@ -188,9 +189,9 @@ bool luna_conn_send(luna_conn *conn, luna_request *request)
     bool sent = send_request(conn, request);
     if (sent && luna_conn_flush(conn)) {
         /* what these wait for may have been read from the socket before: rows, room in the
-         * buffer, the error that the server answered to COPY data */
+         * buffer, the error that the server answered to COPY data, notifications */
         if (is_fetch(request) || request->kind == LUNA_REQUEST_COPY_WRITE ||
-            request->kind == LUNA_REQUEST_COPY_END)
+            request->kind == LUNA_REQUEST_COPY_END || request->kind == LUNA_REQUEST_NOTIFIED)
             ev_feed_event(conn->cfg->loop->ev, &conn->io, EV_READ);
         return true;
     }
@@ -265,6 +266,7 @@ const char *luna_conn_phase(const luna_conn *conn, const luna_request *request)
     case LUNA_REQUEST_COPY_READ: return "waiting for rows";
     case LUNA_REQUEST_COPY_WRITE: return "sending rows";
     case LUNA_REQUEST_COPY_END: return "waiting for the server to take the rows in";
+    case LUNA_REQUEST_NOTIFIED: return "waiting for a notification";
     default: return "running on the server";
     }
 }

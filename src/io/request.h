@@ -48,6 +48,7 @@ typedef enum luna_request_kind {
     LUNA_REQUEST_COPY_END,   /* end it; with `bytes` as the reason, abort it */
     LUNA_REQUEST_COPY_OUT,   /* start COPY ... TO STDOUT */
     LUNA_REQUEST_COPY_READ,  /* read whole rows of it into `received`, some 64 KiB of them */
+    LUNA_REQUEST_NOTIFIED,   /* wait until a notification has come; asks the server nothing */
 } luna_request_kind;
 
 /* A statement with its parameters.  It owns nothing. */

@@ -125,6 +125,20 @@ static int lease_fetch(lua_State *L)
     return luna_request_park_on_lease(L, request, lease);
 }
 
+/*** Wait until a notification has come for the session, which LISTENs. Yields. Whoever is cancelled
+here loses the connection.
+@function lease:notified
+@treturn userdata request */
+static int lease_notified(lua_State *L)
+{
+    luna_lease *lease = luna_lease_check(L);
+    luna_task_check(L, "notified");
+    luna_request *request = &luna_request_push(L, LUNA_REQUEST_NOTIFIED)->request;
+    request->read_only = true;
+    request->w.queued = luna_loop_clock();
+    return luna_request_park_on_lease(L, request, lease);
+}
+
 /*** End a stream before its last row: cancels it on the server.
 @function lease:abandon */
 static int lease_abandon(lua_State *L)
@@ -330,6 +344,7 @@ void luna_lease_register(lua_State *L)
         { "execute", lease_execute },
         { "stream", lease_stream },
         { "fetch", lease_fetch },
+        { "notified", lease_notified },
         { "abandon", lease_abandon },
         { "copy_in", lease_copy_in },
         { "copy_write", lease_copy_write },

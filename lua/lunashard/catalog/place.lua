@@ -60,6 +60,23 @@ function place.pool(manager)
   return manager.by_id[at.shard_id].primary.pool
 end
 
+--- The endpoint where the catalog is now.
+-- @tparam Manager manager
+-- @treturn table
+function place.endpoint(manager)
+  local at = manager.catalog_place
+  return at.endpoint or manager.by_id[at.shard_id].primary
+end
+
+--- A pool of one connection to it, beside those that statements share. Whoever asks closes it.
+-- @tparam Manager manager
+-- @treturn Pool
+-- @treturn table the endpoint
+function place.listener(manager)
+  local endpoint = place.endpoint(manager)
+  return shard.single(endpoint), endpoint
+end
+
 --- Is the catalog in a shard's database that was found to be down?
 -- @tparam Manager manager
 -- @treturn ?lunashard.error what was found

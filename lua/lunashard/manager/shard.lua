@@ -107,6 +107,18 @@ function shard.open(endpoint, term)
   end
 end
 
+--- A pool of one connection to an endpoint, beside its own. Connects when it is used.
+-- @tparam table endpoint
+-- @treturn Pool the caller's, to close
+function shard.single(endpoint)
+  local options = {}
+  for name, value in pairs(secrets[endpoint].pool) do
+    options[name] = value
+  end
+  options.min_size, options.max_size = 0, 1
+  return require("lunashard.pool").new(options)
+end
+
 --- Close them; what waits there completes with `CLOSED`.
 -- @tparam table endpoint
 function shard.close(endpoint)

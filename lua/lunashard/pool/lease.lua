@@ -169,6 +169,23 @@ function Lease:copy_out(query, opts)
   return copy.out(self, query, opts or NONE)
 end
 
+--- Wait until a notification has come for the session, which LISTENs. Yields, without end. Whoever is cancelled here
+-- loses the connection.
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error the connection is lost
+function Lease:notified()
+  local started = now()
+  local request, err = settled(self, started, self.handle:notified())
+  if request then
+    request, err = request:take()
+  end
+  if not request then
+    return fail(self, err, started)
+  end
+  return true
+end
+
 --- The form in which a server keeps a password (SCRAM-SHA-256), for ALTER ROLE: the password itself would reach its logs.
 -- @string password
 -- @treturn[1] string
