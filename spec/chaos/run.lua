@@ -37,9 +37,9 @@ local function write_cluster(self, shards)
     for _, replica in ipairs(shard.replicas) do
       replicas[#replicas + 1] = ("{ host = %q, port = %d }"):format(replica.host, replica.port)
     end
-    lines[#lines + 1] = ("    { shard_id = %q, host = %q, port = %d, database = %q, user = %q, passfile = %q, "
+    lines[#lines + 1] = ("    { shard_id = %q, host = %q, port = %d, database = %q, user = %q, password = %q, "
       .. "replicas = { %s } },"):format(shard.shard_id, shard.host, self.proxies[i] and self.proxies[i].port or shard.port,
-      shard.database, shard.user, self.servers.passfile, table.concat(replicas, ", "))
+      shard.database, shard.user, shard.password, table.concat(replicas, ", "))
   end
   lines[#lines + 1] = "  },\n}\n"
   local file = assert(io.open(path, "w"))
