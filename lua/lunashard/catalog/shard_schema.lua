@@ -70,7 +70,7 @@ CREATE TABLE lunashard.state (
   version bigint NOT NULL,
   in_transition int NOT NULL DEFAULT 0 CHECK (in_transition >= 0)
 );
-INSERT INTO lunashard.state (version) VALUES (nextval('lunashard.epoch'));
+INSERT INTO lunashard.state (version) VALUES (setval('lunashard.epoch', 1));
 
 CREATE TABLE lunashard.move (
   job bigint NOT NULL,
@@ -219,7 +219,9 @@ DECLARE
   reached bigint;
 BEGIN
   PERFORM FROM lunashard.state FOR UPDATE; -- one change after the other, so that the last one has the last value
-  UPDATE lunashard.state SET version = nextval('lunashard.epoch') RETURNING version INTO reached;
+  -- Not nextval: that writes ahead to the log, and a server that has crashed would go on from there.
+  UPDATE lunashard.state SET version = setval('lunashard.epoch', (SELECT last_value FROM lunashard.epoch) + 1)
+    RETURNING version INTO reached;
   RETURN reached;
 END $$;
 
