@@ -3,9 +3,11 @@
 -- @module spec.support.moving
 
 local cli = require("spec.support.cli")
+local config = require("lunashard.config")
 local install = require("lunashard.catalog.install")
 local lunashard = require("lunashard")
 local sandbox = require("spec.support.sandbox")
+local shards = require("lunashard.manager.shard")
 local system = require("lunashard.core.system")
 local task = require("lunashard.task")
 
@@ -30,17 +32,20 @@ moving.SCHEMA = [[
     country text REFERENCES countries, PRIMARY KEY (user_id, order_id));
 ]]
 
+-- A shard's endpoint alone, past everything.
+local function endpoint_of(shard)
+  local endpoint = shards.endpoint("primary", shard, shard.shard_id, assert((config.manager({ shards = { shard } }))))
+  shards.open(endpoint)
+  return endpoint
+end
+
 local function as_superuser(server, database, sql)
-  local manager = lunashard.manager({
-    shards = { { shard_id = "admin", host = server.host, port = server.port, database = database, user = server.superuser,
-      password = server.superuser_password } },
-    strategy = "hash",
-  })
-  assert(manager:initialize())
+  local endpoint = endpoint_of({ shard_id = "admin", host = server.host, port = server.port, database = database,
+    user = server.superuser, password = server.superuser_password })
   for _, one in ipairs(sql) do
-    assert(manager.members[1].primary.pool:execute(one, nil, { deadline = task.now() + 30 }))
+    assert(endpoint.pool:execute(one, nil, { deadline = task.now() + 30, pipeline = false }))
   end
-  manager:shutdown()
+  shards.close(endpoint)
 end
 
 --- Make one.
@@ -130,13 +135,16 @@ end
 function Moving:on(number, sql, params)
   self.direct = self.direct or {}
   local shard = self.shards[number]
-  if not self.direct[number] then
-    local endpoint = require("lunashard.manager.shard").endpoint("primary", shard, shard.shard_id,
-      assert((require("lunashard.config").manager({ shards = { shard } }))))
-    require("lunashard.manager.shard").open(endpoint)
-    self.direct[number] = endpoint
-  end
+  self.direct[number] = self.direct[number] or endpoint_of(shard)
   return assert(self.direct[number].pool:execute(sql, params, { deadline = task.now() + 20, pipeline = false }))
+end
+
+--- Run SQL as the superuser of a shard's server.
+-- @int number of the shard
+-- @tparam {string,...} sql
+-- @string[opt] database [the shard's]
+function Moving:as_superuser(number, sql, database)
+  as_superuser(self.servers[(number - 1) % #self.servers + 1], database or self.shards[number].database, sql)
 end
 
 --- Close everything and drop the databases.
@@ -145,7 +153,7 @@ function Moving:destroy()
     manager:shutdown()
   end
   for _, endpoint in pairs(self.direct or {}) do
-    require("lunashard.manager.shard").close(endpoint)
+    shards.close(endpoint)
   end
   for i, shard in ipairs(self.shards) do
     as_superuser(self.servers[(i - 1) % #self.servers + 1], "postgres",

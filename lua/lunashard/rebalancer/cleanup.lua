@@ -73,7 +73,9 @@ local function clean_shard(member, open, kept, deadline)
     end
     if not ok then
       lease:release()
-      return nil, errors.wrap(err, { message = ("%s: %s"):format(one.what, err.message) })
+      err = errors.wrap(err)
+      err.message = ("%s: %s"):format(one.what, err.message)
+      return nil, err
     end
     removed[#removed + 1] = member.shard_id .. ": " .. one.what
   end

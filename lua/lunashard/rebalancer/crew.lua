@@ -119,8 +119,9 @@ function crew.work(self, context, moves, run)
     if not errors.is(err) then
       error(err, 0)
     end
-    return nil, errors.wrap(err, { message = ("move %d (%s to %s): %s"):format(failed.seq, failed.source, failed.destination,
-      err.message) }), failed
+    local told = errors.wrap(err)
+    told.message = ("move %d (%s to %s): %s"):format(failed.seq, failed.source, failed.destination, err.message)
+    return nil, told
   end
   return true
 end

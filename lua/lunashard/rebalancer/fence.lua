@@ -95,7 +95,7 @@ end
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error with SQLSTATE 55P03 when the locks were not to be had; `gives_up` when waiting is no use
 function fence.close(context, source, row, tables, known, locked)
-  return source:transaction("fencing", function(lease)
+  local closed, problem = source:transaction("fencing", function(lease)
     local ok, err = fence.check_shape(lease, tables, known.source_fingerprint, row.source)
     if ok then
       ok, err = check_capture(lease, row, tables, row.source)
@@ -112,9 +112,6 @@ function fence.close(context, source, row, tables, known, locked)
       ok, err = fence.lock_shard(lease)
     end
     if not ok then
-      if err.sqlstate == "57014" then -- as a whole it took too long
-        err = errors.wrap(err, { sqlstate = "55P03", retryable = true })
-      end
       return nil, err
     end
     local gone
@@ -128,6 +125,11 @@ function fence.close(context, source, row, tables, known, locked)
     end
     return run_all(lease, { { FENCED, { row.job, row.seq } }, { TRANSITION, { 1 } }, { ADVANCE } })
   end, { lock_timeout = LOCK_TIMEOUT })
+  if not closed and problem.sqlstate == "57014" then -- as a whole it took too long, and is to be tried again
+    problem = errors.wrap(problem)
+    problem.sqlstate, problem.retryable = "55P03", true
+  end
+  return closed, problem
 end
 
 local RETURN = [[

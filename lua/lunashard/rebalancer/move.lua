@@ -52,13 +52,20 @@ local function refresh(one)
     one.source:discard("what the server has done is to be read anew")
     one.destination:discard("what the server has done is to be read anew")
     ok, err = one:refresh()
-    if ok or not is_passing(err) then
+    if ok or not is_passing(err) or one.fenced_at and task.now() > one:cutover_deadline() then
       break
     end
     task.sleep(pause)
     pause = pause * 2
   end
   return ok, err
+end
+
+-- The destination is out of reach, and cannot have come to own the buckets yet: the source opens them again.
+local function give_back(one, err)
+  if one.fenced_at and one:refresh(true) and one.at_source.step == "fenced" and one.row.state ~= "verified" then
+    leaving.give_up(one, err)
+  end
 end
 
 -- What becomes of a move whose step has failed: true to try again.
@@ -75,8 +82,11 @@ local function after_failure(one, err, tries)
     return nil, err
   end
   local ok, problem = refresh(one)
-  if not ok then
-    return nil, problem.code == "LOCK_HELD" and problem or err
+  if not ok and problem.code == "LOCK_HELD" then
+    return nil, problem
+  elseif not ok then
+    give_back(one, err)
+    return nil, err
   end
   local is_fenced = one.at_source.step == "fenced"
   local can_go_back = one.at_destination.step ~= "merged" and one.row.state ~= "merged" and one.row.state ~= "flipped"

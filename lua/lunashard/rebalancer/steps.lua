@@ -27,7 +27,16 @@ local BACK_OFF, MOST_BACK_OFF = 0.15, 5 -- seconds between attempts to fence
 
 function steps.planned(mover)
   local row = mover.row
-  local ok, err = staging.compare(row, mover.tables, mover.others)
+  local ok, err = true, nil
+  if mover.at_destination.step ~= "planned" then -- left when the move was given up while this side was out of reach
+    ok, err = staging.drop_destination(mover.destination, row, mover.tables)
+    if ok then
+      ok, err = mover:refresh()
+    end
+  end
+  if ok then
+    ok, err = staging.compare(row, mover.tables, mover.others)
+  end
   if ok and mover.at_destination.step == "planned" then
     ok, err = staging.prepare_destination(mover.destination, row, mover.others)
   end
