@@ -3,6 +3,7 @@
 -- @module lunashard.policies.minimal
 
 local balance = require("lunashard.rebalancer.balance")
+local breath = require("lunashard.plugin.breath")
 
 local minimal = { api = 1, kind = "policy", name = "minimal", options = {} }
 
@@ -29,7 +30,7 @@ local function neediest(fresh)
   return most
 end
 
---- Plan.
+--- Plan. Yields.
 -- @tparam table state
 -- @treturn[1] {table,...} moves
 -- @treturn[2] nil
@@ -54,11 +55,13 @@ function minimal.plan(state)
       surplus[#surplus + 1], spare = { id = id, more = more }, spare + more
     end
   end
+  local pause = breath.new()
   local moves, due = {}, 0 -- fractions of buckets are carried over, so that none is lost
   for _, one in ipairs(surplus) do
     due = due + one.more * math.min(1, wanted / spare)
     local count = math.floor(due + 0.5)
     due = due - count
+    pause()
     for _, item in ipairs(balance.sample(owned[one.id], count)) do
       local shard = neediest(fresh)
       shard.got = shard.got + 1

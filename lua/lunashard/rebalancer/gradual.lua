@@ -125,7 +125,7 @@ local function in_waves(self, context, run, all)
     elseif run.reason then
       return true
     end
-    all.passed = wave
+    all.passed, all.state, all.soaked = wave, "moving", nil
     ok, err = save(self, context)
     if not ok then
       return nil, err

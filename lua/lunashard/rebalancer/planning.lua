@@ -151,12 +151,14 @@ function planning.make(self, given)
   end
   local assignments
   if seen then
+    task.sleep(0)
     giants.mark(seen, given.strategy == "offline" and math.huge or self.max_cutover)
     assignments, err = proposal.of(seen, planner)
   end
   if not assignments then
     return nil, err
   end
+  task.sleep(0)
   local made = plan.make(seen, assignments, { planner = planner.name, parallel = self.max_parallel_tasks,
     limits = offline.limits(given.strategy), waves = wanted and waves.split(assignments, wanted.shares) })
   local pause = self.throttle_ms / 1000 / self.batch_size

@@ -1,11 +1,13 @@
 --- What policies that plan are told of a cluster: shards, buckets, owners, rows.
 -- @module lunashard.rebalancer.state
 
+local breath = require("lunashard.plugin.breath")
 local buckets = require("lunashard.catalog.buckets")
 local errors = require("lunashard.errors")
 local load = require("lunashard.rebalancer.load")
 local strategy = require("lunashard.strategy")
 local tables = require("lunashard.rebalancer.tables")
+local task = require("lunashard.task")
 
 local state = {}
 
@@ -46,35 +48,53 @@ local function candidates(manager, states, without)
 end
 
 local function by_text(counts)
-  local all = {}
+  local all, pause = {}, breath.new()
   for shard_id, counted in pairs(counts) do
     local own = {}
     for bucket, item in pairs(counted) do
       own[buckets.text(bucket)] = { bucket = bucket, rows = item.rows, bytes = item.bytes }
     end
     all[shard_id] = own
+    pause()
   end
   return all
 end
 
-local function order(a, b)
-  if type(a.bucket) == type(b.bucket) then
-    return a.bucket < b.bucket
+-- In the order of their buckets: numbers, then texts.
+local function in_order(items)
+  local numbers, texts, by_bucket = {}, {}, {}
+  for _, item in ipairs(items) do
+    local list = type(item.bucket) == "number" and numbers or texts
+    list[#list + 1] = item.bucket
+    by_bucket[item.bucket] = item
   end
-  return type(a.bucket) == "number"
+  table.sort(numbers)
+  table.sort(texts)
+  for i, bucket in ipairs(numbers) do
+    items[i] = by_bucket[bucket]
+  end
+  for i, bucket in ipairs(texts) do
+    items[#numbers + i] = by_bucket[bucket]
+  end
+  return items
 end
 
 local function items_of(bound, owners, counts)
+  local pause = breath.new()
   local known, listed = {}, buckets.list(bound)
   for _, one in ipairs(listed) do
     known[buckets.text(one[1])] = one[1]
   end
+  pause()
   local items, seen = {}, {}
   local function add(text, bucket, shard_id)
     local counted = counts[shard_id] and counts[shard_id][text]
     seen[text] = true
     items[#items + 1] = { bucket = bucket, owner = shard_id, rows = counted and counted.rows or 0,
       bytes = counted and counted.bytes or 0 }
+    if #items % 1024 == 0 then
+      pause()
+    end
   end
   for text, shard_id in pairs(owners) do
     local counted = counts[shard_id] and counts[shard_id][text]
@@ -89,8 +109,8 @@ local function items_of(bound, owners, counts)
       end
     end
   end
-  table.sort(items, order)
-  return items
+  pause()
+  return in_order(items)
 end
 
 local WINDOW = 5 -- seconds in which shards are watched
@@ -169,7 +189,9 @@ function state.read(manager, group, opts)
     result.shards[i] = { shard_id = member.shard_id }
   end
   result.buckets = items_of(bound, owners, by_text(counts))
+  task.sleep(0)
   load.spread(result, own, total, of_shards)
+  task.sleep(0)
   describe(result, manager, bound)
   return result
 end

@@ -69,6 +69,9 @@ function waves.wanted(given)
   if ok then
     ok, problem = check_gate(given.gate or {})
   end
+  if ok and (type(wanted.soak) ~= "number" or wanted.soak ~= wanted.soak or wanted.soak < 0) then
+    ok, problem = nil, ("soak: expected seconds, 0 or more, got %s"):format(tostring(wanted.soak))
+  end
   if not ok then
     return nil, problem
   end
