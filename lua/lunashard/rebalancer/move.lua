@@ -45,6 +45,15 @@ local function is_over(row)
   return row.state == "done" or row.state == "aborted"
 end
 
+-- A change of ownership that was rolled back is to be made up for.
+local function mend(one)
+  local ok, err = fence.mend(one.source)
+  if ok and one.at_destination.step ~= "unknown" then
+    ok, err = fence.mend(one.destination)
+  end
+  return ok, err
+end
+
 -- Read everything anew after a failure, several times if need be.
 local function refresh(one)
   local pause, ok, err = FIRST_PAUSE, nil, nil
@@ -52,6 +61,9 @@ local function refresh(one)
     one.source:discard("what the server has done is to be read anew")
     one.destination:discard("what the server has done is to be read anew")
     ok, err = one:refresh()
+    if ok then
+      ok, err = mend(one)
+    end
     if ok or not is_passing(err) or one.fenced_at and task.now() > one:cutover_deadline() then
       break
     end
@@ -132,10 +144,7 @@ local function with_mover(context, row, lenient, fn)
   end
   local ok, value
   ok, value, err = pcall(function()
-    local mended, problem = fence.mend(one.source)
-    if mended and one.at_destination.step ~= "unknown" then
-      mended, problem = fence.mend(one.destination)
-    end
+    local mended, problem = mend(one)
     if not mended then
       return nil, problem
     end

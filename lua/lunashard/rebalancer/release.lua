@@ -13,6 +13,10 @@ local release = {}
 local RESTING = { planned = true, done = true, aborted = true }
 
 local TABLES = "SELECT name, shard_key FROM lunashard_catalog.grouped_table WHERE grp = $1 ORDER BY name COLLATE \"C\""
+-- A mover that was believed dead, and stands still in a transaction, would be waited for.
+local END_OTHERS = [[
+  SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+   WHERE application_name LIKE $1 AND datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()]]
 local NOTES = "SELECT seq, role FROM lunashard.move WHERE job = $1"
 local ADOPT = [[
   UPDATE lunashard.move SET token = $4 WHERE job = $1 AND seq = $2 AND role = $3 AND token <= $4 RETURNING seq]]
@@ -65,7 +69,11 @@ local function release_note(context, member, note, job, tables)
 end
 
 local function release_shard(context, member, job, states, tables)
-  local notes, err = member.primary.pool:execute(NOTES, { job.id }, { deadline = session.soon() })
+  local pool = member.primary.pool
+  local notes, err = pool:execute(END_OTHERS, { session.name({ job = job.id, seq = "%" }, "%") }, { deadline = session.soon() })
+  if notes then
+    notes, err = pool:execute(NOTES, { job.id }, { deadline = session.soon() })
+  end
   if not notes then
     return nil, err
   end

@@ -164,6 +164,9 @@ local function settle(self, row, held, accept)
         .. "WHERE job = $1::bigint AND seq = $2 AND state = 'planned'", { row.id, move.seq }, short())
     else
       ok, err = mover.abort(context, move)
+      if not ok and err.committed then
+        ok, err = mover.run(context, move)
+      end
     end
     if not ok then
       return nil, err

@@ -24,6 +24,14 @@ local SETTINGS = [[
 
 local PATIENCE = 30 -- seconds for a connection, and for statements that touch a few rows
 
+--- What the sessions of one side of a move are called on the server.
+-- @tparam table row the move: `job`, `seq`
+-- @string role
+-- @treturn string
+function session.name(row, role)
+  return ("lunashard mover %s.%s %s"):format(row.job, row.seq, role)
+end
+
 --- The session for one side of a move. Connects when it is used.
 -- @tparam table member the shard
 -- @tparam table row the move: `job`, `seq`
@@ -34,7 +42,7 @@ local PATIENCE = 30 -- seconds for a connection, and for statements that touch a
 function session.new(member, row, role, token, at)
   return setmetatable({
     member = member, row = row, role = role, token = token, at = at,
-    name = ("lunashard mover %d.%d %s"):format(row.job, row.seq, role),
+    name = session.name(row, role),
   }, Session)
 end
 

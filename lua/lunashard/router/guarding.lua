@@ -112,7 +112,7 @@ local function settle(manager, state, deadline, err)
     return not state.guarded or nil, err
   elseif refresh(manager, state, deadline) and state.tries <= AT_ONCE then
     return true
-  elseif err.code == "STALE_MAP" and state.tries > AT_ONCE then -- whose it is cannot be found out now
+  elseif err.code == "STALE_MAP" and not err.sqlstate and state.tries > AT_ONCE then -- whose it is cannot be found out now
     return nil, err
   end
   if not pause(manager, state, deadline) then
