@@ -118,7 +118,7 @@ $(BUILD)/spec/%: spec/c/%.c spec/c/test.h $(filter $(BUILD)/base/%,$(C_OBJ))
 # What `make test` leaves to `make test-fault`; such specs have #long in their titles.
 SHORT_FORM := --exclude-tags=long
 
-SUITES := spec/unit spec/pg spec/cli spec/fault
+SUITES := spec/unit spec/pg spec/cli spec/fault spec/moves
 
 test: deps ## everything below, on servers started for it; SUITES="spec/unit ..." takes some of them
 	@$(MAKE) --no-print-directory all test-c
@@ -136,8 +136,8 @@ test-cli: all ## specs of the program as its users run it
 test-fault: all ## specs that kill, stop and cut off servers; SHORT=1 without those that `test` passes over too
 	@scripts/dev/test.sh $(BIN) spec/fault $(if $(SHORT),$(SHORT_FORM)) $(ARGS)
 
-test-moves: all ## all specs of moving rows, the long ones too: a mover ended around every commit, failovers
-	@scripts/dev/test.sh $(BIN) $(wildcard spec/pg/move*_spec.lua spec/pg/rebalance*_spec.lua \
+test-moves: all ## moving rows: a mover struck at each commit in each way, and all other specs of it, half an hour in all
+	@scripts/dev/test.sh $(BIN) spec/moves $(wildcard spec/pg/move*_spec.lua spec/pg/rebalance*_spec.lua \
 	    spec/fault/move*_spec.lua spec/fault/rebalance*_spec.lua) $(ARGS)
 
 soak: all ## MINUTES (5) of moves under work while things break at random, SEED=n FAULTS=router,fail_over,...; was all true?
