@@ -7,6 +7,28 @@ local sandbox = require("spec.support.sandbox")
 
 local KEYS = 900
 
+-- The texts on the page that stand out from what is behind them by less than 4.5 to 1, as WCAG counts it.
+local FAINT = [[(function () {
+  function channels(colour) { return colour.match(/[\d.]+/g).map(Number); }
+  function light(c) {
+    var v = c.slice(0, 3).map(function (x) { x /= 255; return x <= .03928 ? x / 12.92 : Math.pow((x + .055) / 1.055, 2.4); });
+    return .2126 * v[0] + .7152 * v[1] + .0722 * v[2];
+  }
+  function behind(one) {
+    for (; one; one = one.parentElement) {
+      var c = channels(getComputedStyle(one).backgroundColor);
+      if (c.length < 4 || c[3] === 1) return c;
+    }
+    return [255, 255, 255];
+  }
+  return Array.from(document.querySelectorAll("body *")).filter(function (one) {
+    return Array.from(one.childNodes).some(function (n) { return n.nodeType === 3 && n.nodeValue.trim(); });
+  }).filter(function (one) {
+    var a = light(channels(getComputedStyle(one).color)), b = light(behind(one));
+    return (Math.max(a, b) + .05) / (Math.min(a, b) + .05) < 4.5;
+  }).map(function (one) { return one.tagName + "." + one.className + ": " + one.innerText; });
+})()]]
+
 describe("the page of lunashard serve while rows move", function()
   local cluster, service, mover, window, url
 
@@ -54,6 +76,11 @@ describe("the page of lunashard serve while rows move", function()
     window:wait("/s1 → s3|s2 → s3/.test(document.body.innerText)")
     window:wait("/[1-9]\\d* of [23]\\d\\d/.test(document.body.innerText)")
     assert.is_true(window:evaluate("document.documentElement.scrollWidth <= 360"))
+    for scheme, ground in pairs({ light = "rgb(244, 245, 247)", dark = "rgb(15, 18, 22)" }) do
+      window:call("Emulation.setEmulatedMedia", { features = { { name = "prefers-color-scheme", value = scheme } } })
+      assert.equal(ground, window:evaluate("getComputedStyle(document.body).backgroundColor"))
+      assert.same({}, window:evaluate(FAINT))
+    end
     mover:signal("INT")
     assert.equal(130, assert(mover:wait(30)).code)
     window:wait("/paused\\s*job 1/.test(document.body.innerText)")

@@ -35,10 +35,18 @@ local function panel(class, heading, content, box)
     .. 'aria-label="%s">%s</div></section>', class, heading, box, heading, content) or html.join({})
 end
 
+-- Two panels side by side, one of which has all the room when the other has nothing.
+local function pair(heading, content, other_heading, other)
+  local class = content and other and "half" or ""
+  return panel(class, heading, content).text, panel(class, other_heading, other).text
+end
+
 --- The parts of the page that change.
 -- @tparam table status as `lunashard.serve.status` reads it
 -- @treturn table id of an element -> what it holds, as HTML; and `title` and `icon` of the window
 function page.parts(status)
+  local keys, buckets = pair("Keys", shards.keys(status), "Hot buckets", lists.buckets(status))
+  local plugins, jobs = pair("Plug-ins", lists.plugins(status), "Jobs", lists.jobs(status))
   return {
     title = title(status),
     icon = icon(status.verdict.level),
@@ -48,12 +56,12 @@ function page.parts(status)
     numbers = overview.numbers(status).text,
     rebalance = panel("", "Rebalancing", rebalance.of(status)).text,
     shards = panel("", "Shards", shards.table(status)).text,
-    keys = panel("half", "Keys", shards.keys(status)).text,
-    buckets = panel("half", "Hot buckets", lists.buckets(status)).text,
+    keys = keys,
+    buckets = buckets,
     statements = panel("", "Statements that take the time", lists.statements(status)).text,
     slow = panel("", "Slow statements, the latest", lists.slow(status)).text,
-    plugins = panel("half", "Plug-ins", lists.plugins(status)).text,
-    jobs = panel("half", "Jobs", lists.jobs(status)).text,
+    plugins = plugins,
+    jobs = jobs,
     events = panel("", "Events", lists.events(status), "events-box").text,
     runtime = lists.runtime(status).text,
   }

@@ -12,7 +12,7 @@ local fill = html.fill
 
 local SHOWN_FOR = 3600 -- seconds after its end
 
-local LEVELS = { pending = "idle", running = "idle", paused = "warn", completed = "ok", failed = "bad", cancelled = "warn",
+local LEVELS = { pending = "idle", running = "busy", paused = "warn", completed = "ok", failed = "bad", cancelled = "warn",
   rolled_back = "ok" }
 
 local STATUS = { rolled_back = "rolled back" }

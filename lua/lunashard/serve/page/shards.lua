@@ -96,11 +96,11 @@ local function rows_of(status, shard)
   for i, endpoint in ipairs(in_order(shard)) do
     local first = i == 1
     list[i] = fill('<tr class="%s">%s<td class="endpoint"><bdi>%s</bdi></td><td class="role">%s</td>'
-      .. '<td class="health">%s</td><td class="num lag">%s</td><td class="num probe">%s</td><td class="pools">%s</td>%s</tr>',
+      .. '<td class="health">%s</td><td class="num lag%s">%s</td><td class="num probe">%s</td><td class="pools">%s</td>%s</tr>',
       first and "first" or "more",
       first and fill('<th scope="rowgroup" rowspan="%s"><bdi>%s</bdi>%s</th>', n, shard.shard_id,
         shard.region and fill("<small><bdi>%s</bdi></small>", shard.region) or nil) or nil,
-      endpoint.endpoint, role(endpoint), health(endpoint), lag(endpoint), probe(endpoint), pool(endpoint),
+      endpoint.endpoint, role(endpoint), health(endpoint), endpoint.role == "primary" and " none" or nil, lag(endpoint), probe(endpoint), pool(endpoint),
       first and fill('<td class="num rate" rowspan="%s">%s</td><td class="num p95" rowspan="%s">%s</td>'
         .. '<td class="num failed" rowspan="%s">%s</td>', n, traffic(status, shard.shard_id), n, p95, n,
         words.number(failed)) or nil)

@@ -32,7 +32,7 @@ body > header .live { margin-left: auto; color: var(--quiet); display: flex; ali
 .icon .cut { fill: none; stroke: var(--surface); stroke-width: 1.8; stroke-linecap: round; stroke-linejoin: round; }
 .icon .hollow { fill: none; stroke: currentColor; stroke-width: 2; }
 .icon.ok { color: var(--ok); } .icon.warn { color: var(--warn); } .icon.bad { color: var(--bad); }
-.icon.idle { color: var(--quiet); }
+.icon.idle { color: var(--quiet); } .icon.busy { color: var(--a); }
 .state { display: inline-flex; align-items: center; gap: 7px; white-space: nowrap; vertical-align: top; }
 .state.warn { color: var(--warn); } .state.bad { color: var(--bad); font-weight: 600; } .state.idle { color: var(--quiet); }
 .state small { color: inherit; }
@@ -162,10 +162,13 @@ body > footer { display: flex; flex-wrap: wrap; gap: 2px 18px; color: var(--quie
   .shards .first .health { grid-row: 2; } .shards .health { grid-column: 1; grid-row: 1; }
   .shards .endpoint { grid-column: 2; } .shards .role { grid-column: 2; font-size: 12px; line-height: 16px;
   color: var(--quiet); }
-  .shards .lag { grid-column: 3; grid-row: 1; } .shards .pools { grid-column: 4; grid-row: 1; text-align: right;
-  min-width: 62px; }
-  .shards .first > .lag, .shards .first > .pools, .shards .first > .endpoint { grid-row: 2; }
-  .shards .first > .role { grid-row: 3; }
+  .shards .pools { grid-column: 3 / 5; grid-row: 1; text-align: right; }
+  .shards .lag { grid-column: 3 / 5; grid-row: 2; font-size: 12px; line-height: 16px; } .shards .lag.none { display: none; }
+  .shards .first > .pools, .shards .first > .endpoint { grid-row: 2; }
+  .shards .first > .role, .shards .first > .lag { grid-row: 3; }
+  .shards .p95::before { content: "p95 "; } .shards .pools::before { content: "pool "; }
+  .shards .lag::before { content: "lag "; } .shards td::before {
+  font-size: 12px; color: var(--quiet); }
   .shards tbody th { padding-bottom: 2px; }
 }
 @media (prefers-reduced-motion: no-preference) { .bar i { transition: width .4s; } }
