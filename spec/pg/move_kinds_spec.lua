@@ -166,7 +166,7 @@ describe("a move brings along", function()
 
   it("nothing when the rows differ on both sides, and the staged ones stay as evidence", function()
     local job
-    job = gives_up("fencing:after-saved", function()
+    job = gives_up("catchup:after-saved", function()
       local staged = assert(world.manager.by_id.shard1.primary.pool:execute(
         "SELECT relname FROM pg_class WHERE relnamespace = 'lunashard_staging'::regnamespace AND relname LIKE 's%\\_3' "
           .. "AND relkind = 'r'")).rows[1].relname

@@ -7,6 +7,7 @@
 
 local capture = require("lunashard.rebalancer.capture")
 local errors = require("lunashard.errors")
+local names = require("lunashard.rebalancer.names")
 local session = require("lunashard.rebalancer.session")
 local shape = require("lunashard.rebalancer.shape")
 
@@ -15,44 +16,32 @@ local fence = {}
 local LOCK_TIMEOUT = 100 -- ms, for one lock
 local ALL_LOCKS = 500 -- ms, for all of them
 
-local BUCKET_LOCKS = [[
-  SELECT count(pg_advisory_xact_lock(lunashard.lock_key($1, b))) FROM (SELECT b FROM unnest($2::text[]) AS u(b) ORDER BY b) AS o]]
-local SHARD_LOCK = "SELECT pg_advisory_xact_lock(lunashard.shard_lock_key())"
-
-local GIVE_UP = [[
+-- In one message: from the first line on somebody may wait.
+local CLOSE = [[
+  SET LOCAL statement_timeout = %d;
+  SELECT count(pg_advisory_xact_lock(lunashard.lock_key(%s, b))) FROM (SELECT b FROM unnest(%s::text[]) AS u(b) ORDER BY b) AS o;
+  SELECT pg_advisory_xact_lock(lunashard.shard_lock_key());
+  SET LOCAL statement_timeout = 0;
   WITH gone AS (
-    DELETE FROM lunashard.bucket b USING unnest($2::text[], $3::bigint[]) AS w(bucket, version)
-     WHERE b.grp = $1 AND b.bucket = w.bucket AND b.version = w.version RETURNING 1)
-  SELECT count(*) AS n FROM gone]]
-local FENCED = [[
-  UPDATE lunashard.move SET step = 'fenced', fenced_at = clock_timestamp()
-   WHERE job = $1 AND seq = $2 AND role = 'source']]
-local TRANSITION = "UPDATE lunashard.state SET in_transition = in_transition + $1"
-local ADVANCE = "SELECT lunashard.advance()"
+    DELETE FROM lunashard.bucket b USING unnest(%s::text[], %s::bigint[]) AS w(bucket, version)
+     WHERE b.grp = %s AND b.bucket = w.bucket AND b.version = w.version RETURNING 1)
+  SELECT set_config('lunashard.given_up', count(*)::text, true) FROM gone;
+  UPDATE lunashard.move SET step = 'fenced', fenced_at = clock_timestamp() WHERE job = %d AND seq = %d AND role = 'source';
+  UPDATE lunashard.state SET in_transition = in_transition + 1;
+  SELECT lunashard.advance()]]
+local GIVEN_UP = "SELECT 0 AS i, ARRAY[current_setting('lunashard.given_up')] AS key, NULL::text AS line, NULL::bigint AS h"
 
-local function run(lease, sql, params)
-  return lease:execute(sql, params, { deadline = session.soon() })
-end
+--- The statement after which nobody but the holder of this transaction may look at the shard as a whole, to its end.
+-- @table SHARD_LOCK
+fence.SHARD_LOCK = "SELECT pg_advisory_xact_lock(lunashard.shard_lock_key())"
 
-local function run_all(lease, list)
-  local result, err
-  for _, one in ipairs(list) do
-    result, err = run(lease, one[1], one[2])
-    if not result then
-      return nil, err
-    end
-  end
-  return result
-end
+--- The last statement of whoever changes what a shard owns.
+-- @table ADVANCE
+fence.ADVANCE = "SELECT lunashard.advance()"
 
---- Nobody but the holder of this transaction may look at the shard as a whole, to its end. Yields.
--- @tparam Lease lease
--- @treturn[1] table
--- @treturn[2] nil
--- @treturn[2] lunashard.error
-function fence.lock_shard(lease)
-  return run(lease, SHARD_LOCK)
-end
+--- The statement with which the source's share in a transition ends.
+-- @table END_TRANSITION
+fence.END_TRANSITION = "UPDATE lunashard.state SET in_transition = in_transition - 1"
 
 --- Is everything as it was when the move began? Yields.
 -- @tparam Lease lease
@@ -84,17 +73,45 @@ local function check_capture(lease, row, tables, shard_id)
   return true
 end
 
+local function close_text(context, row, versions)
+  local group, buckets = names.literal(context.group), names.array(row.buckets)
+  return CLOSE:format(ALL_LOCKS, group, buckets, buckets, names.numbers(versions), group, row.job, row.seq)
+end
+
+-- How many buckets were given up, and what was asked along with it.
+local function close(lease, context, row, known)
+  local texts = { GIVEN_UP }
+  for _, query in ipairs(known.questions or {}) do
+    texts[#texts + 1] = query
+  end
+  local found, err = lease:execute(close_text(context, row, known.versions) .. "; " .. table.concat(texts, " UNION ALL "), nil,
+    { simple = true, deadline = session.soon() })
+  if not found then
+    return nil, err
+  end
+  local given_up, rows = nil, {}
+  for _, one in ipairs(found.rows) do
+    if one.i == 0 then
+      given_up = tonumber(one.key[1])
+    else
+      rows[#rows + 1] = one
+    end
+  end
+  return given_up, rows
+end
+
 --- Take the buckets from the source. Yields.
 -- @tparam table context
 -- @tparam Session source
 -- @tparam table row
 -- @tparam {table,...} tables
--- @tparam table known `versions` (of each bucket), `source_fingerprint`
--- @tparam func locked called when the locks are asked for: from here on somebody may wait
+-- @tparam table known `versions` (of each bucket), `source_fingerprint`; `locked`: called when the locks are asked for, from
+--   here on somebody may wait; `questions`: queries of the columns `i` (not 0), `key` (texts), `line` (a text) and `h`,
+--   without parameters, that are asked in the end, and `closed`: called with their rows before the transaction commits
 -- @treturn[1] boolean true
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error with SQLSTATE 55P03 when the locks were not to be had; `gives_up` when waiting is no use
-function fence.close(context, source, row, tables, known, locked)
+function fence.close(context, source, row, tables, known)
   local closed, problem = source:transaction("fencing", function(lease)
     local ok, err = fence.check_shape(lease, tables, known.source_fingerprint, row.source)
     if ok then
@@ -103,27 +120,18 @@ function fence.close(context, source, row, tables, known, locked)
     if not ok then
       return nil, err
     end
-    locked()
-    ok, err = run(lease, ("SET LOCAL statement_timeout = %d"):format(ALL_LOCKS))
-    if ok then
-      ok, err = run(lease, BUCKET_LOCKS, { context.group, row.buckets })
-    end
-    if ok then
-      ok, err = fence.lock_shard(lease)
-    end
-    if not ok then
-      return nil, err
-    end
-    local gone
-    gone, err = run(lease, GIVE_UP, { context.group, row.buckets, known.versions })
-    if not gone then
-      return nil, err
-    elseif gone.rows[1].n ~= #row.buckets then
+    known.locked()
+    local given_up, rows = close(lease, context, row, known)
+    if not given_up then
+      return nil, rows
+    elseif given_up ~= #row.buckets then
       return nil, errors.new("STALE_MAP", { shard_id = row.source, gives_up = true, message =
-        ("%s owns %d of the move's %d buckets at the versions of the catalog"):format(row.source, gone.rows[1].n,
-        #row.buckets) })
+        ("%s owns %d of the move's %d buckets at the versions of the catalog"):format(row.source, given_up, #row.buckets) })
     end
-    return run_all(lease, { { FENCED, { row.job, row.seq } }, { TRANSITION, { 1 } }, { ADVANCE } })
+    if known.closed then
+      known.closed(rows)
+    end
+    return true
   end, { lock_timeout = LOCK_TIMEOUT })
   if not closed and problem.sqlstate == "57014" then -- as a whole it took too long, and is to be tried again
     problem = errors.wrap(problem)
@@ -132,25 +140,34 @@ function fence.close(context, source, row, tables, known, locked)
   return closed, problem
 end
 
-local RETURN = [[
-  INSERT INTO lunashard.bucket (grp, bucket, version)
-    SELECT $1, w.bucket, w.version + 1 FROM unnest($2::text[], $3::bigint[]) AS w(bucket, version)]]
-local ABORTED = [[
-  UPDATE lunashard.move SET step = 'aborted' WHERE job = $1 AND seq = $2 AND role = 'source']]
+--- The statement that owns the buckets, at the version after the former owner's. For a transaction that has the lock of the
+-- shard.
+-- @tparam table context
+-- @tparam table row
+-- @tparam {number,...} versions
+-- @treturn string
+function fence.owning(context, row, versions)
+  return ([[
+    INSERT INTO lunashard.bucket (grp, bucket, version)
+      SELECT %s, w.bucket, w.version + 1 FROM unnest(%s::text[], %s::bigint[]) AS w(bucket, version)]]):format(
+    names.literal(context.group), names.array(row.buckets), names.numbers(versions))
+end
+
+local ABORTED = "UPDATE lunashard.move SET step = 'aborted' WHERE job = %d AND seq = %d AND role = 'source'"
 
 --- Give the buckets back to the source, at the version after the one that it had. Yields.
 -- Only when the destination does not own them and cannot come to own them any more.
 -- @tparam table context
 -- @tparam Session source
 -- @tparam table row
--- @tparam table known
+-- @tparam {number,...} versions
 -- @treturn[1] table
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
-function fence.open(context, source, row, known)
+function fence.open(context, source, row, versions)
   return source:transaction("aborting", function(lease)
-    return run_all(lease, { { SHARD_LOCK }, { RETURN, { context.group, row.buckets, known.versions } },
-      { ABORTED, { row.job, row.seq } }, { TRANSITION, { -1 } }, { ADVANCE } })
+    return session.run(lease, { fence.SHARD_LOCK, fence.owning(context, row, versions), ABORTED:format(row.job, row.seq),
+      fence.END_TRANSITION, fence.ADVANCE })
   end, { lock_timeout = 2000 })
 end
 
@@ -165,29 +182,8 @@ local MEND = [[
 -- @treturn[2] lunashard.error
 function fence.mend(one)
   return one:transaction("mending", function(lease)
-    return run_all(lease, { { "SELECT FROM lunashard.state FOR UPDATE" }, { MEND } })
+    return session.run(lease, { "SELECT FROM lunashard.state FOR UPDATE", MEND })
   end)
-end
-
---- End the source's share in a transition. For the transaction that removes the rows. Yields.
--- @tparam Lease lease
--- @treturn[1] table
--- @treturn[2] nil
--- @treturn[2] lunashard.error
-function fence.end_transition(lease)
-  return run_all(lease, { { TRANSITION, { -1 } }, { ADVANCE } })
-end
-
---- Own the buckets, at the version after the former owner's. For the transaction that merges the rows. Yields.
--- @tparam table context
--- @tparam Lease lease
--- @tparam table row
--- @tparam table known
--- @treturn[1] table
--- @treturn[2] nil
--- @treturn[2] lunashard.error
-function fence.own(context, lease, row, known)
-  return run_all(lease, { { RETURN, { context.group, row.buckets, known.versions } }, { ADVANCE } })
 end
 
 return fence

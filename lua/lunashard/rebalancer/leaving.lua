@@ -88,7 +88,7 @@ local function reopen(mover)
   end
   if mover.at_source.step == "fenced" then
     local ok
-    ok, err = fence.open(context, mover.source, row, { versions = versions })
+    ok, err = fence.open(context, mover.source, row, versions)
     if not ok then
       return nil, err
     end

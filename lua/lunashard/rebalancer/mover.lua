@@ -140,6 +140,18 @@ function Mover:close()
   self:end_turn()
 end
 
+--- Have connections to both sides, which tasks of the mover's can share then. Yields.
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function Mover:connect()
+  local ok, err = self.source:connect()
+  if ok then
+    ok, err = self.destination:connect()
+  end
+  return ok and true, err
+end
+
 --- Let others have their cutover.
 function Mover:end_turn()
   if self.release_turn then

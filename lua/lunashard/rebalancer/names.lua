@@ -65,6 +65,17 @@ function names.array(list)
   return names.literal("{" .. table.concat(quoted, ",") .. "}")
 end
 
+--- Numbers as the literal of an array.
+-- @tparam {number,...} list
+-- @treturn string
+function names.numbers(list)
+  local texts = {}
+  for i, number in ipairs(list) do
+    texts[i] = ("%.0f"):format(number)
+  end
+  return "'{" .. table.concat(texts, ",") .. "}'"
+end
+
 --- A list of SQL pieces from a pattern, in which `%s` stands for a column's quoted name and `%d` for its number.
 -- @tparam {string,...} columns
 -- @string pattern
@@ -91,12 +102,38 @@ function names.checksum(relation)
       coalesce(sum(h & 4294967295), 0)) AS checksum FROM %s]]):format(relation)
 end
 
---- The hash of a row.
+--- The hash of a row, the same whatever the order of its columns.
 -- @string alias of the table
 -- @tparam {string,...} columns
 -- @treturn string
 function names.hash(alias, columns)
-  return ("hashtextextended(ROW(%s)::text, 0)"):format(names.each(columns, alias .. ".%s"))
+  local sorted = { unpack(columns) }
+  table.sort(sorted)
+  return ("hashtextextended(ROW(%s)::text, 0)"):format(names.each(sorted, alias .. ".%s"))
+end
+
+--- Keys as a relation of typed columns k1, k2, ...
+-- @tparam table one the table
+-- @tparam {table,...} columns a list of texts for each column of its key
+-- @treturn string
+function names.relation(one, columns)
+  local arrays, casts = {}, {}
+  for i, key_type in ipairs(one.key_types) do
+    arrays[i] = names.array(columns[i]) .. "::text[]"
+    casts[i] = ("u.k%d::%s AS k%d"):format(i, key_type, i)
+  end
+  return ("(SELECT %s FROM unnest(%s) AS u(%s))"):format(table.concat(casts, ", "), table.concat(arrays, ", "),
+    names.each(one.key, "k%d"))
+end
+
+--- The condition that a row is of a move's buckets.
+-- @tparam table context `bucket_of`
+-- @tparam table row the move
+-- @tparam table one the table
+-- @string alias
+-- @treturn string
+function names.is_moving(context, row, one, alias)
+  return ("%s = ANY (%s::text[])"):format(context.bucket_of(one, alias), names.array(row.buckets))
 end
 
 return names

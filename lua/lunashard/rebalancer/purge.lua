@@ -1,5 +1,5 @@
 --- The rows leave the source, after the map says that they are elsewhere.
--- They go into holding tables, and must be those that were verified.
+-- They must be those that were verified; where `purge_delay` says so they go into holding tables.
 -- @module lunashard.rebalancer.purge
 -- @local
 
@@ -11,16 +11,63 @@ local verify = require("lunashard.rebalancer.verify")
 
 local purge = {}
 
+-- They are held back where somebody asked for that.
+local MAKE_HOLDING = "CREATE TABLE IF NOT EXISTS %s AS SELECT %s FROM %s AS t WITH NO DATA"
+local HOLD = "held AS (INSERT INTO %s (%s) SELECT * FROM gone)"
+
 local function text_of(context, row, one)
-  return ([[
-    WITH gone AS (DELETE FROM %s AS t USING %s AS k WHERE %s RETURNING %s),
-    held AS (INSERT INTO %s (%s) SELECT * FROM gone) %s]]):format(one.qualified, names.keys(row, one.n),
-    copy.matching(context, row, one), names.each(one.columns, "t.%s"), names.holding(row, one.n),
-    names.each(one.columns, "%s"), names.checksum(("(SELECT %s AS h FROM gone AS g) AS m"):format(
-      names.hash("g", one.columns))))
+  local parts = { ("WITH gone AS (DELETE FROM %s AS t USING %s AS k WHERE %s RETURNING %s)"):format(one.qualified,
+    names.keys(row, one.n), copy.matching(context, row, one), names.each(one.columns, "t.%s")) }
+  if context.options.purge_delay > 0 then
+    parts[2] = HOLD:format(names.holding(row, one.n), names.each(one.columns, "%s"))
+  end
+  return ("%s %s"):format(table.concat(parts, ", "), names.checksum(("(SELECT %s AS h FROM gone AS g) AS m"):format(
+    names.hash("g", one.columns))))
 end
 
-local PURGED = [[UPDATE lunashard.move SET step = 'purged' WHERE job = $1 AND seq = $2 AND role = 'source']]
+-- Keys that nobody has taken from the list of those that were written: rows may be there of which nothing else is known.
+local LIST = [[
+  WITH noted AS (DELETE FROM %s WHERE bucket = ANY (%s::text[]) RETURNING bucket, %s)
+  INSERT INTO %s SELECT DISTINCT * FROM noted ON CONFLICT DO NOTHING]]
+
+local function first_words(context, row, tables)
+  local texts = {}
+  for _, one in ipairs(tables) do
+    if context.options.purge_delay > 0 then
+      texts[#texts + 1] = MAKE_HOLDING:format(names.holding(row, one.n), names.each(one.columns, "t.%s"), one.qualified)
+    end
+    texts[#texts + 1] = LIST:format(names.dirty(row, one.n), names.array(row.buckets), names.each(one.key, "k%d"), names.keys(row, one.n))
+  end
+  return texts
+end
+
+local FORGET = "DELETE FROM %s WHERE bucket = ANY (%s::text[])"
+local PURGED = "UPDATE lunashard.move SET step = 'purged' WHERE job = %d AND seq = %d AND role = 'source'"
+
+-- What is left to do when the rows are gone: nobody looks for them any more.
+local function last_words(row, tables)
+  local texts, buckets = {}, names.array(row.buckets)
+  for _, one in ipairs(tables) do
+    texts[#texts + 1] = FORGET:format(names.keys(row, one.n), buckets)
+  end
+  for _, text in ipairs({ PURGED:format(row.job, row.seq), fence.SHARD_LOCK, fence.END_TRANSITION, fence.ADVANCE }) do
+    texts[#texts + 1] = text
+  end
+  return texts
+end
+
+local function remove(lease, context, row, tables, checks)
+  for i = #tables, 1, -1 do
+    local one = tables[i]
+    local found, err = lease:execute(text_of(context, row, one), nil, { deadline = session.soon() })
+    if not found then
+      return nil, err
+    elseif checks[i] and found.rows[1].checksum ~= checks[i].checksum then
+      return nil, verify.difference(one, ("left on %s"):format(row.source), checks[i], found.rows[1])
+    end
+  end
+  return true
+end
 
 --- Purge. Yields.
 -- @tparam table context
@@ -33,32 +80,14 @@ local PURGED = [[UPDATE lunashard.move SET step = 'purged' WHERE job = $1 AND se
 -- @treturn[2] lunashard.error
 function purge.run(context, source, row, tables, checks)
   return source:transaction("flipped", function(lease)
-    for i = #tables, 1, -1 do
-      local one = tables[i]
-      local found, err = lease:execute(text_of(context, row, one), nil, { deadline = session.soon() })
-      if not found then
-        return nil, err
-      elseif checks[i] and found.rows[1].checksum ~= checks[i].checksum then
-        return nil, verify.difference(one, ("left on %s"):format(row.source), checks[i], found.rows[1])
-      end
-    end
-    for _, one in ipairs(tables) do
-      for _, list in ipairs({ names.keys(row, one.n), names.dirty(row, one.n) }) do
-        local ok, err = lease:execute(("DELETE FROM %s WHERE bucket = ANY ($1)"):format(list), { row.buckets },
-          { deadline = session.soon() })
-        if not ok then
-          return nil, err
-        end
-      end
-    end
-    local ok, err = lease:execute(PURGED, { row.job, row.seq }, { deadline = session.soon() })
+    local ok, err = session.run(lease, first_words(context, row, tables))
     if ok then
-      ok, err = fence.lock_shard(lease)
+      ok, err = remove(lease, context, row, tables, checks)
     end
-    if ok then
-      ok, err = fence.end_transition(lease)
+    if not ok then
+      return nil, err
     end
-    return ok, err
+    return session.run(lease, last_words(row, tables))
   end, { lock_timeout = 500, moves_rows = true })
 end
 

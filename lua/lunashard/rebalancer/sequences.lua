@@ -21,7 +21,37 @@ local function pairs_of(tables, others)
   return list
 end
 
---- Move the destination's sequences on to where the source's are, unless they are there. Yields.
+--- Where the source's sequences are. Queries as `fence.close` takes them.
+-- @tparam {table,...} tables of the source
+-- @tparam {table,...} others those of the destination, in the same order
+-- @treturn {string,...}
+function sequences.questions(tables, others)
+  local list = {}
+  for i, pair in ipairs(pairs_of(tables, others)) do
+    list[i] = ("SELECT %d AS i, ARRAY[last_value::text, is_called::text] AS key, NULL::text AS line, NULL::bigint AS h FROM %s")
+      :format(-i, pair.from.name)
+  end
+  return list
+end
+
+--- Statements that move the destination's sequences on to there, unless they are beyond. Pure.
+-- @tparam {table,...} tables of the source
+-- @tparam {table,...} others those of the destination, in the same order
+-- @tparam {table,...} rows answers to the questions; others are passed over
+-- @treturn {string,...}
+function sequences.raising(tables, others, rows)
+  local list, texts = pairs_of(tables, others), {}
+  for _, at in ipairs(rows) do
+    local pair = list[-at.i]
+    if pair and at.key[2] == "true" then
+      local value, into = at.key[1], pair.into
+      texts[#texts + 1] = RAISE:format(names.literal(into.name), value, "true", into.name, into.rises and "<" or ">", value)
+    end
+  end
+  return texts
+end
+
+--- Move the destination's sequences on to where the source's are. Yields.
 -- @tparam table sides
 -- @tparam {table,...} tables of the source
 -- @tparam {table,...} others those of the destination, in the same order
@@ -29,29 +59,20 @@ end
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
 function sequences.raise(sides, tables, others)
-  local list, questions = pairs_of(tables, others), {}
-  if #list == 0 then
+  local questions = sequences.questions(tables, others)
+  if #questions == 0 then
     return true
-  end
-  for i, pair in ipairs(list) do
-    questions[i] = ("SELECT %d AS i, last_value::text AS value, is_called FROM %s"):format(i, pair.from.name)
   end
   local found, err = sides.source:execute(table.concat(questions, " UNION ALL "), nil, { deadline = session.soon() })
   if not found then
     return nil, err
   end
-  local texts = {}
-  for _, at in ipairs(found.rows) do
-    local into = list[at.i].into
-    if at.is_called then
-      texts[#texts + 1] = RAISE:format(names.literal(into.name), at.value, at.is_called, into.name,
-        into.rises and "<" or ">", at.value)
-    end
-  end
+  local texts = sequences.raising(tables, others, found.rows)
   if #texts == 0 then
     return true
   end
-  return sides.destination:execute(table.concat(texts, "; "), nil, { simple = true, deadline = session.soon() })
+  found, err = sides.destination:execute(table.concat(texts, "; "), nil, { simple = true, deadline = session.soon() })
+  return found and true, err
 end
 
 return sequences

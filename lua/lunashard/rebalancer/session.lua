@@ -174,6 +174,17 @@ function Session:discard(reason)
   end
 end
 
+--- Run several statements as one message. Yields.
+-- @tparam Lease lease
+-- @tparam {string,...} texts without parameters
+-- @tparam ?number deadline
+-- @treturn[1] table the result of the last one
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function session.run(lease, texts, deadline)
+  return lease:execute(table.concat(texts, "; "), nil, { simple = true, deadline = deadline or session.soon() })
+end
+
 --- The error of a mover that is not the present one any more.
 -- @tparam table row
 -- @treturn lunashard.error

@@ -11,7 +11,7 @@ local shape = {}
 local TABLES = [[
   SELECT u.n, c.oid::bigint AS oid, c.relkind::text AS kind, s.nspname AS schema, c.relname AS relation,
     (SELECT json_agg(json_build_object('name', a.attname, 'type', pg_catalog.format_type(a.atttypid, a.atttypmod),
-        'generated', a.attgenerated <> '') ORDER BY a.attnum)
+        'generated', a.attgenerated <> '', 'fixed', a.attidentity = 'a') ORDER BY a.attnum)
        FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns,
     (SELECT json_agg(a.attname ORDER BY k.n)
        FROM pg_catalog.pg_index i CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, n)
@@ -66,15 +66,21 @@ local function adopt(found, declared)
   local one = {
     n = found.n, name = declared.name, shard_key = declared.shard_key, oid = found.oid, kind = found.kind,
     qualified = quote_ident(found.schema) .. "." .. quote_ident(found.relation),
-    columns = {}, types = {}, written = {}, key = found.key, key_types = {}, sequences = found.sequences or {},
+    columns = {}, types = {}, written = {}, changeable = {}, key = found.key, key_types = {},
+    sequences = found.sequences or {},
   }
-  local types = {}
+  local types, in_key = {}, {}
+  for _, name in ipairs(one.key) do
+    in_key[name] = true
+  end
   for _, column in ipairs(found.columns) do
     types[column.name] = column.type
     one.types[#one.types + 1] = column.type .. (column.generated and " generated" or "")
     one.columns[#one.columns + 1] = column.name
     one.written[#one.written + 1] = not column.generated and column.name or nil
+    one.changeable[#one.changeable + 1] = not (column.generated or column.fixed or in_key[column.name]) and column.name or nil
   end
+  one.changeable[1] = one.changeable[1] or one.key[1] -- an update has to change something
   for i, name in ipairs(one.key) do
     one.key_types[i] = types[name]
   end
@@ -87,8 +93,8 @@ end
 -- @tparam ?number deadline
 -- @tparam ?boolean lenient a table that is not there is told as `gone`
 -- @treturn[1] {table,...} parents before children; each has its number `n` (by name), `qualified`, `columns` and
---   their `types`, `written` (those that are not generated), `key` and `key_types` (the primary key's), `shard_key`,
---   `sequences`, `oid`
+--   their `types`, `written` (those that are not generated), `changeable` (those of them that an UPDATE may set, but for the
+--   key's), `key` and `key_types` (the primary key's), `shard_key`, `sequences`, `oid`
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `INVALID` for a table that is not there or has no primary key
 function shape.read(member, declared, deadline, lenient)

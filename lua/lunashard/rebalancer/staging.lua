@@ -11,11 +11,7 @@ local shape = require("lunashard.rebalancer.shape")
 local staging = {}
 
 local STEP = [[
-  UPDATE lunashard.move SET step = $4, detail = detail || $5::jsonb WHERE job = $1 AND seq = $2 AND role = $3]]
-
-local function run(lease, sql, params)
-  return lease:execute(sql, params, { deadline = session.soon() })
-end
+  UPDATE lunashard.move SET step = %s, detail = detail || %s::jsonb WHERE job = %d AND seq = %d AND role = %s]]
 
 local function columns_of(tables)
   local list = {}
@@ -49,23 +45,18 @@ function staging.compare(row, tables, others)
   return true
 end
 
--- Runs once: in the transaction that makes the tables the step goes from `planned` to another one.
-local function prepare(side, row, role, step, tables, make, more)
+-- Runs once: with it the step goes from `planned` to another one.
+local function prepare(side, row, role, step, tables, texts, more)
   return side:transaction("planned." .. role, function(lease)
-    for _, one in ipairs(tables) do
-      local ok, err = make(lease, one)
-      if not ok then
-        return nil, err
-      end
-    end
     local fingerprint, err = shape.fingerprint(lease, tables, session.soon())
     if not fingerprint then
       return nil, err
     end
     more.fingerprint = fingerprint
+    texts[#texts + 1] = STEP:format(names.literal(step), names.literal(cjson.encode(more)), row.job, row.seq, names.literal(role))
     local ok
-    ok, err = run(lease, STEP, { row.job, row.seq, role, step, cjson.encode(more) })
-    return ok and more, err
+    ok, err = session.run(lease, texts)
+    return ok and { step = step, detail = more }, err
   end)
 end
 
@@ -73,44 +64,40 @@ end
 -- @tparam Session destination
 -- @tparam table row
 -- @tparam {table,...} tables of the destination
--- @treturn[1] table what is noted of it: `fingerprint`, `progress`
+-- @treturn[1] table `step`, and `detail`: `fingerprint`, `progress`
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
 function staging.prepare_destination(destination, row, tables)
-  return prepare(destination, row, "destination", "staged", tables, function(lease, one)
+  local texts = {}
+  for i, one in ipairs(tables) do
     local name = names.staging(row, one.n)
-    local ok, err = run(lease, ("CREATE TABLE %s AS SELECT %s FROM %s AS t WITH NO DATA"):format(name,
-      names.each(one.columns, "t.%s"), one.qualified))
-    if ok then
-      ok, err = run(lease, ("ALTER TABLE %s ADD PRIMARY KEY (%s)"):format(name, names.each(one.key, "%s")))
-    end
-    return ok, err
-  end, { progress = { table = 1, rows = 0, bytes = 0 } })
+    texts[i] = ("CREATE TABLE %s AS SELECT %s FROM %s AS t WITH NO DATA; ALTER TABLE %s ADD PRIMARY KEY (%s)"):format(name,
+      names.each(one.columns, "t.%s"), one.qualified, name, names.each(one.key, "%s"))
+  end
+  return prepare(destination, row, "destination", "staged", tables, texts, { progress = { table = 1, rows = 0, bytes = 0 } })
 end
 
---- Make the holding tables of a move on its source. Yields.
+--- Note on the source how its tables look before a move. Yields.
 -- @tparam Session source
 -- @tparam table row
 -- @tparam {table,...} tables of the source
--- @treturn[1] table what is noted of it: `fingerprint`
+-- @treturn[1] table `step`, and `detail`: `fingerprint`
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
 function staging.prepare_source(source, row, tables)
-  return prepare(source, row, "source", "prepared", tables, function(lease, one)
-    return run(lease, ("CREATE TABLE %s AS SELECT %s FROM %s AS t WITH NO DATA"):format(names.holding(row, one.n),
-      names.each(one.columns, "t.%s"), one.qualified))
-  end, {})
+  return prepare(source, row, "source", "prepared", tables, {}, {})
 end
 
+local FORGET = "DELETE FROM lunashard.move WHERE job = %d AND seq = %d AND role = %s"
+
 local function drop(side, row, role, name_of, tables, keep)
+  local texts = {}
+  for i, one in ipairs(keep and {} or tables) do
+    texts[i] = "DROP TABLE IF EXISTS " .. name_of(row, one.n)
+  end
+  texts[#texts + 1] = FORGET:format(row.job, row.seq, names.literal(role))
   return side:transaction("done." .. role, function(lease)
-    for _, one in ipairs(keep and {} or tables) do
-      local ok, err = run(lease, "DROP TABLE IF EXISTS " .. name_of(row, one.n))
-      if not ok then
-        return nil, err
-      end
-    end
-    return run(lease, "DELETE FROM lunashard.move WHERE job = $1 AND seq = $2 AND role = $3", { row.job, row.seq, role })
+    return session.run(lease, texts)
   end)
 end
 
@@ -126,7 +113,7 @@ function staging.drop_destination(destination, row, tables, keep)
   return drop(destination, row, "destination", names.staging, tables, keep)
 end
 
---- Drop what `prepare_source` made, and forget the move there. Yields.
+--- Drop what `purge.run` held back, and forget the move there. Yields.
 -- @tparam Session source
 -- @tparam table row
 -- @tparam {table,...} tables

@@ -5,6 +5,7 @@
 local capture = require("lunashard.rebalancer.capture")
 local catchup = require("lunashard.rebalancer.catchup")
 local copy = require("lunashard.rebalancer.copy")
+local cutover = require("lunashard.rebalancer.cutover")
 local errors = require("lunashard.errors")
 local fence = require("lunashard.rebalancer.fence")
 local flip = require("lunashard.rebalancer.flip")
@@ -39,12 +40,11 @@ function steps.planned(mover)
   end
   if ok and mover.at_destination.step == "planned" then
     ok, err = staging.prepare_destination(mover.destination, row, mover.others)
+    mover.at_destination = ok or mover.at_destination
   end
   if ok and mover.at_source.step == "planned" then
     ok, err = staging.prepare_source(mover.source, row, mover.tables)
-  end
-  if ok then
-    ok, err = mover:refresh()
+    mover.at_source = ok or mover.at_source
   end
   if not ok then
     return nil, err
@@ -126,17 +126,24 @@ function steps.catchup(mover)
   return flip.save(mover.context, mover.row, "fencing")
 end
 
--- One attempt. The turn is kept from the fence on.
-local function try_fence(mover, known)
-  local row = mover.row
-  mover.release_turn = turn.take(mover.context.manager, { row.source, row.destination })
+-- One attempt of the plain way. The turn is kept from the fence on.
+local function try_fence(mover)
+  local context, row = mover.context, mover.row
+  mover.release_turn = turn.take(context.manager, { row.source, row.destination })
   local ok, err = catch_up(mover, SHORT)
+  local versions
   if ok then
-    ok, err = fence.close(mover.context, mover.source, row, mover.tables, known, function()
-      mover.fenced_at = task.now()
-    end)
+    versions, err = flip.versions(context, row)
   end
-  if not ok then
+  if versions then
+    ok, err = fence.close(context, mover.source, row, mover.tables, {
+      versions = versions, source_fingerprint = mover.at_source.detail.fingerprint,
+      locked = function()
+        mover.fenced_at = task.now()
+      end,
+    })
+  end
+  if not versions or not ok then
     mover:end_turn()
     return nil, err
   end
@@ -144,17 +151,21 @@ local function try_fence(mover, known)
   return true
 end
 
+local function try_fast(mover)
+  local ok, err = catch_up(mover, SHORT)
+  if not ok then
+    return nil, err
+  end
+  return cutover.run(mover)
+end
+
 function steps.fencing(mover)
   local context, row, pause = mover.context, mover.row, BACK_OFF
   while mover.at_source.step ~= "fenced" do
-    local versions, err = flip.versions(context, row)
-    local ok
-    if versions then
-      ok, err = try_fence(mover, { versions = versions, source_fingerprint = mover.at_source.detail.fingerprint })
-    end
-    if not ok and not (errors.is(err, "SQL") and err.sqlstate == "55P03") then
+    local ok, err = (cutover.is_possible(mover) and try_fast or try_fence)(mover)
+    if ok == nil and not (errors.is(err, "SQL") and err.sqlstate == "55P03") then
       return nil, err
-    elseif not ok then
+    elseif ok == nil then
       task.sleep(pause * (0.75 + math.random() / 2))
       pause = math.min(pause * 2, MOST_BACK_OFF)
       local stopped = mover:stopped()
@@ -162,6 +173,9 @@ function steps.fencing(mover)
         return nil, stopped
       end
     end
+  end
+  if row.state ~= "fencing" then -- the fast way has come farther
+    return true
   end
   local ok, err = replicas.wait(mover.source, mover:cutover_deadline())
   if not ok then
@@ -181,7 +195,8 @@ local function expect(mover, side, wanted)
     mover.row.job, mover.row.state, side.member.shard_id, step) })
 end
 
-function steps.fenced(mover)
+-- Bring what is left to the staging tables, and compare them. Nobody writes any more.
+local function bring_last(mover)
   local context, row, deadline = mover.context, mover.row, mover:cutover_deadline()
   local ok, err = expect(mover, mover.source, "fenced")
   if ok then -- there is something to copy when the buckets were closed before
@@ -199,26 +214,42 @@ function steps.fenced(mover)
   if not ok or err then
     return nil, err
   end
-  row.cursor.checks = checks or {}
-  return flip.save(context, row, "verified")
+  row.cursor.checks, mover.is_brought = checks or {}, true
+  return true
+end
+
+function steps.fenced(mover)
+  local ok, err = bring_last(mover)
+  if not ok then
+    return nil, err
+  end
+  return flip.save(mover.context, mover.row, "verified")
+end
+
+local function merge_plainly(mover)
+  local context, row = mover.context, mover.row
+  local ok, err = true, nil
+  if not mover.is_brought then -- the fast way leaves the staging tables as they are
+    ok, err = bring_last(mover)
+  end
+  local versions
+  if ok then
+    versions, err = flip.versions(context, row)
+  end
+  if versions then
+    ok, err = sequences.raise(mover.sides, mover.tables, mover.others)
+  end
+  if not versions or not ok then
+    return nil, err
+  end
+  return merge.run(context, mover.destination, row, mover.others, { checks = row.cursor.checks, versions = versions,
+    destination_fingerprint = mover.at_destination.detail.fingerprint }, mover:cutover_deadline())
 end
 
 function steps.verified(mover)
-  local context, row = mover.context, mover.row
   if mover.at_destination.step ~= "merged" then
-    local ok, err = expect(mover, mover.source, "fenced")
-    local versions
-    if ok then
-      versions, err = flip.versions(context, row)
-    end
-    if versions then
-      ok, err = sequences.raise(mover.sides, mover.tables, mover.others)
-    end
-    if versions and ok then
-      ok, err = merge.run(context, mover.destination, row, mover.others, { checks = row.cursor.checks, versions = versions,
-        destination_fingerprint = mover.at_destination.detail.fingerprint }, mover:cutover_deadline())
-    end
-    if not versions or not ok then
+    local ok, err = merge_plainly(mover)
+    if not ok then
       return nil, err
     end
     mover.at_destination.step = "merged"
@@ -227,7 +258,8 @@ function steps.verified(mover)
   if not ok then
     return nil, err
   end
-  return flip.save(context, row, "merged")
+  flip.pass(mover.context, mover.row, "merged")
+  return true
 end
 
 local OWNED = [[
@@ -248,21 +280,41 @@ local function check_owner(mover, side, step, n)
   return true
 end
 
+-- Both are connected, so that they can be asked by tasks of their own.
+local function check_owners(mover)
+  local looks, err = task.gather({
+    function()
+      return { check_owner(mover, mover.source, "fenced", 0) }
+    end,
+    function()
+      return { check_owner(mover, mover.destination, "merged", #mover.row.buckets) }
+    end,
+  })
+  if not looks then
+    return nil, err
+  end
+  return looks[1][1] and looks[2][1], looks[1][2] or looks[2][2]
+end
+
 function steps.merged(mover)
-  local row = mover.row
-  local ok, err = check_owner(mover, mover.source, "fenced", 0)
-  if ok then
-    ok, err = check_owner(mover, mover.destination, "merged", #row.buckets)
-  end
-  local versions
-  if ok then
-    versions, err = flip.versions(mover.context, row)
-  end
+  local context, row, versions, ok, err = mover.context, mover.row, mover.versions, nil, nil
   if not versions then
+    versions, err = flip.versions(context, row)
+  end
+  if versions then
+    ok, err = mover:connect()
+  end
+  if not versions or not ok then
     return nil, err
   end
   row.pause_seconds = mover.fenced_at and task.now() - mover.fenced_at or row.pause_seconds
-  return flip.run(mover.context, row, row.destination, "flipped", versions)
+  ok, err = flip.run(context, row, row.destination, "flipped", versions, function()
+    return check_owners(mover)
+  end)
+  if ok and mover.fenced_at then
+    row.pause_seconds = task.now() - mover.fenced_at
+  end
+  return ok, err
 end
 
 function steps.flipped(mover)
