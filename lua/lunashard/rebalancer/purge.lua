@@ -36,7 +36,8 @@ local function first_words(context, row, tables)
     if context.options.purge_delay > 0 then
       texts[#texts + 1] = MAKE_HOLDING:format(names.holding(row, one.n), names.each(one.columns, "t.%s"), one.qualified)
     end
-    texts[#texts + 1] = LIST:format(names.dirty(row, one.n), names.array(row.buckets), names.each(one.key, "k%d"), names.keys(row, one.n))
+    texts[#texts + 1] = LIST:format(names.dirty(row, one.n), names.array(row.buckets), names.each(one.key, "k%d"),
+      names.keys(row, one.n))
   end
   return texts
 end
