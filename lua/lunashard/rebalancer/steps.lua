@@ -166,6 +166,7 @@ function steps.fencing(mover)
     if ok == nil and not (errors.is(err, "SQL") and err.sqlstate == "55P03") then
       return nil, err
     elseif ok == nil then
+      mover.fenced_at = nil
       task.sleep(pause * (0.75 + math.random() / 2))
       pause = math.min(pause * 2, MOST_BACK_OFF)
       local stopped = mover:stopped()
