@@ -15,7 +15,8 @@ describe("the checksum of rows", function()
   end)
 
   it("survives being written and read", function()
-    for _, text in ipairs({ "0 0 0 0", "3 -9223372036854775808 -6442450944 12884901885", "1000000007 9223372036854775807 1 2" }) do
+    for _, text in ipairs({ "0 0 0 0", "3 -9223372036854775808 -6442450944 12884901885",
+      "1000000007 9223372036854775807 1 2" }) do
       assert.equal(text, sums.check(sums.parse(text)).checksum)
     end
   end)
