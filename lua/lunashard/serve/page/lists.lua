@@ -79,13 +79,13 @@ end
 function lists.statements(status)
   local rows = {}
   for i, one in ipairs(status.top_statements or {}) do
-    rows[i] = fill('<tr><td class="wide">%s</td><td class="num">%s</td><td class="num minor">%s</td><td class="num">%s</td>'
-      .. '<td class="num minor">%s</td></tr>', code(one.statement), words.percent(one.share), words.number(one.count),
+    rows[i] = fill('<tr><td class="wide">%s</td><td class="num">%s</td><td class="num minor">%s</td>'
+      .. '<td class="num minor">%s</td><td class="num">%s</td></tr>', code(one.statement), words.percent(one.share), words.number(one.count),
       words.latency(one.average_ms / 1000), words.latency(one.longest_ms / 1000))
   end
   return #rows > 0 and fill('<table class="statements"><thead><tr><th scope="col">Statement</th>'
     .. '<th scope="col" class="num">Of all time</th><th scope="col" class="num minor">Times</th>'
-    .. '<th scope="col" class="num">Average</th><th scope="col" class="num minor">Longest</th></tr></thead>'
+    .. '<th scope="col" class="num minor">Average</th><th scope="col" class="num">Longest</th></tr></thead>'
     .. "<tbody>%s</tbody></table>", rows) or nil
 end
 
