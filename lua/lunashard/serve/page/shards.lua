@@ -100,7 +100,8 @@ local function rows_of(status, shard)
       first and "first" or "more",
       first and fill('<th scope="rowgroup" rowspan="%s"><bdi>%s</bdi>%s</th>', n, shard.shard_id,
         shard.region and fill("<small><bdi>%s</bdi></small>", shard.region) or nil) or nil,
-      endpoint.endpoint, role(endpoint), health(endpoint), endpoint.role == "primary" and " none" or nil, lag(endpoint), probe(endpoint), pool(endpoint),
+      endpoint.endpoint, role(endpoint), health(endpoint), endpoint.role == "primary" and " none" or nil, lag(endpoint),
+      probe(endpoint), pool(endpoint),
       first and fill('<td class="num rate" rowspan="%s">%s</td><td class="num p95" rowspan="%s">%s</td>'
         .. '<td class="num failed" rowspan="%s">%s</td>', n, traffic(status, shard.shard_id), n, p95, n,
         words.number(failed)) or nil)
