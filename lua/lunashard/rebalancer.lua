@@ -309,13 +309,16 @@ function Rebalancer:create_rebalance_job(given)
   elseif #made.giants > 0 then
     return nil, giants.refusal(made.giants, self.max_cutover)
   end
-  ok, err = shards.enrol(self.manager, participants(made), task.now() + 60)
-  local warnings
-  if ok then
-    warnings, err = preflight.check(self.manager, made.tables, participants(made), { harmless = given.harmless,
+  local fresh, warnings
+  fresh, err = shards.fresh(self.catalog, participants(made), short())
+  if fresh then
+    warnings, err = preflight.check(self.manager, made.tables, participants(made), { harmless = given.harmless, fresh = fresh,
       deadline = task.now() + 60 })
   end
-  if not warnings then
+  if warnings then
+    ok, err = shards.enrol(self.manager, fresh, task.now() + 60)
+  end
+  if not warnings or not ok then
     return nil, err
   end
   for _, one in ipairs(warnings) do

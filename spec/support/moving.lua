@@ -83,9 +83,18 @@ function Moving:cluster_options(n)
   return given
 end
 
---- A manager with the first n shards.
-function Moving:manager(n)
-  local manager = lunashard.manager(self:cluster_options(n))
+--- A manager with the first n shards; `changes` are other options of each of them.
+function Moving:manager(n, changes)
+  local given = self:cluster_options(n)
+  for i, shard in ipairs(changes and given.shards or {}) do
+    given.shards[i] = {}
+    for _, list in ipairs({ shard, changes }) do
+      for name, value in pairs(list) do
+        given.shards[i][name] = value
+      end
+    end
+  end
+  local manager = lunashard.manager(given)
   self.managers[#self.managers + 1] = manager
   assert(manager:initialize())
   return manager

@@ -136,7 +136,10 @@ end
 
 -- To whoever comes nearest to its share by that, the dearest first.
 local function deal(state, items, rules, held, moves)
-  local list = { unpack(items) }
+  local list = {} -- of more than some thousand, unpack would fail
+  for i, item in ipairs(items) do
+    list[i] = item
+  end
   table.sort(list, function(a, b)
     return rules.costs[a] > rules.costs[b]
   end)

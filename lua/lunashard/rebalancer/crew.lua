@@ -97,7 +97,10 @@ end
 -- @treturn[2] lunashard.error of the first that failed
 function crew.work(self, context, moves, run)
   local caps = { total = self.max_parallel_tasks, per_shard = self.max_per_shard }
-  local queue = { unpack(moves) }
+  local queue = {} -- of more than some thousand, unpack would fail
+  for i, move in ipairs(moves) do
+    queue[i] = move
+  end
   local ok, raised = pcall(function()
     local next_look = 0
     while (hand_out(context, queue, run, caps) > 0 and not run.reason) or run.active > 0 do

@@ -19,7 +19,7 @@ local function quoted(names)
   return table.concat(list, ", ")
 end
 
-local function check_database(shard_id, told, first, add, warn)
+local function check_database(shard_id, told, first, is_fresh, add, warn)
   local own = told.database
   if own.standby then
     add(shard_id, nil, "the server is a standby; rows can only be moved between primaries")
@@ -29,7 +29,7 @@ local function check_database(shard_id, told, first, add, warn)
   elseif own.collation ~= first.collation then
     warn(shard_id, nil, ("the database sorts by %s, that of the other shards by %s"):format(own.collation, first.collation))
   end
-  if not own.installed then
+  if not own.installed and not is_fresh then
     add(shard_id, nil, "the schema lunashard is not there: run `lunashard cluster init`")
   elseif own.belongs_to then
     add(shard_id, nil, ('our schemas belong to %s, and moves write there: GRANT "%s" TO "%s"'):format(own.belongs_to,
@@ -110,9 +110,10 @@ end
 -- @tparam {string,...} names of the group's tables
 -- @tparam {string,...} references
 -- @tparam table harmless set of names of triggers and rules
+-- @tparam ?table fresh set of ids of shards that have not joined yet
 -- @treturn {table,...} problems, each `shard_id`, `table`, `message`
 -- @treturn {table,...} warnings, the same
-function preflight.judge(list, names, references, harmless)
+function preflight.judge(list, names, references, harmless, fresh)
   local problems, warnings = {}, {}
   local function add(shard_id, name, message)
     problems[#problems + 1] = { shard_id = shard_id, table = name, message = message }
@@ -121,7 +122,7 @@ function preflight.judge(list, names, references, harmless)
     warnings[#warnings + 1] = { shard_id = shard_id, table = name, message = message }
   end
   for _, one in ipairs(list) do
-    check_database(one.shard_id, one.facts, list[1].facts.database, add, warn)
+    check_database(one.shard_id, one.facts, list[1].facts.database, fresh and fresh[one.shard_id], add, warn)
     for _, name in ipairs(references) do
       if not one.facts.references[name] then
         add(one.shard_id, name, "the reference table is not there; create it as it is on the other shards")
@@ -211,7 +212,7 @@ end
 -- @tparam Manager manager
 -- @tparam {table,...} tables of the group, see `lunashard.rebalancer.tables`
 -- @tparam {string,...} shard_ids that take part, sources first
--- @tparam table opts `harmless` (a list of names), `job`, `deadline`
+-- @tparam table opts `harmless` (a list of names), `job`, `fresh` (a set of shards that have not joined yet), `deadline`
 -- @treturn[1] {table,...} warnings, each `shard_id`, `table`, `message`
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `INVALID` with `problems`, or `SHARDS_FAILED`
@@ -242,7 +243,7 @@ function preflight.check(manager, tables, shard_ids, opts)
   for _, name in ipairs(opts.harmless or {}) do
     harmless[name] = true
   end
-  local problems, warnings = preflight.judge(list, names, reference_names, harmless)
+  local problems, warnings = preflight.judge(list, names, reference_names, harmless, opts.fresh)
   if #problems > 0 then
     return nil, refusal(problems)
   end

@@ -42,34 +42,43 @@ local function enrol_one(manager, member, state, deadline)
   return ok and true or nil, err
 end
 
---- Make shards known to the catalog that are not yet, with our schema on each. Changes nothing of the others. Yields.
--- @tparam Manager manager
+--- Which of these does the catalog not know as members? Yields.
+-- @tparam table catalog
 -- @tparam {string,...} ids
 -- @tparam ?number deadline
--- @treturn[1] {string,...} those that are new
+-- @treturn[1] table shard_id -> its state in the catalog, or `new`
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
-function shards.enrol(manager, ids, deadline)
-  local catalog = manager.catalog
+function shards.fresh(catalog, ids, deadline)
   local states, err = known(catalog, deadline)
   if not states then
     return nil, err
   end
-  local fresh, wanted = {}, {}
+  local fresh = {}
   for _, id in ipairs(ids) do
-    wanted[id] = states[id] ~= "active"
+    fresh[id] = states[id] ~= "active" and (states[id] or "new") or nil
   end
+  return fresh
+end
+
+--- Make them known, with our schema on each. Changes nothing of the others. Yields.
+-- @tparam Manager manager
+-- @tparam table fresh from `fresh`
+-- @tparam ?number deadline
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function shards.enrol(manager, fresh, deadline)
   for _, member in ipairs(manager.members) do
-    if wanted[member.shard_id] then
-      local ok
-      ok, err = enrol_one(manager, member, states[member.shard_id], deadline)
+    local state = fresh[member.shard_id]
+    if state then
+      local ok, err = enrol_one(manager, member, state ~= "new" and state, deadline)
       if not ok then
         return nil, err.shard_id and err or errors.wrap(err, { shard_id = member.shard_id })
       end
-      fresh[#fresh + 1] = member.shard_id
     end
   end
-  return fresh
+  return true
 end
 
 -- One that had left has missed writes to reference tables.
