@@ -133,7 +133,7 @@ local function note_reach(self, manager, err)
     message = ("the catalog (%s) can be read again"):format(place.describe(manager))
   end
   self.unreachable = err
-  if message then
+  if message and not manager.closed then
     events.emit({ kind = "catalog", message = message }, manager)
   end
 end

@@ -212,6 +212,17 @@ describe("a router", function()
     assert(moves.open_guards(mover, 8, manager))
   end)
 
+  it("is waited for when the catalog has lost its lease in a failover", function()
+    local tx = assert(router:begin({ routing_key = 1 }))
+    assert(tx:execute("UPDATE moving SET v = v + 1 WHERE k = 1"))
+    rows("UPDATE lunashard_catalog.cluster SET timeline = '00000000'")
+    rows("DELETE FROM lunashard_catalog.router WHERE router_id = '" .. manager.catalog.lease_state.id .. "'")
+    local err = cluster.failure("TIMEOUT", moves.open_guards(mover, lease.DURATION * 1.5))
+    assert.is_truthy(err.message:find("has statements or transactions under way without guards", 1, true), err.message)
+    assert(tx:commit())
+    assert(moves.open_guards(mover, 1.5)) -- once is enough
+  end)
+
   it("that comes while guards are asked for guards from the start", function()
     assert(moves.open_guards(mover, 8, manager))
     local late, its_manager = moves.connect()

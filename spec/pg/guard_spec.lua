@@ -423,6 +423,17 @@ describe("a statement for rows that move", function()
     assert(router:execute_on_all_shards("COMMENT ON TABLE moving IS 'it moves; DELETE'"))
   end)
 
+  it("and is a script's query on all shards sees every row once", function()
+    at_every_step(a, function(step)
+      local done = assert(router:execute_on_all_shards("SELECT count(*) AS c FROM moving"))
+      local n = 0
+      for _, result in pairs(done.shard_results) do
+        n = n + result.rows[1].c
+      end
+      assert.equal(2 * KEYS, n, step)
+    end)
+  end)
+
   it("has nothing to do with reference tables", function()
     assert.equal("one", assert(router:execute("SELECT v FROM moving_reference WHERE id = 1")).rows[1].v)
     assert(router:execute("UPDATE moving_reference SET v = 'one' WHERE id = 1"))

@@ -154,7 +154,8 @@ UPDATE lunashard_catalog.shard s SET joined = state <> 'removed' AND (
 
 ALTER TABLE lunashard_catalog.cluster
   ADD guards_changed timestamptz NOT NULL DEFAULT clock_timestamp(),
-  ADD timeline text; -- of this server, when the leases in `router` were known to be all there are
+  -- of this server, when the leases in `router` were known to be all there are
+  ADD timeline text NOT NULL DEFAULT substring(pg_walfile_name(pg_current_wal_lsn()), 1, 8);
 ]]
 
 return { name = "lunashard_catalog", schemas = { "lunashard_catalog" }, migrations = { VERSION_1, VERSION_2 } }

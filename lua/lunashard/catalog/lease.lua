@@ -259,7 +259,7 @@ local SWITCH_SQL = [[
   SELECT pg_advisory_xact_lock(%s);
   DELETE FROM lunashard_catalog.router WHERE lease_until < clock_timestamp() - interval '1 hour';
   UPDATE lunashard_catalog.cluster SET guards = %s, guard_epoch = guard_epoch + 1, guards_changed = clock_timestamp()
-    RETURNING guard_epoch]]
+    RETURNING guard_epoch, timeline, substring(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS present]]
 
 local function switch(catalog, on, deadline)
   local connection, err = catalog:lease(deadline)
@@ -279,7 +279,25 @@ local function switch(catalog, on, deadline)
   end
   local refreshed
   refreshed, err = catalog:refresh(deadline)
-  return refreshed and result.rows[1].guard_epoch, err
+  return refreshed and result.rows[1], err
+end
+
+-- A server that has become the catalog's primary may lack leases, and has a clock of its own. When as much time has passed
+-- as they last, everybody has one there, or none.
+local function await_leases(catalog, found, deadline)
+  if found.timeline == found.present then
+    return true
+  end
+  local at = now() + lease.DURATION
+  if deadline and at >= deadline then
+    return nil, errors.new("TIMEOUT", {
+      message = ("the catalog has another primary than before, which may not know all routers: their leases last %g s")
+        :format(lease.DURATION),
+    })
+  end
+  task.sleep(lease.DURATION)
+  local ok, err = catalog:execute("UPDATE lunashard_catalog.cluster SET timeline = $1", { found.present }, deadline)
+  return ok and true, err
 end
 
 local MISSING_SQL = [[
@@ -309,14 +327,18 @@ end
 -- @treturn[2] nil, guards stay switched on
 -- @treturn[2] lunashard.error `TIMEOUT`, naming routers that have not agreed, or why the catalog cannot be asked
 function lease.open_guards(catalog, deadline)
-  local epoch, err = switch(catalog, true, deadline)
-  if not epoch then
+  local found, err = switch(catalog, true, deadline)
+  local ok
+  if found then
+    ok, err = await_leases(catalog, found, deadline)
+  end
+  if not ok then
     return nil, err
   end
   local missing
   while true do
     local result
-    result, err = catalog:execute(MISSING_SQL, { epoch }, deadline)
+    result, err = catalog:execute(MISSING_SQL, { found.guard_epoch }, deadline)
     if not result and not (missing and err.code == "TIMEOUT") then
       return nil, err
     elseif result and not result.rows[1] then
@@ -337,8 +359,8 @@ end
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
 function lease.close_guards(catalog, deadline)
-  local epoch, err = switch(catalog, false, deadline)
-  return epoch and true, err
+  local found, err = switch(catalog, false, deadline)
+  return found and true, err
 end
 
 return lease

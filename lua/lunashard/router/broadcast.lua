@@ -1,11 +1,15 @@
 --- The same SQL script on every shard: schema changes and maintenance.
 -- Each shard runs it on a connection of its own by the simple protocol, where several
 -- statements in one string are one transaction unless they say otherwise.
+--
+-- While rows move, what may write rows is refused. A query is guarded on all shards by one map, so that they see each row
+-- once; what changes the schema, or maintains tables, sees no rows and needs no guard.
 -- @module lunashard.router.broadcast
 
 local attempt = require("lunashard.router.attempt")
 local errors = require("lunashard.errors")
 local guarding = require("lunashard.router.guarding")
+local lease_of_map = require("lunashard.catalog.lease")
 local raise = require("lunashard.misuse").raise
 local options = require("lunashard.options")
 local routing = require("lunashard.router.routing")
@@ -35,18 +39,41 @@ local function check(opts)
   end
 end
 
-local function on_lease(endpoint, sql, deadline, generation)
+-- Behind a guard, in the transaction that this holds for.
+local function behind(lease, guard, sql, deadline)
+  local how = { deadline = deadline }
+  local result, err = lease:execute("BEGIN", nil, how)
+  if result then
+    result, err = lease:execute(guard.sql, guard.params, how)
+  end
+  if result then
+    result, err = lease:execute(sql, nil, { simple = true, deadline = deadline })
+  end
+  local ok = result
+  if result then
+    ok, err = lease:execute("COMMIT", nil, how)
+  end
+  return ok and result, err
+end
+
+local function on_lease(endpoint, sql, deadline, under)
+  local guard = type(under) == "table" and under or nil
+  local generation = not guard and under or guarding.EXEMPT
   local lease, err = endpoint.pool:acquire(deadline, generation)
   if not lease then
     return nil, err
   end
   local ok, result
-  ok, result, err = pcall(lease.execute, lease, sql, nil, { simple = true, deadline = deadline, generation = generation })
+  if guard then
+    ok, result, err = pcall(behind, lease, guard, sql, deadline)
+  else
+    ok, result, err = pcall(lease.execute, lease, sql, nil, { simple = true, deadline = deadline, generation = generation })
+  end
   lease:release()
   if not ok then
     error(result, 0)
   end
-  return result, err
+  return result or nil, err
 end
 
 local function is_among(members, wanted)
@@ -62,7 +89,7 @@ end
 local function run(router, members, sql, opts, deadline, under)
   local function one(member)
     local result, err = attempt.run(router, member, false, router.retries, deadline, on_lease, sql, deadline,
-      under)
+      under(member))
     if err then
       err.elapsed = router:elapsed(opts, deadline)
     else
@@ -98,9 +125,47 @@ local function run(router, members, sql, opts, deadline, under)
   return results, failed
 end
 
+-- What the scripts see of rows, they see by one map: as often as that takes.
+local function run_guarded(router, members, sql, opts, deadline)
+  local manager, results = router.manager, nil
+  local ok, failed = guarding.through(manager, deadline, function(guarded)
+    local generation = manager.generation
+    local failures
+    results, failures = run(router, members, sql, opts, deadline, guarding.under_all(manager, guarded, members))
+    local stale = guarding.stale_among(failures)
+    if stale then
+      return nil, stale
+    elseif not guarded and not lease_of_map.holds(manager, generation) then
+      return guarding.changed()
+    end
+    return failures
+  end)
+  if not ok then
+    return nil, failed
+  end
+  return results, ok
+end
+
+local function on_members(router, members, sql, opts)
+  local manager, deadline = router.manager, router:deadline(opts)
+  local kind = statement.classify(sql)
+  local under = guarding.EXEMPT
+  if statement.may_modify(sql) then
+    under = manager.generation
+    if manager.guarding then
+      return guarding.refusal(manager, "rows cannot be written by a script (execute with all_shards = true can)")
+    end
+  elseif manager.catalog and kind == "read" then
+    return run_guarded(router, members, sql, opts, deadline)
+  end
+  return run(router, members, sql, opts, deadline, function()
+    return under
+  end)
+end
+
 --- Run SQL on every shard, each on a connection of its own. Yields.
 -- Several statements in one string are allowed. It is not atomic over the shards: the answer always
--- says what was done where.
+-- says what was done where. A query that meets rows that are being moved is asked again, of all.
 -- @string sql
 -- @tparam[opt] table opts `parallel` [true]: false or a number of shards at a time; `canary`: a shard_id that goes
 --   first, and when it fails the others are left alone; `stop_on_error` [false]: start no more shards after a
@@ -134,12 +199,11 @@ function broadcast.methods:execute_on_all_shards(sql, opts)
   if not members then
     return nil, err
   end
-  local under = statement.may_modify(sql) and self.manager.generation or guarding.EXEMPT
-  if under ~= guarding.EXEMPT and self.manager.guarding then
-    return guarding.refusal(self.manager, "rows cannot be written by a script (execute with all_shards = true can)")
-  end
   local started = task.now()
-  local results, failed = run(self, members, sql, opts, self:deadline(opts), under)
+  local results, failed = on_members(self, members, sql, opts)
+  if not results then
+    return nil, failed
+  end
   local report = scatter.report(results, failed)
   report.elapsed = task.now() - started
   local failure = #failed > 0 and scatter.failure(failed, #results, report) or nil
