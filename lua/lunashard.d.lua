@@ -574,7 +574,7 @@ function Router:scatter_gather(sql, params, opts) end
 
 --- Run SQL on every shard, each on a connection of its own. Yields.
 --- Several statements in one string are allowed. It is not atomic over the shards: the answer always
---- says what was done where.
+--- says what was done where. A query that meets rows that are being moved is asked again, of all.
 ---@param sql string
 ---@param opts? lunashard.RouterExecuteOnAllShardsOptions # `parallel` [true]: false or a number of shards at a time; `canary`: a shard_id that goes first, and when it fails the others are left alone; `stop_on_error` [false]: start no more shards after a failure; `on_failure = "partial"`: return the result also when shards failed; `shard_ids`; `timeout` seconds for all
 ---@return lunashard.BroadcastResult|nil # `success`, `complete`, `shard_results` (shard_id -> result, or `{ success = false, error, started }`), `failed` (list of `{ shard_id, error }`), `done`, `skipped` (lists of names), `error_message`, `duration`

@@ -4,7 +4,7 @@ local lunashard = require("lunashard")
 local process = require("lunashard.process")
 local system = require("lunashard.core.system")
 local testing = require("lunashard.testing")
-local transaction = require("lunashard.router.transaction")
+local tx_module = require("lunashard.router.tx")
 
 local FILE = "lua/lunashard.d.lua"
 
@@ -92,7 +92,7 @@ local function classes()
     Task = spawned,
     TaskEvent = lunashard.event(),
   }
-  local methods = { Cluster = upvalue(cluster.open, "Cluster"), Transaction = upvalue(transaction.open, "Tx") }
+  local methods = { Cluster = upvalue(cluster.open, "Cluster"), Transaction = upvalue(tx_module.open, "Tx") }
   for name, object in pairs(of) do
     methods[name] = getmetatable(object).__index
   end

@@ -9,6 +9,7 @@ local fingerprint = require("lunashard.catalog.fingerprint")
 local parallel = require("lunashard.parallel")
 local place = require("lunashard.catalog.place")
 local schema = require("lunashard.catalog.schema")
+local sorted = require("lunashard.sorted")
 local warn = require("lunashard.warn")
 
 local admit = {}
@@ -31,15 +32,6 @@ function admit.has_managed(manager)
 end
 
 -- ---- groups and tables ------------------------------------------------------------------
-
-local function sorted(set)
-  local names = {}
-  for name in pairs(set) do
-    names[#names + 1] = name
-  end
-  table.sort(names)
-  return names
-end
 
 local function is_member(list, wanted)
   for _, one in ipairs(list) do
@@ -87,7 +79,7 @@ local function check_table(name, declared, groups)
 end
 
 local function check_groups(found, strategies, tables, allowed)
-  for _, name in ipairs(sorted(allowed.tables and {} or tables)) do
+  for _, name in ipairs(sorted.keys(allowed.tables and {} or tables)) do
     if not tables[name].reference then
       local ok, err = check_table(name, tables[name], found.groups)
       if not ok then
@@ -95,7 +87,7 @@ local function check_groups(found, strategies, tables, allowed)
       end
     end
   end
-  for _, name in ipairs(sorted(strategies.by_type)) do
+  for _, name in ipairs(sorted.keys(strategies.by_type)) do
     local group = found.groups[name]
     if not group and not allowed.tables then
       return invalid("tables: the cluster has a catalog, so the cluster file must declare its tables and their keys' types "
@@ -157,7 +149,7 @@ end
 -- @tparam table by_id the manager's members
 -- @treturn ?lunashard.error `INVALID` that names them
 function admit.missing(owned, by_id)
-  for _, shard_id in ipairs(sorted(owned)) do
+  for _, shard_id in ipairs(sorted.keys(owned)) do
     if not by_id[shard_id] then
       return errors.new("INVALID", {
         message = ("%s owns %d buckets, but is not in the cluster file: add it there"):format(shard_id, owned[shard_id]),

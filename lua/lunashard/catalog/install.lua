@@ -12,6 +12,7 @@ local parallel = require("lunashard.parallel")
 local place = require("lunashard.catalog.place")
 local record = require("lunashard.catalog.record")
 local schema = require("lunashard.catalog.schema")
+local sorted = require("lunashard.sorted")
 
 local install = {}
 
@@ -20,15 +21,6 @@ local function invalid(format, ...)
 end
 
 -- ---- what is to be written down ----------------------------------------------------
-
-local function sorted_names(set)
-  local names = {}
-  for name in pairs(set) do
-    names[#names + 1] = name
-  end
-  table.sort(names)
-  return names
-end
 
 -- What a strategy may know of the shards, for groups whose unlisted buckets it places for ever.
 local function described(bound)
@@ -61,7 +53,7 @@ end
 -- @treturn[2] lunashard.error `INVALID`
 function install.groups(manager)
   local groups, by_name = {}, {}
-  for _, name in ipairs(sorted_names(manager.tables)) do
+  for _, name in ipairs(sorted.keys(manager.tables)) do
     local declared = manager.tables[name]
     if not declared.reference then
       local type_name = fingerprint.key_type(declared.type)

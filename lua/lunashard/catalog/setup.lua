@@ -141,30 +141,36 @@ end
 
 -- ---- init: doing it ------------------------------------------------------------------------
 
-local function extend(manager, plan, deadline)
-  local ok, err
-  for _, member in ipairs(plan.shards) do
-    ok, err = install.shard(member, manager.catalog, deadline)
-    if ok then
-      ok, err = record.join(manager, member, deadline)
-    end
-    if not ok then
-      return nil, err
-    end
-  end
-  for _, group in ipairs(plan.groups) do
-    ok, err = record.add_group(manager, group, deadline)
-    if not ok then
-      return nil, err
-    end
-  end
-  for _, one in ipairs(plan.tables) do
-    ok, err = record.add_table(manager, one, deadline)
+-- Until one fails.
+local function each(list, fn)
+  for _, one in ipairs(list) do
+    local ok, err = fn(one)
     if not ok then
       return nil, err
     end
   end
   return true
+end
+
+local function extend(manager, plan, deadline)
+  local ok, err = each(plan.shards, function(member)
+    local installed, problem = install.shard(member, manager.catalog, deadline)
+    if not installed then
+      return nil, problem
+    end
+    return record.join(manager, member, deadline)
+  end)
+  if ok then
+    ok, err = each(plan.groups, function(group)
+      return record.add_group(manager, group, deadline)
+    end)
+  end
+  if ok then
+    ok, err = each(plan.tables, function(one)
+      return record.add_table(manager, one, deadline)
+    end)
+  end
+  return ok, err
 end
 
 local GRANTS = {
@@ -177,13 +183,9 @@ local GRANTS = {
 local function grant(manager, role, deadline)
   local quoted = require("lunashard.router.statement").quote_ident(role)
   return schema.transaction(place.pool(manager), deadline, function(lease)
-    for _, sql in ipairs(GRANTS) do
-      local ok, err = lease:execute(sql:format(quoted), nil, { deadline = deadline })
-      if not ok then
-        return nil, err
-      end
-    end
-    return true
+    return each(GRANTS, function(sql)
+      return lease:execute(sql:format(quoted), nil, { deadline = deadline })
+    end)
   end)
 end
 
@@ -272,15 +274,11 @@ local function pending_migrations(manager, plan, deadline)
 end
 
 local function migrate(plan, deadline)
-  for _, side in ipairs(plan.migrations) do
-    local ok, err = schema.transaction(side[2], deadline, function(lease)
+  return each(plan.migrations, function(side)
+    return schema.transaction(side[2], deadline, function(lease)
       return schema.upgrade(lease, side[1], deadline)
     end)
-    if not ok then
-      return nil, err
-    end
-  end
-  return true
+  end)
 end
 
 local function plan_addresses(manager, found, plan)
@@ -316,20 +314,15 @@ local function plan_fingerprints(manager, found, plan)
 end
 
 local function upgrade_rows(manager, plan, deadline)
-  local ok, err
-  for _, member in ipairs(plan.moved) do
-    ok, err = record.address_of(manager, member, deadline)
-    if not ok then
-      return nil, err
-    end
+  local ok, err = each(plan.moved, function(member)
+    return record.address_of(manager, member, deadline)
+  end)
+  if ok then
+    ok, err = each(plan.marks, function(one)
+      return record.fingerprint(manager, one.group, one.mark, deadline)
+    end)
   end
-  for _, one in ipairs(plan.marks) do
-    ok, err = record.fingerprint(manager, one.group, one.mark, deadline)
-    if not ok then
-      return nil, err
-    end
-  end
-  return true
+  return ok, err
 end
 
 --- Bring an installed catalog up to date: our schemas, addresses that changed, a new version of a strategy. Yields.

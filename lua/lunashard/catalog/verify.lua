@@ -9,6 +9,7 @@ local buckets = require("lunashard.catalog.buckets")
 local errors = require("lunashard.errors")
 local expression = require("lunashard.catalog.expression")
 local parallel = require("lunashard.parallel")
+local row_key = require("lunashard.row_key")
 local schema = require("lunashard.catalog.schema")
 local statement = require("lunashard.router.statement")
 
@@ -56,20 +57,6 @@ local function count_there(lease, what, by_bucket, deadline)
   return result and true, err
 end
 
-local function key_of(row, columns)
-  if #columns == 1 then
-    return row[columns[1]]
-  end
-  local key = {}
-  for i, column in ipairs(columns) do
-    if row[column] == nil then
-      return nil
-    end
-    key[i] = row[column]
-  end
-  return key
-end
-
 -- The same with the strategy in Lua; the keys come one by one.
 local function count_here(lease, what, by_bucket, deadline)
   local cursor, err = lease:stream(("SELECT %s FROM %s"):format(table.concat(what.columns, ", "), what.quoted), {},
@@ -82,7 +69,7 @@ local function count_here(lease, what, by_bucket, deadline)
     names[i] = column
   end
   local function note(row)
-    local key, bucket, why = key_of(row, names), nil, nil
+    local key, bucket, why = row_key.of(row, names), nil, nil
     if key ~= nil then
       bucket, why = what.bound:bucket(key)
     end

@@ -3,6 +3,7 @@
 -- @module lunashard.checkup.keys
 
 local parse = require("lunashard.sql.statement").parse
+local sorted = require("lunashard.sorted")
 local statement = require("lunashard.router.statement")
 
 local keys = {}
@@ -192,15 +193,6 @@ local function check_missing(self, n_shards)
   end
 end
 
-local function sorted_names(tables)
-  local names = {}
-  for name in pairs(tables) do
-    names[#names + 1] = name
-  end
-  table.sort(names)
-  return names
-end
-
 --- Look at the declared tables on the shards that answer. Yields.
 -- @tparam Router router
 -- @tparam {string,...} shard_ids
@@ -213,7 +205,7 @@ function keys.check(router, shard_ids, found)
     return strategy and strategy.name
   end
   for _, shard_id in ipairs(shard_ids) do
-    for _, name in ipairs(sorted_names(manager.tables)) do
+    for _, name in ipairs(sorted.keys(manager.tables)) do
       check_table(self, name, manager.tables[name], shard_id)
     end
     check_updates(self, shard_id)

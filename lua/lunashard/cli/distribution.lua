@@ -10,6 +10,7 @@ local distribution = require("lunashard.distribution")
 local earlier = require("lunashard.distribution.earlier")
 local errors = require("lunashard.errors")
 local keyfile = require("lunashard.distribution.keyfile")
+local row_key = require("lunashard.row_key")
 local statement = require("lunashard.router.statement")
 
 local command = {}
@@ -140,26 +141,12 @@ local function query_of(manager, table_name, bound)
   return ("SELECT %s FROM %s"):format(table.concat(quoted, ", "), name), columns
 end
 
-local function key_of_row(row, columns)
-  if #columns == 1 then
-    return row[columns[1]]
-  end
-  local key = {}
-  for i, column in ipairs(columns) do
-    if row[column] == nil then
-      return nil
-    end
-    key[i] = row[column]
-  end
-  return key
-end
-
 local function count_shard(tally, router, sql, columns, shard_id)
   local stream = router:stream(sql, {}, { shard_id = shard_id, read_only = true })
   local ok, err = pcall(function()
     local pause, n = breath.new(), 0
     for row in stream do
-      tally:add(key_of_row(row, columns), shard_id, shard_id)
+      tally:add(row_key.of(row, columns), shard_id, shard_id)
       n = n + 1
       if n % PIECE == 0 then
         pause()

@@ -8,6 +8,7 @@ local guarding = require("lunashard.router.guarding")
 local scatter = require("lunashard.router.scatter")
 local task = require("lunashard.task")
 local transaction = require("lunashard.router.transaction")
+local tx_module = require("lunashard.router.tx")
 
 local everywhere = {}
 
@@ -41,7 +42,7 @@ local function on_shard(router, member, sql, params, opts, deadline, under, gate
     if not through then
       error(problem, 0)
     end
-    outcome, problem = transaction.run(tx, sql, params, {
+    outcome, problem = tx_module.run(tx, sql, params, {
       deadline = deadline,
       decode_json = opts.decode_json,
       max_result_bytes = opts.max_result_bytes or router.max_result_bytes,

@@ -15,6 +15,7 @@ local scatter = require("lunashard.router.scatter")
 local target = require("lunashard.router.target")
 local task = require("lunashard.task")
 local transaction = require("lunashard.router.transaction")
+local tx_module = require("lunashard.router.tx")
 
 local execute_many = { methods = {} }
 
@@ -288,7 +289,7 @@ local function run_together(router, unit, sql, list, opts, deadline, results, it
     sets[n] = list[i]
   end
   local function work(tx)
-    local done, err, at = transaction.run_many(tx, sql, sets, {
+    local done, err, at = tx_module.run_many(tx, sql, sets, {
       deadline = deadline,
       decode_json = opts.decode_json,
       max_result_bytes = opts.max_result_bytes or router.max_result_bytes,

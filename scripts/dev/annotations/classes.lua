@@ -242,7 +242,7 @@ return {
   {
     name = "Transaction",
     fields = { "shard_id string" },
-    holders = { { file = "router/transaction", name = "Tx" } },
+    holders = { { file = "router/tx", name = "Tx" } },
     gives = { execute = "Result" },
   },
   { name = "Stream", holders = { { file = "router/stream", name = "Stream" } } },
