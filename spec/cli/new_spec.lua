@@ -2,7 +2,8 @@ local cjson = require("cjson.safe")
 local cli = require("spec.support.cli")
 local system = require("lunashard.core.system")
 
-local FOLDERS = { strategy = "strategies", aggregate = "aggregates", extractor = "extractors", policy = "policies" }
+local FOLDERS = { strategy = "strategies", aggregate = "aggregates", extractor = "extractors", policy = "policies",
+  planner = "policies" }
 
 local dir
 
@@ -50,6 +51,7 @@ describe("lunashard new", function()
     aggregate = { "value > acc.value", "value < acc.value" },
     extractor = { "return params%[1%]", "return params[2]" },
     policy = { "return false", "return nil" },
+    planner = { "rows%[id%] < rows%[best%]", "rows[id] > rows[best]" },
   }
 
   for kind, change in pairs(BROKEN) do

@@ -44,7 +44,7 @@ describe("a gradual job", function()
     local list = {}
     for _, row in ipairs(assert(manager.catalog:execute("SELECT bucket, shard_id FROM lunashard_catalog.bucket")).rows) do
       if row.shard_id == "s2" then
-        list[#list + 1] = "r" .. math.floor(tonumber(row.bucket:match("^%d+")) / 10)
+        list[#list + 1] = "r" .. tonumber(row.bucket:match("^%d+")) / 10
       end
     end
     table.sort(list)
@@ -66,8 +66,8 @@ describe("a gradual job", function()
 
   local function create(more)
     local rebalancer = lunashard.rebalancer({ shard_manager = manager })
-    local given = { strategy = "gradual", waves = { 25, 50, 100 }, soak = 0.5, moves = { { buckets = { bucket(1), bucket(2), bucket(3), bucket(4) },
-      to = "s2" } } }
+    local given = { strategy = "gradual", waves = { 25, 50, 100 }, soak = 0.5,
+      moves = { { buckets = { bucket(1), bucket(2), bucket(3), bucket(4) }, to = "s2" } } }
     for name, value in pairs(more or {}) do
       given[name] = value
     end

@@ -12,10 +12,12 @@ local command = {}
 command.examples = {
   "lunashard new strategy tenant_tier",
   "lunashard new aggregate median --dir plugins",
+  "lunashard new planner by_contract",
 }
 
-local KINDS = { "strategy", "aggregate", "extractor", "policy" }
-local FOLDERS = { strategy = "strategies", aggregate = "aggregates", extractor = "extractors", policy = "policies" }
+local KINDS = { "strategy", "aggregate", "extractor", "policy", "planner" }
+local FOLDERS = { strategy = "strategies", aggregate = "aggregates", extractor = "extractors", policy = "policies",
+  planner = "policies" }
 
 local EVERYBODY_READS, EVERYBODY_ENTERS = 420, 493 -- 0644, 0755
 
@@ -45,7 +47,7 @@ end
 --- Declare the arguments.
 -- @param parser
 function command.configure(parser)
-  parser:argument("kind", "strategy, aggregate, extractor or policy"):convert(kind_of)
+  parser:argument("kind", "strategy, aggregate, extractor, policy, or planner: a policy that says which rows move where"):convert(kind_of)
   parser:argument("name", "what it is called in scripts and cluster files, such as tenant_tier"):convert(name_of)
   parser:option("--dir", "the folder of the plug-ins; the spec goes into the folder spec beside it", "plugins")
   parser:flag("--json", "JSON on stdout, also on failure")

@@ -262,3 +262,248 @@ describe("explicit plans", function()
     end
   end)
 end)
+
+-- Shards s1, s2 in eu and s3, s4 in us; all that is of eu on s1, of us on s3.
+local function regions(strict)
+  local state = cluster({ "s1", "s2", "s3", "s4" }, 40, function(i)
+    return i <= 30 and "s1" or "s3"
+  end)
+  for i, shard in ipairs(state.shards) do
+    shard.region = i <= 2 and "eu" or "us"
+  end
+  for i, item in ipairs(state.buckets) do
+    item.region = i <= 30 and "eu" or "us"
+  end
+  state.residency = strict
+  return state
+end
+
+describe("by region", function()
+  it("evens out inside each region, and across none", function()
+    assert.same({ s1 = { s2 = { 15, 150 } }, s3 = { s4 = { 5, 50 } } }, ways(planners.by_region(regions(), {})))
+  end)
+
+  it("brings home what is in the wrong region", function()
+    local state = regions()
+    state.buckets[1].owner = "s4"
+    local found = ways(planners.by_region(state, {}))
+    assert.equal("s2", (next(found.s4)))
+    assert.is_nil(found.s3.s1 or found.s3.s2)
+  end)
+
+  it("is refused when a shard has no region", function()
+    local state = regions()
+    state.shards[2].region = nil
+    local value, err = planners.by_region(state, {})
+    refused(value, err, "by_region: shard s2 has no region")
+  end)
+end)
+
+describe("residency", function()
+  it("is kept by whatever evens out or drains", function()
+    assert.same({ s1 = { s2 = { 15, 150 } }, s3 = { s4 = { 5, 50 } } }, ways(planners.even(regions(true), {})))
+    local state = regions(true)
+    table.remove(state.shards, 1)
+    local found = ways(planners.drain(state, { shard = "s1" }))
+    assert.same({ s1 = { s2 = { 30, 300 } } }, found)
+    table.remove(state.shards, 1)
+    local value, err = planners.drain(state, { shard = "s1" })
+    refused(value, err, "(region eu), now on s1, may live on no other shard")
+  end)
+
+  it("holds against everybody, and only where the strategy is strict", function()
+    local value, err = planners.pin(regions(true), { buckets = { 3 }, shard = "s4" })
+    refused(value, err, "pin: moves[1]: rows of bucket 3 may not leave the region eu, and s4 is in us")
+    value, err = planners.follow((function()
+      local state = regions(true)
+      state.place = function()
+        return "s4"
+      end
+      return state
+    end)())
+    refused(value, err, "may not leave the region eu")
+    assert.equal(1, #assert(planners.pin(regions(), { buckets = { 3 }, shard = "s4" })))
+  end)
+end)
+
+describe("by load", function()
+  it("goes by the load and not by the rows", function()
+    local state = cluster({ "s1", "s2" }, 20, function(i)
+      return i <= 10 and "s1" or "s2"
+    end)
+    for i, item in ipairs(state.buckets) do
+      item.load = i <= 4 and 10 or 0
+    end
+    local found = ways(planners.by_load(state, {}))
+    assert.same({ s1 = { s2 = { 2, 20 } } }, found)
+    for _, item in ipairs(state.buckets) do
+      item.load = 0
+    end
+    local value, err = planners.by_load(state, {})
+    refused(value, err, "by_load: no load was measured")
+  end)
+end)
+
+describe("cost, capacity and allowed", function()
+  it("say what a bucket weighs, what a shard can take and what may live where", function()
+    local state = cluster({ "s1", "s2", "s3" }, 60, function()
+      return "s1"
+    end)
+    local counts = {}
+    for _, one in ipairs(assert(planners.even(state, { tolerance = 0, cost = function()
+      return 1
+    end, capacity = function(shard)
+      return shard.shard_id == "s2" and 4 or 1
+    end, allowed = function(bucket, shard)
+      return shard.shard_id ~= "s3" or bucket.bucket < 5
+    end }))) do
+      counts[one.destination] = (counts[one.destination] or 0) + 1
+      assert.is_true(one.destination ~= "s3" or one.bucket.bucket < 5)
+    end
+    assert.is_true(counts.s2 == 40 and (counts.s3 or 0) <= 5)
+  end)
+
+  it("empty a shard that can take nothing, and are refused when they make no sense", function()
+    local state = cluster({ "s1", "s2" }, 4, function()
+      return "s1"
+    end)
+    local function capacity(shard)
+      return shard.shard_id == "s1" and 0 or 1
+    end
+    assert.same({ s1 = { s2 = { 4, 40 } } }, ways(planners.even(state, { capacity = capacity })))
+    local value, err = planners.even(state, { cost = function()
+      return 0 / 0
+    end })
+    refused(value, err, "even: the cost of bucket 0: expected a number, 0 or more, got nan")
+    value, err = planners.even(state, { allowed = function()
+      return false
+    end })
+    refused(value, err, "may live on no other shard")
+  end)
+end)
+
+describe("giant buckets", function()
+  local giants = require("lunashard.rebalancer.giants")
+
+  it("are left where they are by whatever evens out, and refused by name elsewhere", function()
+    local state = cluster({ "s1", "s2" }, 4, function()
+      return "s1"
+    end, function(i)
+      return i == 1 and 3e6 or 1000
+    end)
+    giants.mark(state, 2)
+    local assignments = assert(planners.even(state, { by = "buckets" }))
+    assert.equal(2, #assignments)
+    for _, one in ipairs(assignments) do
+      assert.not_equal(0, one.bucket.bucket)
+    end
+    assert.same({ state.buckets[1] }, state.left)
+    local made = require("lunashard.rebalancer.plan").make(state, assert(planners.pin(state, { buckets = { 0, 1 },
+      shard = "s2" })))
+    assert.same({ state.buckets[1] }, made.giants)
+    local err = giants.refusal(made.giants, 2)
+    assert.matches("^bucket 0 on s1 has 3000000 rows %(%d+ MiB%): when it changes hands its statements would wait for about "
+      .. "[%d.]+ s, and max_cutover is 2 s$", err.message)
+    local advised = tonumber(err.hint:match("%-%-max%-cutover (%d+)"))
+    giants.mark(state, advised)
+    assert.is_nil(state.buckets[1].is_giant)
+  end)
+end)
+
+describe("the pace", function()
+  local function asked(options, stats)
+    stats.time, stats.lag_seconds, stats.p95_ms = { hour = stats.hour or 12 }, stats.lag_seconds or 0, stats.p95_ms or 0
+    return (assert(policy.handler({ "pace", p95_ms = options.p95_ms, lag_seconds = options.lag_seconds,
+      from = options.from, to = options.to, longest = options.longest }, "throttle")))(stats)
+  end
+
+  it("slows down while a limit is exceeded, and recovers", function()
+    assert.equal(0, asked({ p95_ms = 20 }, { throttle = 0, p95_ms = 10 }))
+    assert.equal(0.02, asked({ p95_ms = 20 }, { throttle = 0, p95_ms = 30 }))
+    assert.equal(0.4, asked({ p95_ms = 20 }, { throttle = 0.2, p95_ms = 30 }))
+    assert.equal(5, asked({ lag_seconds = 3 }, { throttle = 4, lag_seconds = 10 }))
+    assert.equal(0.1, asked({ lag_seconds = 3 }, { throttle = 0.2, lag_seconds = 1 }))
+  end)
+
+  it("knows no limit in the time window, also over midnight", function()
+    for hour, pause in pairs({ [21] = 0.04, [22] = 0, [23] = 0, [0] = 0, [5] = 0, [6] = 0.04 }) do
+      assert.equal(pause, asked({ p95_ms = 20, from = 22, to = 6 }, { throttle = 0.02, p95_ms = 90, hour = hour }))
+    end
+  end)
+end)
+
+describe("a plan that makes no sense", function()
+  local plugins = require("lunashard.plugin.budget")
+
+  -- What a policy of a user's comes to whose `plan` is this.
+  local function proposed(plan, state)
+    return proposal.of(state or three(9), { name = "mine", options = {}, made = {}, entry = { source = "mine.lua",
+      contract = plugins.wrap({ kind = "policy", name = "mine", plan = plan }) } })
+  end
+
+  it("is refused whole, naming what is wrong", function()
+    for _, case in ipairs({
+      { 5, "mine: expected a list of moves such as { { bucket = 17, to = \"shard2\" } }, got 5" },
+      { { a = 1 }, "mine: expected a list of moves" },
+      { { 7 }, "mine: moves[1]: expected a table such as" },
+      { { { bucket = 0, to = "s4" }, { bucket = 1, to = "s44" } }, 'moves[2]: there is no shard s44 that could get buckets; did '
+        .. 'you mean "s4"?' },
+      { { { bucket = 0, to = {} } }, "moves[1]: there is no shard a table" },
+      { { { bucket = 99, to = "s4" } }, "moves[1]: the group int8 has no bucket 99" },
+      { { { bucket = 0, from = "s2", to = "s4" } }, "moves[1]: bucket 0 is not on s2 but on s1" },
+      { { { bucket = 0, to = "s4" }, { buckets = { 1, 0 }, to = "s3" } }, "moves[2]: bucket 0 is named twice" },
+      { { { bukket = 0, to = "s4" } }, 'moves[1]: no such field: bukket; did you mean "bucket"?' },
+    }) do
+      local value, err = proposed(function()
+        return case[1]
+      end, case[3] or (function()
+        local state = three(9)
+        for _, item in ipairs(state.buckets) do
+          item.owner = "s1"
+        end
+        return state
+      end)())
+      refused(value, err, case[2])
+    end
+  end)
+
+  it("is refused when it raises, says why there is none, or never ends; and what it does to the state is nothing to us",
+    function()
+      local value, err = proposed(function(state)
+        return state.nothing.there
+      end)
+      assert.is_nil(value)
+      assert.equal("PLUGIN_FAILED", err.code)
+      assert.matches("^policy mine: plan: .*policies_spec.lua:%d+: attempt to index field 'nothing'", err.message)
+      value, err = proposed(function()
+        return nil, "not on a Sunday"
+      end)
+      refused(value, err, "mine: not on a Sunday")
+      value, err = proposed(function()
+        while true do end -- luacheck: ignore
+      end)
+      assert.is_nil(value)
+      assert.matches("^policy mine: plan: ran longer than 500 ms and was stopped at ", err.message)
+      local state = three(9)
+      value, err = proposed(function(seen)
+        seen.buckets[1].owner, seen.shards[1].shard_id, state.residency = "s4", "s9", false
+        return { { bucket = 0, from = "s4", to = "s9" } }
+      end, state)
+      refused(value, err, "there is no shard s9")
+      assert.equal("s2", state.buckets[1].owner)
+    end)
+
+  it("may use helpers that do not do what is not allowed", function()
+    local state = three(9)
+    local assignments = assert(proposed(function(seen)
+      assert(#seen.owned("s1") == 3 and seen.shard("s4").weight == 1)
+      return seen.deal(seen.owned("s1"))
+    end, state))
+    assert.same({ s1 = { s4 = { 3, 30 } } }, ways(assignments))
+    assert.equal(3, #assert(proposed(function(seen)
+      return seen.even({ cost = function(bucket)
+        return bucket.rows
+      end })
+    end, three(12))))
+  end)
+end)
