@@ -50,7 +50,7 @@ end
 
 --- Make one.
 -- @tparam table options `shards`: how many; `used`: how many of them hold rows from the start [all]; `strategy`, `tables`,
---   `schema`: SQL for each shard; `more`: other options of the cluster file
+--   `schema`: SQL for each shard; `regions`: one for each shard; `more`: other options of the cluster file
 function moving.new(options)
   count = count + 1
   local self = setmetatable({ servers = sandbox.shared().shards, shards = {}, options = options, managers = {} }, Moving)
@@ -60,7 +60,7 @@ function moving.new(options)
     local database = ("%s_%d"):format(self.prefix, i)
     as_superuser(server, "postgres", { ('CREATE DATABASE "%s" OWNER "%s"'):format(database, server.user) })
     self.shards[i] = { shard_id = "s" .. i, host = server.host, port = server.port, database = database,
-      user = server.user, password = server.password }
+      user = server.user, password = server.password, region = options.regions and options.regions[i] }
   end
   local setup_manager = self:manager(options.shards)
   local router = lunashard.router({ shard_manager = setup_manager, extractor = false })

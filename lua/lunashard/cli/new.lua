@@ -47,7 +47,8 @@ end
 --- Declare the arguments.
 -- @param parser
 function command.configure(parser)
-  parser:argument("kind", "strategy, aggregate, extractor, policy, or planner: a policy that says which rows move where"):convert(kind_of)
+  parser:argument("kind", "strategy, aggregate, extractor, policy, or planner: a policy that says which rows move where")
+    :convert(kind_of)
   parser:argument("name", "what it is called in scripts and cluster files, such as tenant_tier"):convert(name_of)
   parser:option("--dir", "the folder of the plug-ins; the spec goes into the folder spec beside it", "plugins")
   parser:flag("--json", "JSON on stdout, also on failure")

@@ -25,7 +25,8 @@ local ARGUMENTS = {
   ["sandbox rejoin server"] = "server", ["schema apply file"] = "file", ["schema diff --against"] = "shard", ["test"] = "file",
 }
 
-local ROLES = { measure = { "rows", "bytes", "buckets" }, kind = { "strategy", "aggregate", "extractor", "policy" } }
+local ROLES = { measure = { "rows", "bytes", "buckets" }, kind = { "strategy", "aggregate", "extractor", "policy",
+  "planner" } }
 
 local roles = {}
 
