@@ -112,6 +112,8 @@ local function sample(self, at, is_slow)
   return weight
 end
 
+local UNASKED = { range = true, geographic = true } -- strategies that look nothing up
+
 -- The key's bucket, as far as it is known without asking anybody.
 local function bucket_of(router, sql, params, opts)
   local key, table_name, manager = opts.routing_key, opts.table, router.manager
@@ -128,7 +130,7 @@ local function bucket_of(router, sql, params, opts)
     return nil
   end
   local strategy = manager:strategy_for(table_name, key)
-  if strategy and strategy.map then
+  if strategy and (strategy.map or strategy.shipped and UNASKED[strategy.name]) then
     local shard_id, bucket = strategy:route(key)
     return shard_id and bucket or nil, manager.strategies.mixed and table_name or nil
   end
