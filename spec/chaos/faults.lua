@@ -35,9 +35,12 @@ end
 
 local ALL = {}
 
+-- Seconds between two of them.
+local PAUSES = { servers = { 3, 12 }, others = { 1, 8 } }
+
 local function add(lane, list)
   for name, fault in pairs(list) do
-    ALL[name] = { lane = lane, plan = fault.plan, needs = fault.needs }
+    ALL[name] = { lane = lane, plan = fault.plan, needs = fault.needs, weight = fault.weight or 1 }
   end
 end
 
@@ -64,13 +67,15 @@ end
 -- @string lane `servers` or `others`
 -- @string shape of the run
 -- @tparam ?string wanted names with commas between [all]; `none`
--- @treturn {string,...}
+-- @treturn {string,...} some of them more than once, for they are to come more often
 function faults.names(lane, shape, wanted)
   local list = {}
   for name, fault in pairs(ALL) do
     local is_wanted = wanted == nil or ("," .. wanted .. ","):find("," .. name .. ",", 1, true)
     if fault.lane == lane and is_wanted and (fault.needs == nil or fault.needs == shape) then
-      list[#list + 1] = name
+      for _ = 1, fault.weight do
+        list[#list + 1] = name
+      end
     end
   end
   table.sort(list)
@@ -87,7 +92,7 @@ end
 -- @treturn func which does it
 function faults.choose(run, lane, n, names)
   local drawn = dice.new(run.options.seed, ("%s %d"):format(lane, n))
-  local pause = drawn:between(1, 8)
+  local pause = drawn:between(unpack(PAUSES[lane]))
   local text, act = ALL[drawn:pick(names)].plan(run, drawn)
   return pause, text, act
 end

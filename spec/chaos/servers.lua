@@ -134,9 +134,10 @@ end
 -- ---- what may happen ------------------------------------------------------------------------
 
 local function any(run, dice)
-  return dice:int(1, #run.servers.shards)
+  return dice:int(2, #run.servers.shards)
 end
 
+-- The first shard's.
 local function catalog()
   return 1
 end
@@ -168,7 +169,7 @@ end
 
 -- The standby of a server that crashed takes its place, and the server becomes its standby.
 local function fail_over(run, dice)
-  local number = any(run, dice)
+  local number = dice:int(1, #run.servers.shards)
   return ("shard%d fails over"):format(number), function()
     local primary, standby = servers.primary(run, number)
     settle(primary)
@@ -182,7 +183,7 @@ end
 
 -- The same, planned.
 local function switch_over(run, dice)
-  local number = any(run, dice)
+  local number = dice:int(1, #run.servers.shards)
   return ("shard%d is switched over"):format(number), function()
     local primary, standby = servers.primary(run, number)
     settle(primary)
@@ -216,13 +217,13 @@ end
 
 --- What may happen, by name: `plan(run, dice)` gives a text, and a function that does it and yields until all is well again.
 servers.FAULTS = {
-  server = { plan = crash(any) },
+  server = { plan = crash(any), weight = 3 },
   catalog = { plan = crash(catalog) },
-  frozen_server = { plan = freeze(any) },
+  frozen_server = { plan = freeze(any), weight = 3 },
   frozen_catalog = { plan = freeze(catalog) },
-  fail_over = { plan = fail_over, needs = "replicas" },
-  switch_over = { plan = switch_over, needs = "replicas" },
-  full_disk = { plan = fill_disk, needs = "disk" },
+  fail_over = { plan = fail_over, needs = "replicas", weight = 3 },
+  switch_over = { plan = switch_over, needs = "replicas", weight = 2 },
+  full_disk = { plan = fill_disk, needs = "disk", weight = 3 },
 }
 
 return servers
