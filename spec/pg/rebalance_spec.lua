@@ -235,6 +235,9 @@ describe("a rebalance job", function()
     assert.equal("removed", assert(manager.catalog:execute(
       "SELECT state FROM lunashard_catalog.shard WHERE shard_id = 's3'")).rows[1].state)
     assert_clean(manager)
+    job = assert(rebalancer:create_rebalance_job({ planner = "drain", shard = "s3" })) -- which has nothing any more
+    assert(rebalancer:execute_job(job.job_id))
+    assert.same({ "completed", 0 }, { job.status, job.moves_total })
   end)
 
   it("is undone as far as it can be when it is cancelled, and goes on after a pause", function()

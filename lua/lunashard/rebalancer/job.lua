@@ -86,7 +86,7 @@ local function encode_moves(moves)
     list[i] = { seq = move.seq, source = move.source, destination = move.destination, buckets = texts(move.buckets),
       rows = math.floor(move.rows + 0.5), bytes = math.floor(move.bytes + 0.5) }
   end
-  return assert(cjson.encode(list))
+  return list[1] and assert(cjson.encode(list)) or "[]" -- not {}
 end
 
 -- Statements in one transaction on the catalog; `fn(lease)` returns a value, or nil and an error.
