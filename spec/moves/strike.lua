@@ -15,9 +15,10 @@ local PATIENCE = 20 -- seconds
 -- @tparam World world
 -- @tparam table point
 -- @tparam func fn
+-- @tparam[opt] table options of the rebalancer
 -- @treturn Rebalancer; `passed` counts the points by name
-function strike.victim(world, point, fn)
-  local victim, passed = world:rebalancer({ application_name = VICTIM }), {}
+function strike.victim(world, point, fn, options)
+  local victim, passed = world:rebalancer({ application_name = VICTIM }, options), {}
   victim.passed = passed
   victim.at = function(at)
     passed[at] = (passed[at] or 0) + 1
@@ -48,8 +49,9 @@ local LOCKED = [[
 
 --- End the session that holds the lock of all movers, as the server does with one that it believes dead. Yields.
 -- @tparam World world
-function strike.end_lock(world)
-  world:ask(END_LOCK, { VICTIM })
+-- @string[opt] name that it gives to the server
+function strike.end_lock(world, name)
+  world:ask(END_LOCK, { name or VICTIM })
   cli.wait_until("nobody holds the lock", function()
     return world:ask(LOCKED)[1] == nil
   end)
