@@ -67,6 +67,36 @@ describe("lunashard cluster", function()
     assert.equal(2, run("verify").code)
   end)
 
+  it("is left by programs that end without a lease that others would wait for", function()
+    assert.equal(0, run("init").code)
+    local pool = support.install().by_id.shard1.primary.pool
+    local script = cli.write(cli.directory(), "routes.lua", [[
+      assert(router:execute("SELECT name FROM cat_accounts WHERE id = $1", { 7 }))
+      local rows = assert(router:execute("SELECT count(*) AS n FROM lunashard_catalog.router", nil, { shard_id = "shard1" })).rows
+      print(rows[1].n)
+      if arg[1] == "raise" then error("as asked") elseif arg[1] == "exit" then os.exit(7) end
+      if arg[1] == "stop" then lunashard.sleep(60) end]])
+    for what, code in pairs({ well = 0, raise = 1, exit = 7, stop = 130 }) do
+      local command = { "run", "-c", path, script, what }
+      local result
+      if what == "stop" then
+        local running = cli.spawn(command)
+        cli.wait_until("it has its lease", function()
+          return assert(pool:execute("SELECT count(*) AS n FROM lunashard_catalog.router")).rows[1].n == 1
+        end)
+        running:signal("INT")
+        result = assert(running:wait(20))
+        running:close()
+      else
+        result = cli.run(command)
+      end
+      assert.equal(code, result.code, result.stderr)
+      assert.truthy(what == "stop" or result.stdout == "1\n", result.stdout)
+      assert.equal(0, assert(pool:execute("SELECT count(*) AS n FROM lunashard_catalog.router")).rows[1].n, what)
+    end
+    assert.equal(0, run("remove", "--yes", "catalogued").code)
+  end)
+
   it("knows its actions and options", function()
     local result = cli.run({ "cluster", "iinit", "-c", path })
     assert.equal(2, result.code)

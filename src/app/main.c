@@ -97,6 +97,17 @@ static luna_task *start_main_task(lua_State *L, int argc, char **argv)
     return luna_task_spawn(L, argc - 1);
 }
 
+/* Whatever has ended the program, nobody is to wait for leases of its routers; half a second at the
+ * most. */
+static void give_up_leases(lua_State *L)
+{
+    static const char chunk[] = "local leases = package.loaded['lunashard.catalog.lease'] "
+                                "if leases then pcall(leases.stop_all) end";
+    luna_task *task = luaL_loadstring(L, chunk) == 0 ? luna_task_spawn(L, 0) : NULL;
+    if (task != NULL)
+        luna_runtime_run(task);
+}
+
 static int exit_code_of(lua_State *L, int handle)
 {
     lua_getfield(L, handle, "outcome");
@@ -133,6 +144,7 @@ int main(int argc, char **argv)
     int code = exit_code_of(L, lua_gettop(L));
     if (luna_rt.exit_code >= 0)
         code = luna_rt.exit_code;
+    give_up_leases(L);
     luna_runtime_close(SHUTDOWN_GRACE);
     if (caught_signal != 0)
         code = 128 + caught_signal;

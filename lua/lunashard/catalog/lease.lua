@@ -14,6 +14,8 @@
 -- @module lunashard.catalog.lease
 
 local errors = require("lunashard.errors")
+local place = require("lunashard.catalog.place")
+local shard = require("lunashard.manager.shard")
 local task = require("lunashard.task")
 
 local lease = {}
@@ -31,6 +33,9 @@ local RELEASE_TIMEOUT = 0.5
 local LOCK = "hashtextextended('lunashard guards', 0)"
 
 local now = task.now
+
+local catalogs = setmetatable({}, { __mode = "k" }) -- that have a lease
+local remaining = {} -- id -> endpoint of the catalog, of leases that could not be given up yet
 
 local function quoted(text)
   return "'" .. text:gsub("%z", ""):gsub("'", "''") .. "'"
@@ -228,17 +233,23 @@ function lease.start(catalog, deadline)
     wake = task.event(),
   }
   catalog.lease_state = state
+  catalogs[catalog] = true
   decide(catalog)
   renew(catalog, deadline)
   state.due = now() + (state.held and lease.DURATION * RENEW or RETRY)
   state.task = task.daemon(run, setmetatable({ catalog = catalog }, { __mode = "v" }), state)
 end
 
+local function withdraw(pool, id)
+  return pool:execute("DELETE FROM lunashard_catalog.router WHERE router_id = $1", { id },
+    { deadline = now() + RELEASE_TIMEOUT, pipeline = false })
+end
+
 --- Give the lease up, so that nobody waits for it to run out. Yields, for half a second at the most.
 -- Nothing is sent without a guard any more.
 -- @tparam table catalog
 function lease.stop(catalog)
-  local state = catalog.lease_state
+  local state, manager = catalog.lease_state, catalog.owner.manager
   if not state or state.stopped then
     return
   end
@@ -246,9 +257,26 @@ function lease.stop(catalog)
   state.stopped, state.till = true, 0
   decide(catalog)
   state.wake:notify()
+  catalogs[catalog] = nil
   if had_lease then
-    pcall(catalog.execute, catalog, "DELETE FROM lunashard_catalog.router WHERE router_id = $1", { state.id },
-      now() + RELEASE_TIMEOUT)
+    local ok, err = pcall(withdraw, place.pool(manager), state.id)
+    if not ok and errors.is(err, "CANCELED") then
+      remaining[state.id] = place.endpoint(manager)
+    end
+  end
+end
+
+--- The same of all that there are, for a program that ends, and of those whose tasks were cancelled. Yields.
+function lease.stop_all()
+  for catalog in pairs(catalogs) do
+    if catalog.owner.manager then
+      lease.stop(catalog)
+    end
+  end
+  for id, endpoint in pairs(remaining) do
+    local pool = shard.single(endpoint)
+    pcall(withdraw, pool, id)
+    pool:close()
   end
 end
 

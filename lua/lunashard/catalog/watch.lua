@@ -60,6 +60,9 @@ local function listen(catalog, pool, timeout)
   while ok do
     catalog.times_heard = catalog.times_heard + 1 -- what was said before this session listened, too
     catalog.heard:notify()
+    for event in pairs(catalog.wakes) do
+      event:notify()
+    end
     ok = session:notified()
   end
   return listened
@@ -104,9 +107,10 @@ local function poll(catalog)
 end
 
 --- Begin. Does not yield.
--- @tparam table catalog gets `poller` and `listener`, tasks, and `session`, while it is told of changes
+-- @tparam table catalog gets `poller` and `listener`, tasks; `session`, while it is told of changes; `times_heard`, and
+--   `wakes`, a set of events that are notified then
 function watch.start(catalog)
-  catalog.times_heard = 0
+  catalog.times_heard, catalog.wakes = 0, {}
   catalog.poller = task.daemon(poll, catalog)
   catalog.listener = task.daemon(keep_listening, catalog)
 end

@@ -9,6 +9,7 @@ local task = require("lunashard.task")
 local crew = {}
 
 local LOOK_EVERY = 0.5 -- seconds between two looks at what is asked
+local HEARD = 0.1 -- seconds after the catalog has said that something changed: most of it is our own doing
 local SHORT = 10 -- seconds for a statement on the catalog
 
 --- What a move is told.
@@ -101,9 +102,14 @@ function crew.work(self, context, moves, run)
   for i, move in ipairs(moves) do
     queue[i] = move
   end
+  local catalog = self.catalog
+  catalog.wakes[run.changed] = true
   local ok, raised = pcall(function()
-    local next_look = 0
+    local next_look, heard = 0, catalog.times_heard
     while (hand_out(context, queue, run, caps) > 0 and not run.reason) or run.active > 0 do
+      if heard ~= catalog.times_heard then
+        heard, next_look = catalog.times_heard, math.min(next_look, task.now() + HEARD)
+      end
       if task.now() >= next_look then
         crew.listen(self, context, run)
         next_look = task.now() + LOOK_EVERY
@@ -112,6 +118,7 @@ function crew.work(self, context, moves, run)
       end
     end
   end)
+  catalog.wakes[run.changed] = nil
   if not ok then
     for worker in pairs(run.workers) do
       worker:cancel()
