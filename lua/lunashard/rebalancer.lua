@@ -137,7 +137,7 @@ end
 local function update(self, told)
   local object = self.jobs[told.job_id] or {}
   for name in pairs(object) do
-    object[name] = nil
+    object[name] = name == "plan" and object.plan or nil
   end
   for name, value in pairs(told) do
     object[name] = value

@@ -123,6 +123,23 @@ describe("the pre-flight checks", function()
     on_second("DROP TABLE rebalance_c")
   end)
 
+  it("refuse foreign keys in a circle, unless one of them may wait and does nothing on deletion", function()
+    on_all("ALTER TABLE rebalance_a ADD COLUMN last int")
+    local function tie(how)
+      on_second("ALTER TABLE rebalance_a DROP CONSTRAINT IF EXISTS back, "
+        .. "ADD CONSTRAINT back FOREIGN KEY (id, last) REFERENCES rebalance_b " .. how)
+    end
+    on_all("ALTER TABLE rebalance_a ADD CONSTRAINT back FOREIGN KEY (id, last) REFERENCES rebalance_b DEFERRABLE")
+    assert.same({}, (look()))
+    tie("NOT DEFERRABLE")
+    local text = table.concat(look(), "\n")
+    assert.truthy(text:find("shard2: rebalance_a has foreign keys that go round in a circle: back of rebalance_a to rebalance_b, "
+      .. "rebalance_b_id_fkey of rebalance_b to rebalance_a; one of them has to wait for the end of a transaction, and to do "
+      .. 'nothing ON DELETE: ALTER TABLE "rebalance_a" ALTER CONSTRAINT "back" DEFERRABLE', 1, true), text)
+    tie("ON DELETE CASCADE DEFERRABLE")
+    assert.truthy(table.concat(look(), "\n"):find("go round in a circle", 1, true))
+  end)
+
   it("say whom to ask for a table that belongs to somebody else", function()
     on_second("ALTER TABLE rebalance_a NO FORCE ROW LEVEL SECURITY")
     local told = assert(facts.read(manager.members[2].primary.pool, TABLES, REFERENCES))

@@ -163,6 +163,7 @@ describe("a rebalance job", function()
     assert.equal(status.total_rows, status.total_migrated)
     assert.is_true(status.last_pause > 0 and status.duration_seconds > 0)
     assert.equal(job, rebalancer.jobs[job.job_id])
+    assert.equal(#job.plan.moves, status.moves_total)
     assert.equal("completed", job.status)
 
     local now, moved = owners(manager), 0
@@ -177,7 +178,7 @@ describe("a rebalance job", function()
       assert.truthy(shards:find("^s%d$"), ("%d keys are on %s"):format(n, shards))
       total = total + n
     end
-    assert.is_true(math.abs(each.s4 / total - 0.25) < 0.03, tostring(each.s4 / total))
+    assert.is_true(math.abs(each.s4 / total - 0.25) < 0.02, tostring(each.s4 / total))
     for key in pairs(state.acknowledged) do
       assert(where[key], ("the acknowledged row %d is nowhere"):format(key))
     end
