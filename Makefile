@@ -37,8 +37,8 @@ MANUAL := $(addprefix $(BUILD)/manual/,lunashard.1 bash zsh fish)
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-7s %s\n' $(1) $(2))
 
-.PHONY: all quickstart test test-unit test-pg test-cli test-fault test-moves soak soak-memory test-c asan valgrind gcstress \
-	lint format format-check annotations docs bench examples check install clean help deps deps-dev
+.PHONY: all quickstart test test-unit test-pg test-cli test-fault test-moves test-mutations mutant soak soak-memory test-c asan \
+	valgrind gcstress lint format format-check annotations docs bench examples check install clean help deps deps-dev
 
 all: $(BIN) ## build the program, VARIANT=release (default), debug or asan
 
@@ -142,6 +142,13 @@ test-moves: all ## moving rows: a mover struck at each commit in each way, and a
 
 soak: all ## MINUTES (5) of moves under work while things break at random, SEED=n FAULTS=router,fail_over,...; was all true?
 	@$(BIN) run spec/chaos/main.lua $(or $(MINUTES),5) $(or $(SEED),$(shell date +%N | cut -c4-8)) $(FAULTS)
+
+test-mutations: all ## errors that the checker of moves must tell of: N=3 of them by turns, ONLY="..." one [all]
+	@$(BIN) run spec/mutations/main.lua $(if $(ONLY),"$(ONLY)",$(or $(N),all))
+
+# The program with the objects WITH in place of those WITHOUT, as OUT; for spec/mutations.
+mutant:
+	$(Q)$(CC) $(LDFLAGS) -o $(OUT) $(filter-out $(WITHOUT),$(C_OBJ) $(LUA_OBJ)) $(WITH) $(LIBS)
 
 test-c: $(C_TEST) ## tests of src/base in C
 	@scripts/dev/test_c.sh $(C_TEST)

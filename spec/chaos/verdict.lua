@@ -78,7 +78,7 @@ local function check_order(self, key, known)
   end
   table.sort(ends, function(a, b) return a.ended < b.ended end)
   table.sort(begins, function(a, b) return a.began < b.began end)
-  local seen, by, n = -1, nil, 1
+  local seen, by, n = 0, { process = "the start" }, 1 -- every register is there from the start
   for _, op in ipairs(begins) do
     while ends[n] and ends[n].ended < op.began do
       if ends[n].version > seen then

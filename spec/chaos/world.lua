@@ -61,11 +61,10 @@ world.INSERT_EXTRA = ([[
         ARRAY[$3::text, NULL, '"', E'\\', ''] AS list, timestamp '2026-02-28 23:59:59.123456' AS moment,
         xmlparse(CONTENT '<a>b</a>') AS mark, NULL::text AS nothing) v]]):format(VALUES)
 
---- Make the tables on every shard, and fill them. Yields.
+--- Fill the tables, which are empty. Yields.
 -- @tparam Router router
 -- @int keys 1 to this
-function world.create(router, keys)
-  assert(router:execute_on_all_shards(world.SCHEMA))
+function world.fill(router, keys)
   local registers, accounts, parents, sweeps = {}, {}, {}, {}
   for key = 1, keys do
     registers[key] = { key, 0, "start" }
@@ -78,6 +77,14 @@ function world.create(router, keys)
   assert(router:copy_in("accounts", { "k", "side", "balance" }, accounts))
   assert(router:copy_in("parents", { "k", "children" }, parents))
   assert(router:copy_in("sweeps", { "k", "n" }, sweeps))
+end
+
+--- Make the tables on every shard, and fill them. Yields.
+-- @tparam Router router
+-- @int keys 1 to this
+function world.create(router, keys)
+  assert(router:execute_on_all_shards(world.SCHEMA))
+  world.fill(router, keys)
 end
 
 -- ---- in the end --------------------------------------------------------------------------

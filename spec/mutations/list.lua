@@ -1,0 +1,211 @@
+--- Errors that the program might have, and the columns of the verdict that must tell of each.
+-- `from` is there exactly once in `file`, else the suite fails: nothing here goes stale unnoticed. Where the program has a
+-- second line of defence for something, the mutation takes that away too, or the run does without it.
+-- @module spec.mutations.list
+
+local CAPTURE = "lua/lunashard/rebalancer/capture.lua"
+local CATCHUP = "lua/lunashard/rebalancer/catchup.lua"
+local COPY = "lua/lunashard/rebalancer/copy.lua"
+local EVERYWHERE = "lua/lunashard/router/everywhere.lua"
+local FENCE = "lua/lunashard/rebalancer/fence.lua"
+local GUARDING = "lua/lunashard/router/guarding.lua"
+local LEASE = "lua/lunashard/catalog/lease.lua"
+local MERGE = "lua/lunashard/rebalancer/merge.lua"
+local MOVER = "lua/lunashard/rebalancer/mover.lua"
+local SHARD = "lua/lunashard/catalog/shard_schema.lua"
+local STEPS = "lua/lunashard/rebalancer/steps.lua"
+
+local LOCK = "  IF NOT pg_try_advisory_xact_lock_shared(hashtextextended('lunashard ' || in_group || '/' || in_bucket, 0)) THEN"
+local MERGING = "      ok, err = merge.run("
+
+return {
+  -- ---- guards ----
+  {
+    name = "no guard", run = "late_router", red = { "stale", "lost" },
+    patches = {
+      { file = SHARD, from = LOCK, to = "  PERFORM set_config('lunashard.guarded', '1', true); RETURN;\n  IF false THEN" },
+    },
+  },
+  {
+    name = "guard without the shared lock", run = "open_transaction", red = { "lost" },
+    patches = { { file = SHARD, from = LOCK, to = "  IF false THEN" } },
+  },
+  {
+    name = "fence without the exclusive lock", run = "open_transaction", red = { "lost" },
+    patches = {
+      { file = FENCE, from = "      ok, err = run(lease, BUCKET_LOCKS, { context.group, row.buckets })", to = "      ok = true" },
+    },
+  },
+  {
+    name = "fence that old snapshots do not see", run = "old_snapshot", red = { "stray" },
+    patches = {
+      { file = SHARD, from = "(SELECT e.last_value FROM lunashard.epoch e) THEN",
+        to = "(SELECT s.version FROM lunashard.state s) THEN" },
+    },
+  },
+  {
+    name = ">= for == in the guard of a shard", run = "scatter_around_move", red = { "wrong_scatter" },
+    patches = {
+      { file = SHARD, from = "present.version IS DISTINCT FROM in_version", to = "NOT present.version >= in_version" },
+    },
+  },
+  {
+    name = "guard of a shard blind to transitions", run = "scatter_at_merge", red = { "wrong_scatter" },
+    patches = { { file = SHARD, from = " OR present.in_transition > 0 THEN", to = " THEN" } },
+  },
+  {
+    name = "unguarded writes let through", run = "past_routers", red = { "lost" },
+    patches = {
+      { file = SHARD, from = "  IF pg_catalog.current_setting('lunashard.guarded', true) IS DISTINCT FROM '1' THEN",
+        to = "  IF false THEN" },
+    },
+  },
+  {
+    name = "rows of other buckets let through", run = "past_routers", red = { "stray" },
+    patches = {
+      { file = CAPTURE, from = "    ELSIF lunashard.owned_version(%s, in_bucket) IS NULL THEN",
+        to = "    ELSIF lunashard.owned_version(%s, in_bucket) IS NULL AND false THEN" },
+    },
+  },
+  -- ---- routers ----
+  {
+    name = "router sends no guards", run = "late_router", red = { "stale", "refused" },
+    patches = {
+      { file = GUARDING, from = "  return guards.keys(manager, member, table_name, { key })", to = "  return guarding.EXEMPT" },
+    },
+  },
+  {
+    name = "router takes LS001 for an answer", run = "late_router", red = { "refused" },
+    patches = { { file = GUARDING, from = "LS001 = true, ", to = "" } },
+  },
+  {
+    name = "router does not refresh", run = "late_router", red = { "refused" },
+    patches = {
+      { file = GUARDING, from = "  local ok, err = catalog:refresh(math.min(deadline or math.huge, now() + REFRESH_TIMEOUT))",
+        to = "  local ok, err = true, nil" },
+    },
+  },
+  {
+    name = "router goes on without its lease", run = "cut_off_router", red = { "stale", "lost" },
+    patches = {
+      { file = LEASE, from = "  if state.held and now() >= state.till then", to = "  if false then" },
+      { file = LEASE, from = "manager.generation, state.till, state.lost)", to = "manager.generation, math.huge, 0)" },
+    },
+  },
+  {
+    name = "job does not wait for leases", run = "cut_off_router", red = { "stale" },
+    patches = { { file = LEASE, from = "    elseif result and not result.rows[1] then", to = "    elseif result then" } },
+  },
+  {
+    name = "write on all shards that does not wait for all guards", run = "write_everywhere", red = { "duplicated" },
+    patches = { { file = EVERYWHERE, from = "  while gate.missing > 0 and not gate.shut do", to = "  while false do" } },
+  },
+  -- ---- movers ----
+  {
+    name = "no final drain", run = "last_writes", red = { "lost", "resurrected" },
+    patches = { { file = STEPS, from = "  while ok and left ~= 0 do", to = "  while false do" } },
+  },
+  {
+    name = "deletions are not noted", run = "last_writes", red = { "resurrected" },
+    patches = {
+      { file = CAPTURE, from = '      INSERT INTO %s VALUES (old_bucket, %s);\n',
+        to = "      IF TG_OP <> 'DELETE' THEN INSERT INTO %s VALUES (old_bucket, %s); END IF;\n" },
+    },
+  },
+  {
+    name = "the old key of a row is not noted", run = "last_writes", red = { "resurrected" },
+    patches = {
+      { file = CAPTURE, from = '      INSERT INTO %s VALUES (old_bucket, %s);\n',
+        to = "      IF TG_OP <> 'UPDATE' THEN INSERT INTO %s VALUES (old_bucket, %s); END IF;\n" },
+      { file = CAPTURE, from = "      IF TG_OP = 'INSERT' OR (new_bucket, %s) IS DISTINCT FROM (old_bucket, %s) THEN",
+        to = "      IF TG_OP IN ('INSERT', 'UPDATE') OR (new_bucket, %s) IS DISTINCT FROM (old_bucket, %s) THEN" },
+    },
+  },
+  {
+    name = "high-water mark for the list of keys", run = "late_commit", red = { "lost" },
+    patches = {
+      { file = CATCHUP, from = "WHERE bucket = ANY ($1) LIMIT %d)) RETURNING bucket, %s),",
+        to = [[WHERE bucket = ANY ($1)
+            AND ctid > coalesce(nullif(current_setting('lunashard.seen' || tableoid::text, true), ''), '(0,0)')::tid LIMIT %d))
+        RETURNING CASE WHEN set_config('lunashard.seen' || tableoid::text, ctid::text, false) <> '' THEN bucket END AS bucket,
+            %s),]] },
+    },
+  },
+  {
+    name = "keys leave the list before their rows are brought", run = "death_in_catchup", red = { "lost" },
+    patches = {
+      { file = CATCHUP, from = "    if total == 0 then\n      return 0\n    end\n",
+        to = [[
+    assert(from:execute("COMMIT"))
+    assert(from:execute("BEGIN"))
+    if total == 0 then
+      return 0
+    end
+]] },
+    },
+  },
+  {
+    name = "a batch of keys between reading and writing a chunk", run = "busy_copy", red = { "resurrected" },
+    patches = {
+      { file = COPY, from = [[
+  return sides.destination:transaction("copying", function(into)
+    local n, bytes = copy.rows(from, query, into, copy.target(row, one))
+    if not n then
+      return nil, bytes
+    end
+]], to = [[
+  local reader, chunks = assert(from:copy_out(("COPY (%s) TO STDOUT"):format(query))), {}
+  repeat
+    chunks[#chunks + 1] = assert(reader:read())
+  until chunks[#chunks] == ""
+  task.sleep(0.15)
+  assert(require("lunashard.rebalancer.catchup").batch(context, sides, row, tables, progress))
+  return sides.destination:transaction("copying", function(into)
+    local n, bytes = reader.row_count, 0
+    if n > 0 then
+      local writer = assert(into:copy_in(("COPY %s FROM STDIN"):format(copy.target(row, one))))
+      for i = 1, #chunks - 1 do
+        assert(writer:write(chunks[i]))
+      end
+      assert(writer:finish())
+    end
+]] },
+    },
+  },
+  {
+    name = "what was merged is not compared", run = "changed_on_arrival", red = { "wrong_read" },
+    patches = {
+      { file = MERGE, from = "    elseif expected[i] and found.rows[1]", to = "    elseif false and found.rows[1]" },
+    },
+  },
+  {
+    name = "no token", run = "taken_over", red = { "leftovers", "refused" },
+    patches = {
+      { file = SHARD, from = "  IF present IS DISTINCT FROM in_token THEN", to = "  IF false THEN" },
+      { file = MOVER, from = "SELECT count(pg_terminate_backend(pid)) FROM", to = "SELECT count(pid) FROM" },
+    },
+  },
+  -- ---- the order of things ----
+  {
+    name = "map before merge", run = "failed_merge", red = { "leftovers" },
+    patches = {
+      { file = STEPS, from = MERGING,
+        to = "      flip.run(context, row, row.destination, row.state, versions)\n" .. MERGING },
+    },
+  },
+  {
+    name = "purge before merge", run = "failed_merge", red = { "lost" },
+    patches = {
+      { file = STEPS, from = MERGING,
+        to = "      purge.run(context, mover.source, row, mover.tables, row.cursor.checks)\n" .. MERGING },
+    },
+  },
+  {
+    name = "purge before the map", run = "death_before_flip", red = { "stray", "leftovers" },
+    patches = {
+      { file = STEPS, from = "  row.pause_seconds = mover.fenced_at and",
+        to = "  purge.run(mover.context, mover.source, row, mover.tables, row.cursor.checks)\n"
+          .. "  row.pause_seconds = mover.fenced_at and" },
+    },
+  },
+}
