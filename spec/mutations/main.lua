@@ -16,10 +16,12 @@ local FOLDER = "build/mutants"
 
 -- Some of them, others each hour.
 local function by_turns(n)
-  local first = math.floor(os.time() / 3600) * n
-  local chosen = {}
-  for i = 1, math.min(n, #mutations) do
-    chosen[i] = mutations[(first + i - 1) % #mutations + 1]
+  local first, short, chosen = math.floor(os.time() / 3600) * n, {}, {}
+  for _, mutation in ipairs(mutations) do
+    short[#short + 1] = not mutation.long and mutation or nil
+  end
+  for i = 1, math.min(n, #short) do
+    chosen[i] = short[(first + i - 1) % #short + 1]
   end
   return chosen
 end

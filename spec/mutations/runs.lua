@@ -4,12 +4,19 @@
 -- @module spec.mutations.runs
 
 local actor = require("spec.mutations.actor")
+local cutover = require("lunashard.rebalancer.cutover")
+local lock = require("lunashard.rebalancer.lock")
 local move = require("lunashard.rebalancer.move")
+local process = require("lunashard.process")
 local stages = require("spec.mutations.stage")
+local system = require("lunashard.core.system")
 local task = require("lunashard.task")
 local world = require("spec.chaos.world")
 
 local runs = {}
+
+--- Runs that take servers of their own, which they break: options of `spec.support.sandbox`.
+runs.SERVERS = { lost_primary = { shards = 3, replicas = 1 } }
 
 local SOURCE, DESTINATION = stages.SOURCE, stages.DESTINATION
 
@@ -190,20 +197,44 @@ end
 -- ---- what movers bring ----------------------------------------------------------------------------
 -- Without the comparison of both sides, which would give such a move up: it is the second line.
 
---- Everything that can be done to a row is done between the last look and the fence.
+-- Rows are staged, compared and merged while their buckets are closed, as where the fast way fails.
+local function plainly(fn)
+  return function(stage)
+    local is_possible = cutover.is_possible
+    cutover.is_possible = function()
+      return false
+    end
+    local ok, err = fn(stage)
+    cutover.is_possible = is_possible
+    return ok, err
+  end
+end
+
+local ROUNDS = 3
+
+--- Everything that can be done to a row is done between the last looks and the fence.
 function runs.last_writes(stage)
-  local a = stage:actor("a")
+  local a, rounds, keys = stage:actor("a"), 0, stage.keys
   stage.options.enable_validation = false
-  local deleted, renamed = a:insert(stage.keys[1]), a:insert(stage.keys[2])
-  a:write(stage.keys[3])
-  stage:on("catchup.source:after-commit", function()
-    a:delete(stage.keys[1], deleted)
-    a:rename(stage.keys[2], renamed)
-    a:write(stage.keys[3])
-    a:insert(stage.keys[4])
-  end, "fencing")
+  local tokens = {}
+  for i = 1, ROUNDS do
+    tokens[i] = { deleted = a:insert(keys[1]), renamed = a:insert(keys[2]) }
+  end
+  a:write(keys[3])
+  function stage.looking()
+    local row = stage.job.moves[1]
+    if row.state == "fencing" and rounds < ROUNDS then
+      rounds = rounds + 1
+      a:delete(keys[1], tokens[rounds].deleted)
+      a:rename(keys[2], tokens[rounds].renamed)
+      a:write(keys[3])
+      a:insert(keys[4])
+    end
+  end
   return stage:move_all()
 end
+
+runs.last_writes_plainly = plainly(runs.last_writes)
 
 --- A transaction that wrote before others and commits after them.
 function runs.late_commit(stage)
@@ -230,6 +261,8 @@ function runs.late_commit(stage)
   end, "catchup")
   return stage:move_all()
 end
+
+runs.late_commit_plainly = plainly(runs.late_commit)
 
 --- Rows are deleted and written all the while they are copied, in small batches.
 function runs.busy_copy(stage)
@@ -341,6 +374,50 @@ function runs.taken_over(stage)
   for i = 1, 4 do
     a:write(stage.keys[i])
   end
+  return ok, err
+end
+
+-- ---- failovers -----------------------------------------------------------------------------------
+
+local SENDERS = "SELECT pid FROM pg_stat_replication"
+local RECEIVED = "SELECT coalesce(pg_last_wal_receive_lsn() >= $1::pg_lsn, false) AS yes"
+
+--- The source's server stops sending to its replica before the fence, and is lost as soon as the move is over; the replica
+-- takes its place. A mover waits until the replica has what it relies on: after a while it is sent.
+function runs.lost_primary(stage)
+  local a, over, ok, err = stage:actor("a"), false, nil, nil
+  local source = stage.world.manager.by_id[SOURCE]
+  a:write(stage.keys[1])
+  local senders = stage:ask(SOURCE, SENDERS).rows
+  local function signal(what)
+    for _, one in ipairs(senders) do
+      system.kill(one.pid, process.signals[what])
+    end
+  end
+  assert(senders[1], "the replica is not there")
+  local held = assert(lock.hold(stage.world.catalog, task.now() + 10)) -- the mover lives: nobody is to take over from it
+  stage:on("catchup:after-saved", function()
+    signal("STOP")
+  end)
+  local mover = task.spawn(function()
+    ok, err = stage:move_all()
+    over = true
+  end)
+  if not stage:wait(10, function() return over end) then
+    signal("CONT")
+    assert(mover:join(30))
+    local position = stage:ask(SOURCE, "SELECT pg_current_wal_flush_lsn()::text AS p").rows[1].p
+    assert(stage:wait(20, function()
+      return assert(source.replicas[1].pool:execute(RECEIVED, { position }, { deadline = task.now() + 5 })).rows[1].yes
+    end))
+  end
+  held:release()
+  task.spawn(function() -- when its server is gone, so that what it has to send stays unsent
+    task.sleep(0.2)
+    signal("KILL")
+  end)
+  stage.servers:kill(SOURCE)
+  stage.servers:promote(SOURCE .. "_replica1")
   return ok, err
 end
 

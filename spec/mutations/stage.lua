@@ -87,13 +87,13 @@ function Stage:plan(moves)
   self.job = self.world:plan(stage.SOURCE, stage.DESTINATION, { keys = self.keys, moves = moves })
 end
 
---- Move. Yields.
+--- Move. Yields. `looking`, where it is set, is called when the mover asks whether it shall stop: before the fence, at last.
 -- @int[opt=1] seq
 -- @treturn ?boolean
 -- @treturn ?lunashard.error
 function Stage:move(seq)
   local row = self.job.moves[seq or 1]
-  return self.world:run(self.job, { options = self.options, at = function(point)
+  return self.world:run(self.job, { options = self.options, stopping = self.looking, at = function(point)
     local hook = self.hooks[point]
     if hook and (not hook.state or hook.state == row.state) then
       self.hooks[point] = nil
