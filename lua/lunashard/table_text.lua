@@ -115,6 +115,11 @@ local function split_lines(shown)
   return lines
 end
 
+-- Not by "%s+$", which takes the square of the length of every run of blanks.
+local function without_end(line)
+  return line:match("^.*%S") or ""
+end
+
 local function headings(columns)
   local names = {}
   for i, name in ipairs(columns) do
@@ -177,7 +182,7 @@ local function add_row(lines, row, widths, numeric)
       local goes_on = fields[c][line + 1] ~= nil
       parts[c] = " " .. pad(fields[c][line] or "", width, numeric[c]) .. (goes_on and "+" or " ")
     end
-    lines[#lines + 1] = (table.concat(parts, "|"):gsub("%s+$", ""))
+    lines[#lines + 1] = without_end(table.concat(parts, "|"))
   end
 end
 
@@ -188,7 +193,7 @@ local function aligned(names, cells, widths, numeric)
     head[c] = (" "):rep(left + 1) .. pad(names[c], width - left) .. " "
     rule[c] = ("-"):rep(width + 2)
   end
-  lines[1] = (table.concat(head, "|"):gsub("%s+$", ""))
+  lines[1] = without_end(table.concat(head, "|"))
   lines[2] = table.concat(rule, "+")
   for r = 1, #cells do
     add_row(lines, cells[r], widths, numeric)
@@ -206,7 +211,7 @@ local function expanded(names, cells)
     lines[#lines + 1] = title .. ("-"):rep(math.max(width + 1 - #title, 0)) .. "+---"
     for c, name in ipairs(names) do
       for i, line in ipairs(split_lines(cells[r][c])) do
-        lines[#lines + 1] = (pad(i == 1 and name or "", width) .. " | " .. line):gsub("%s+$", "")
+        lines[#lines + 1] = without_end(pad(i == 1 and name or "", width) .. " | " .. line)
       end
     end
   end

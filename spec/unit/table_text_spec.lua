@@ -98,4 +98,12 @@ describe("table_text.render", function()
       table_text.render({}, {}, { max_row = 1 })
     end, "did you mean \"max_rows\"")
   end)
+
+  it("takes no longer for a field of a megabyte, blanks and all, than that is long", function()
+    local started = os.clock()
+    local wide = ("x"):rep(1e6) .. (" "):rep(1e6)
+    local shown = table_text.render({ "wide" }, { { wide = wide }, { wide = "y" } }, { max_cell = math.huge })
+    assert.equal(" " .. ("x"):rep(1e6), shown:match("\n( x+)\n"))
+    assert.is_true(os.clock() - started < 5) -- and not the square of it, which is hours
+  end)
 end)

@@ -167,7 +167,7 @@ function rows.plan(found, stmt, how)
     local last = found.tokens[found.targets[#found.targets].last].last
     edits[#edits + 1] = { first = last + 1, last = last, text = table.concat(maker.texts) }
   end
-  plan.sql = clauses.text(found, found, edits):match("^(.-)%s*$")
+  plan.sql = clauses.text(found, found, edits):match("^(.*%S)")
   plan.bounds, plan.hidden = wanted, maker.hidden
   plan.trivial = not (plan.order[1] or plan.distinct or plan.distinct_on or wanted.limit or wanted.offset)
   plan.steps = describe(plan)

@@ -62,6 +62,14 @@ local function is_sql(text, env)
   return not AFTER_NAME[following] and (token == "SELECT" or not AFTER_VALUE[following])
 end
 
+--- A statement without its semicolon.
+-- @string sql
+-- @treturn string
+function classify.without_semicolon(sql)
+  local whole = sql:match("^.*%S") or ""
+  return whole:sub(-1) == ";" and (whole:sub(1, -2):match("^.*%S") or "") or whole
+end
+
 --- The statements of a text, each to its semicolon.
 -- @string text
 -- @treturn {string,...} without those of comments alone
@@ -76,7 +84,7 @@ function classify.split(text)
       break
     elseif token == ";" and depth == 0 then
       if has_word then
-        statements[#statements + 1] = text:sub(first, after - 1):match("^%s*(.-)%s*$")
+        statements[#statements + 1] = text:sub(first, after - 1):match("^%s*(.*%S)")
       end
       first, has_word, in_body = after, false, false
     else
@@ -91,7 +99,7 @@ function classify.split(text)
     previous, pos = token, after
   end
   if has_word then
-    statements[#statements + 1] = text:sub(first):match("^%s*(.-)%s*$")
+    statements[#statements + 1] = text:sub(first):match("^%s*(.*%S)")
   end
   return statements, not has_word
 end

@@ -133,7 +133,7 @@ function evaluate.run(session, read, text)
     results[i] = results[i + 1]
   end
   results.n = results.n - 1
-  if read.is_expression then
+  if read.is_expression or results.n > 0 then
     keep(session, results)
     return print_results(session, results)
   end

@@ -161,7 +161,7 @@ function failure.raised(value, traceback)
   if errors.is(value) then
     return failure.text(value)
   end
-  local lines = { "ERROR: " .. safe(tostring(value), true) }
+  local lines = { "ERROR: " .. safe((tostring(value):gsub("\t", "    ")), true) }
   local frames = traceback and failure.frames(traceback) or {}
   -- The line itself says where it failed.
   if #frames > 1 then

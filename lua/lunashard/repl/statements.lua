@@ -6,6 +6,7 @@ local errors = require("lunashard.errors")
 local classify = require("lunashard.router.statement").classify
 local explaining = require("lunashard.repl.explaining")
 local show = require("lunashard.repl.show")
+local without_semicolon = require("lunashard.repl.classify").without_semicolon
 local parse = require("lunashard.sql.statement").parse
 local task = require("lunashard.task")
 local transactions = require("lunashard.repl.transactions")
@@ -203,7 +204,7 @@ function statements.run(session, sql)
     session:fail(errors.new("INVALID", { message = "there is no cluster: start with -c FILE, or try the sandbox" }), sql)
     return false
   end
-  sql = sql:gsub("%s*;%s*$", "")
+  sql = without_semicolon(sql)
   local started = task.now()
   local parsed, err = parse(sql)
   local result

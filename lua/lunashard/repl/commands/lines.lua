@@ -70,6 +70,11 @@ function lines.i(session, path)
   if not file then
     return invalid("\\i: %s", why)
   end
+  why = select(2, file:read(0))
+  if why then
+    file:close()
+    return invalid("\\i: %s: %s", path, why)
+  end
   session.depth = (session.depth or 0) + 1
   local ok, outcome = pcall(each_piece, session, file:lines(), function(text, number)
     local done = session:perform(text)
@@ -126,7 +131,7 @@ function lines.e(session)
     session.err("(nothing to run)\n")
     return true
   end
-  text = text:match("^(.-)%s*$")
+  text = text:match("^.*%S")
   session.err(text .. "\n")
   if session:feed(text) == "more" then
     return invalid("\\e: the text is not complete; nothing was run")

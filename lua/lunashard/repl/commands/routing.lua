@@ -5,6 +5,7 @@ local errors = require("lunashard.errors")
 local explained = require("lunashard.router.explained")
 local show = require("lunashard.repl.show")
 local typed = require("lunashard.cli.typed")
+local without_semicolon = require("lunashard.repl.classify").without_semicolon
 
 local routing = {}
 
@@ -104,7 +105,7 @@ function routing.explain(session, sql)
   elseif sql == "" then
     return invalid("\\explain: give a statement")
   end
-  local found, err = session.router:explain((sql:gsub("%s*;%s*$", "")), nil, {
+  local found, err = session.router:explain(without_semicolon(sql), nil, {
     shard_id = session.pin and session.pin.shard_id or nil,
   })
   if not found then
