@@ -127,8 +127,9 @@ end
 local function note_reach(self, manager, err)
   local message
   if err and not self.unreachable then
-    message = ("the catalog (%s) cannot be read: %s; the map is taken from the shards, and every statement is checked there")
-      :format(place.describe(manager), err.message)
+    message = ("the catalog (%s) cannot be read: %s%s; the map is taken from the shards, and every statement is checked there")
+      :format(place.describe(manager), err.message, err.sqlstate == "42501"
+        and " (`lunashard cluster init --grant ROLE` gives a router's role what it needs)" or "")
   elseif not err and self.unreachable then
     message = ("the catalog (%s) can be read again"):format(place.describe(manager))
   end

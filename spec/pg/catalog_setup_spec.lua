@@ -150,7 +150,15 @@ describe("setting up a catalog", function()
     denied = failure("AUTH", run(setting_up.init, as("cat_poor"), { dry_run = true }))
     assert.truthy(denied.message:find("row%-level security"))
     assert(super:execute("ALTER TABLE cat_accounts DISABLE ROW LEVEL SECURITY"))
-    -- A router's role needs no more than this.
+    -- A router's role that may not read the catalog is told how it may, and goes on with care.
+    assert(run(setting_up.init))
+    local said = cluster.warnings(function()
+      local _, careful = cluster.connect(support.options(as("cat_poor")))
+      assert.is_true(careful.guarding)
+      careful:shutdown()
+    end)
+    assert.truthy(table.concat(said, "\n"):find("`lunashard cluster init --grant ROLE`", 1, true))
+    -- It needs no more than this.
     assert(run(setting_up.init, nil, { grant = { "cat_poor" } }))
     local _, manager = cluster.connect(support.options(as("cat_poor")))
     assert.is_false(manager.catalog.guards)
@@ -161,6 +169,31 @@ describe("setting up a catalog", function()
     support.drop()
     assert(super:execute("DROP OWNED BY cat_poor"))
     assert(super:execute("DROP ROLE cat_poor"))
+  end)
+
+  it("takes tables and keys whose names need quotes", function()
+    local names = { { '"order"', '"User Id"' }, { '"Odd; table"', '"select"' } }
+    local function on_all(sql)
+      for _, shard_id in ipairs({ "shard1", "shard2", "shard3" }) do
+        for _, name in ipairs(names) do
+          on(shard_id, sql:format(name[1], name[2]))
+        end
+      end
+    end
+    finally(function()
+      on_all("DROP TABLE IF EXISTS %s")
+    end)
+    on_all("CREATE TABLE %s (%s int8 PRIMARY KEY)")
+    local own = { tables = { order = { shard_key = "User Id", type = "int8" },
+      ["Odd; table"] = { shard_key = "select", type = "int8" } } }
+    on("shard1", 'INSERT INTO "order" VALUES (7)')
+    on("shard2", 'INSERT INTO "Odd; table" VALUES (8)')
+    local err = failure("PLACEMENT_CHANGED", run(setting_up.init, own))
+    assert.truthy(err.message:find("1 of Odd; table on shard2 belong to shard1", 1, true), err.message)
+    on("shard2", err.report.tables[1].misplaced[1].repair[3]:match("DELETE FROM .*"))
+    assert.equal(1, assert(run(setting_up.init, own)).verified.rows)
+    local router = cluster.connect(support.options(own))
+    assert.equal(1, assert(router:execute('SELECT * FROM "order" WHERE "User Id" = 7')).row_count)
   end)
 
   it("takes a new version of a strategy only when every row stays where it is", function()
