@@ -80,8 +80,8 @@ function lists.statements(status)
   local rows = {}
   for i, one in ipairs(status.top_statements or {}) do
     rows[i] = fill('<tr><td class="wide">%s</td><td class="num">%s</td><td class="num minor">%s</td>'
-      .. '<td class="num minor">%s</td><td class="num">%s</td></tr>', code(one.statement), words.percent(one.share), words.number(one.count),
-      words.latency(one.average_ms / 1000), words.latency(one.longest_ms / 1000))
+      .. '<td class="num minor">%s</td><td class="num">%s</td></tr>', code(one.statement), words.percent(one.share),
+      words.number(one.count), words.latency(one.average_ms / 1000), words.latency(one.longest_ms / 1000))
   end
   return #rows > 0 and fill('<table class="statements"><thead><tr><th scope="col">Statement</th>'
     .. '<th scope="col" class="num">Of all time</th><th scope="col" class="num minor">Times</th>'
