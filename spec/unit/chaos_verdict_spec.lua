@@ -59,6 +59,11 @@ describe("the verdict of a chaos run on registers", function()
     assert.same({ lost = 1 }, registers({ { "write", 1, 2, copy(A) } }))
   end)
 
+  it("finds a first write, or read, that met no row", function()
+    assert.same({ lost = 1 }, registers({ { "write", 1, 2, { version = -1, value = "a" } } }, 0, "start"))
+    assert.same({ stale = 1, resurrected = 1 }, registers({ { "read", 1, 2, { version = -1, value = "gone" } } }, 0, "start"))
+  end)
+
   it("finds two writes with one version, and one that did not see what was acknowledged before", function()
     assert.same({ lost = 1, wrong_read = 1 }, registers({ { "write", 1, 4, copy(A) },
       { "write", 2, 3, copy(A, { value = "b" }) } }, 1, "a"))
