@@ -202,9 +202,10 @@ bench: all $(BUILD)/bench/route_c ## ours beside its peers, in one table; ONLY=r
 	@scripts/dev/bench.sh $(BIN) $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
 		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(LIST),--list) $(if $(SHOW),--show) $(if $(MARKDOWN),--markdown)
 
-examples: all ## run every example against a sandbox and check its output, and the first hour
+examples: all ## run every example against a sandbox and check its output, and the tutorials
 	@scripts/dev/check_examples.sh $(BIN)
 	@$(BIN) test spec/cli/first_hour_spec.lua
+	@$(BIN) test spec/cli/how_data_moves_spec.lua
 
 check: ## all of it: lint, tests, sanitizers, examples
 	@for target in lint test test-fault asan valgrind gcstress examples; do \

@@ -8,6 +8,7 @@ local sandbox = require("lunashard.sandbox")
 local system = require("lunashard.core.system")
 
 local USERS = 3000
+local PLUGINS = system.realpath((arg[0]:match("^(.*)/") or ".") .. "/plugins")
 
 local dir = os.tmpname() -- should it be broken off: lunashard sandbox destroy --dir <this>
 os.remove(dir)
@@ -21,10 +22,12 @@ local function cluster_file(shards)
     local options = dofile(%q)
     options.name, options.strategy = "example", { "hash", shard_key = "user_id" }
     options.tables = { users = { shard_key = "user_id", type = "int8" } }
+    options.plugins = %q
+    options.shards[1].tags = { gigabytes = 400 }
     while #options.shards > %d do
       table.remove(options.shards)
     end
-    return options]]):format(dir .. "/cluster.lua", shards), 384))
+    return options]]):format(dir .. "/cluster.lua", PLUGINS, shards), 384))
   return path
 end
 
@@ -101,6 +104,13 @@ fourth = assert(router:execute("SELECT count(*) AS n FROM users", nil, { shard_i
 print(("%s: shard4 has %d rows, all together %s"):format(job.status, fourth,
   count(router) == USERS + written and "as many as before" or "not"))
 
+-- ---- a policy of one's own: examples/plugins/policies/contracts.lua ------------------------------------------------------
+
+plan = assert(rebalancer:plan({ planner = { "contracts", tolerance = 0.01 } }))
+print(("By contracts: shard1, with %d of 700 GB, would have %.0f %% of the bytes"):format(400,
+  plan.shards[1].bytes_after / (plan.shards[1].bytes_after + plan.shards[2].bytes_after + plan.shards[3].bytes_after
+  + plan.shards[4].bytes_after) * 100))
+
 four:close()
 assert(sandbox.destroy({ dir = dir }))
 
@@ -110,3 +120,4 @@ assert(sandbox.destroy({ dir = dir }))
 -- expect: Writes meanwhile: some, 0 failed; every row is there: true
 -- expect: shard4 has a quarter of the rows\nEvery row is where the map says
 -- expect: rolled_back: shard4 has 0 rows, all together as many as before
+-- expect: By contracts: shard1, with 400 of 700 GB, would have 5[5678] %% of the bytes
