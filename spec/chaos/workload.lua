@@ -197,7 +197,7 @@ local MIX = {
   { operations.copy, 1 }, { operations.execute_many, 1 }, { operations.delete, 15 }, { operations.transfer, 10 },
   { operations.sum, 10 }, { operations.adopt, 5 }, { operations.family, 4 }, { operations.scatter, 2 },
   { operations.stream, 1 }, { extras.insert, 3 }, { extras.touch, 5 }, { extras.rekey, 3 }, { extras.delete, 3 },
-  { extras.read, 5 }, { extras.sweep, 0.3 },
+  { extras.read, 5 }, { extras.sweep, 0.5 },
 }
 
 --- The kinds of operations, each of which is to be seen done in a run that proves something.
