@@ -29,6 +29,7 @@ local function held(lease, name, deadline)
   return nil, errors.new("LOCK_HELD", {
     message = ("the lock %q is held by another run%s"):format(name, who),
     shard_id = lease.shard_id,
+    holder = holder and holder.application_name,
   })
 end
 
@@ -39,7 +40,7 @@ end
 -- @tparam ?number deadline
 -- @treturn[1] Lock
 -- @treturn[2] nil
--- @treturn[2] lunashard.error `LOCK_HELD`, or why the server could not be asked
+-- @treturn[2] lunashard.error `LOCK_HELD` (`holder`: its application_name), or why the server could not be asked
 function lock.take(lease, name, deadline)
   local result, err = lease:execute("SELECT pg_try_advisory_lock(" .. KEY .. ") AS taken", { name }, { deadline = deadline })
   if result and not result.rows[1].taken then

@@ -13,18 +13,30 @@ Mover.__index = Mover
 --- Name of the lock, one for all jobs, for one is open at a time.
 lock.NAME = "rebalance"
 
+--- The `application_name` of who only sees to what a mover has left closed, and is done within seconds.
+lock.RECOVERY = "lunashard recovery"
+
 local TAKE = "UPDATE lunashard_catalog.job SET token = token + 1 WHERE id = $1::bigint RETURNING token"
 
 --- Take the lock alone, for work that belongs to no job. Yields.
 -- @tparam table catalog of the manager
 -- @tparam ?number deadline
+-- @string[opt] as the `application_name` of the holder's session
 -- @treturn[1] Lock
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `LOCK_HELD` naming the holder
-function lock.hold(catalog, deadline)
+function lock.hold(catalog, deadline, as)
   local lease, err = catalog:lease(deadline)
   if not lease then
     return nil, err
+  end
+  if as then
+    local ok
+    ok, err = lease:execute(("SET application_name = '%s'"):format(as), nil, { deadline = deadline })
+    if not ok then
+      lease:release()
+      return nil, err
+    end
   end
   return locks.take(lease, lock.NAME, deadline)
 end
@@ -33,11 +45,12 @@ end
 -- @tparam table catalog of the manager
 -- @tparam number job its id
 -- @tparam ?number deadline
+-- @string[opt] as see `hold`
 -- @treturn[1] table with `token`, `is_held`, `release`
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `LOCK_HELD` naming the holder, or why the catalog could not be asked
-function lock.acquire(catalog, job, deadline)
-  local held, err = lock.hold(catalog, deadline)
+function lock.acquire(catalog, job, deadline, as)
+  local held, err = lock.hold(catalog, deadline, as)
   if not held then
     return nil, err
   end

@@ -58,7 +58,7 @@ function recover.run(manager)
   end
   local done, failure = 0, nil
   for _, fence in ipairs(fences) do
-    local held, err = lock.acquire(manager.catalog, fence.job, task.now() + PATIENCE)
+    local held, err = lock.acquire(manager.catalog, fence.job, task.now() + PATIENCE, lock.RECOVERY)
     if held then
       local ok, settled, problem = pcall(settle, manager, held, fence)
       held:release()

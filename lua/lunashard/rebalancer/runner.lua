@@ -127,12 +127,24 @@ end
 
 -- ---- what can be asked for ---------------------------------------------------------------
 
+-- Take the lock. Who only gives back what a dead mover had closed is waited for: that may be this very process.
+local function acquire(self, id)
+  local deadline = task.now() + LONG
+  while true do
+    local held, err = lock.acquire(self.catalog, id, short())
+    if held or err.holder ~= lock.RECOVERY or task.now() > deadline then
+      return held, err
+    end
+    task.sleep(0.1)
+  end
+end
+
 -- Run with the lock held. Who was cancelled gives it back all the same, for its session ends with the task.
 local function with_lock(self, id, fn)
   local may, err = preflight.rights(self.catalog, short())
   local held
   if may then
-    held, err = lock.acquire(self.catalog, id, short())
+    held, err = acquire(self, id)
   end
   if not held then
     return nil, err
