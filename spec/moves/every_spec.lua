@@ -71,6 +71,27 @@ describe("a move that is struck", function()
     end
   end
 
+  -- It is cancelled, and that fails at a point in its turn.
+  local function declare_giving_up(point, outcome, tag)
+    it(("and given up, which fails at %s%s, is %s%s"):format(point.name, point.nth > 1 and " for the 2. time" or "",
+      SAID[outcome], tag), function()
+      world:begin()
+      local id = world:new_job()
+      strike.run("error", world, id, points.main("verified").before)
+      strike.fail("cancel_job", world, id, point)
+      local status, owner = settle(outcome, id)
+      assert.equal(status, world:status(id))
+      assert.same({}, world:check(owner))
+    end)
+  end
+
+  for i, commit in ipairs(points.giving_up()) do
+    for j, outcome in ipairs(OUTCOMES) do
+      declare_giving_up(commit.before, outcome, i == j * 3 - 1 and "" or " #long")
+      declare_giving_up(commit.after, outcome, i == j * 3 - 2 and "" or " #long")
+    end
+  end
+
   for _, state in ipairs(points.STATES) do
     for _, commit in ipairs(points.commits(state)) do
       for _, kind in ipairs(strike.KINDS) do

@@ -28,6 +28,13 @@ local COMMITS = {
   },
 }
 
+-- What giving up commits of a move that was `verified` and not merged yet.
+local GIVING_UP = {
+  { "aborting.destination", at = "destination" }, { "aborting", at = "source" }, { "verified", at = "catalog" },
+  { "verified", saved = true }, { "done.destination", at = "destination" }, { "done.triggers", at = "source" },
+  { "done.capture", at = "source" }, { "done.source", at = "source" }, { "verified", saved = true, nth = 2 },
+}
+
 --- The states, in their order; `done` is what a move does before it says so.
 points.STATES = { "planned", "capturing", "copying", "catchup", "fencing", "fenced", "verified", "merged", "flipped", "done" }
 
@@ -40,6 +47,10 @@ local function point(state, commit, when)
     at = commit.saved and "catalog" or commit.at }
 end
 
+local function pair(state, commit)
+  return { before = point(state, commit, "before"), after = point(state, commit, "after") }
+end
+
 --- The commits of a state.
 -- @string state
 -- @treturn {table,...} each `before` and `after`: points, with `name`, `nth` (which time), `when`, `at` (`source`,
@@ -47,7 +58,17 @@ end
 function points.commits(state)
   local list = {}
   for i, commit in ipairs(COMMITS[state]) do
-    list[i] = { before = point(state, commit, "before"), after = point(state, commit, "after") }
+    list[i] = pair(state, commit)
+  end
+  return list
+end
+
+--- The commits of giving a verified move up.
+-- @treturn {table,...} as from `commits`
+function points.giving_up()
+  local list = {}
+  for i, commit in ipairs(GIVING_UP) do
+    list[i] = pair("verified", commit)
   end
   return list
 end

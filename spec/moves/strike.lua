@@ -91,15 +91,25 @@ function kinds.exit(world, id, point)
   assert(result.signal == 9, result.stderr)
 end
 
---- It fails, for no reason that anybody knows.
-function kinds.error(world, id, point)
+--- Something is done with a job that fails at a point, for no reason that anybody knows. Yields.
+-- @string what `execute_job` or `cancel_job`
+-- @tparam World world
+-- @int id
+-- @tparam table point
+function strike.fail(what, world, id, point)
   local victim = strike.victim(world, point, function()
     error(errors.new("CLOSED", { message = "struck" }), 0)
   end)
-  local ok, err = victim:execute_job(id)
+  local ran, ok, err = pcall(victim[what], victim, id)
   is_struck(victim, point)
-  assert(not ok and err.message:find("struck", 1, true), tostring(err))
+  err = ran and err or ok
+  assert(not (ran and ok) and tostring(err):find("struck", 1, true), tostring(err))
   world:shut(victim.manager)
+end
+
+--- It fails.
+function kinds.error(world, id, point)
+  strike.fail("execute_job", world, id, point)
 end
 
 --- It stands still, loses the lock, and wakes when another one has done what is left.

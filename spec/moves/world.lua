@@ -27,7 +27,7 @@ world.CHILD = "child"
 world.KEYS = 96
 
 --- Seconds that leases last here, in every process.
-world.LEASE = 0.6
+world.LEASE = 1
 
 local TABLES = { registers = { shard_key = "k", type = "int8" }, tokens = { shard_key = "k", type = "int8" } }
 
@@ -329,8 +329,7 @@ end
 
 --- Stop the writers and look at everything. Yields.
 -- @string owner the shard that is to own what travels now
--- @tparam[opt] table allowed `refused`: statements may have been refused; `unknown`: or be of unknown outcome; `ops`: more
---   operations, of other processes
+-- @tparam[opt] table allowed `unknown`: statements may be of unknown outcome; `ops`: more operations, of other processes
 -- @treturn {string,...} what is wrong
 function World:check(owner, allowed)
   allowed = allowed or {}
@@ -368,7 +367,9 @@ function World:check(owner, allowed)
     complain("%s", one.message)
   end
   for _, op in ipairs(ops) do
-    if op.outcome == "no" and not allowed.refused or op.outcome == "unknown" and not allowed.unknown then
+    -- On a machine that is slow enough a lease runs out before it is renewed.
+    local is_late = op.message and op.message:find("came too late", 1, true)
+    if op.outcome == "no" or op.outcome == "unknown" and not allowed.unknown and not is_late then
       complain("%s of key %s: %s", op.kind, tostring(op.key), tostring(op.message))
     end
   end

@@ -46,8 +46,8 @@ local function unique(self)
   return ("t%d"):format(self.n)
 end
 
-local function execute(self, key, sql, params)
-  return self.router:execute(sql, params, { routing_key = key, timeout = TIMEOUT })
+local function execute(self, key, sql, params, read_only)
+  return self.router:execute(sql, params, { routing_key = key, timeout = TIMEOUT, read_only = read_only })
 end
 
 local operations = {}
@@ -62,7 +62,7 @@ end
 
 function operations.read(self, key)
   return told(self, "read", { key = key }, function()
-    local result, err = execute(self, key, READ, { key })
+    local result, err = execute(self, key, READ, { key }, true)
     local row = result and (result.rows[1] or GONE)
     return row and { version = row.version, value = row.value }, err
   end)
@@ -106,7 +106,8 @@ end
 
 function operations.scatter(self)
   told(self, "scatter", { expected = self.keys }, function()
-    local result, err = self.router:execute("SELECT count(*) AS n FROM registers", nil, { timeout = TIMEOUT })
+    local result, err = self.router:execute("SELECT count(*) AS n FROM registers", nil,
+      { timeout = TIMEOUT, read_only = true })
     return result and { seen = tonumber(result.rows[1].n) }, err
   end)
 end

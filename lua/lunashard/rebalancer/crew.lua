@@ -38,12 +38,24 @@ function crew.context(self, row, held, run)
   }
 end
 
+-- One that somebody had begun to give up is given up first, and begins anew.
+local function run_to_end(context, move)
+  local done, err = mover.run(context, move)
+  if done and move.state == "aborted" then
+    done, err = job.renew(context.catalog, context.job.id, task.now() + SHORT)
+    if done then
+      done, err = mover.run(context, move)
+    end
+  end
+  return done, err
+end
+
 local function start(context, move, run)
   run.busy[move.source], run.busy[move.destination] = (run.busy[move.source] or 0) + 1, (run.busy[move.destination] or 0) + 1
   run.active = run.active + 1
   local worker
   worker = task.spawn(function()
-    local ok, done, err = pcall(mover.run, context, move)
+    local ok, done, err = pcall(run_to_end, context, move)
     run.busy[move.source], run.busy[move.destination] = run.busy[move.source] - 1, run.busy[move.destination] - 1
     run.active, run.workers[worker] = run.active - 1, nil
     if not (ok and done) and not (run.stopped and errors.is(ok and err or done, "CANCELED")) then
