@@ -239,7 +239,7 @@ describe("a move", function()
 
     it("that keeps the destination's table: the merge is tried again, or the source has its buckets back", function()
       local waiting
-      local ok, err, id = job_with("fenced:before-saved", function()
+      local ok, err, id = job_with("catchup:after-saved", function()
         local blocker = session(world.destination)
         assert(blocker.run("BEGIN"))
         assert(blocker.run("LOCK TABLE tokens IN SHARE MODE"))
@@ -259,8 +259,7 @@ describe("a move", function()
   end)
 
   describe("and a table that is changed", function()
-    for point, side in pairs({ ["copying:after-saved"] = "source", ["catchup:after-saved"] = "destination",
-      ["fenced:after-saved"] = "destination" }) do
+    for point, side in pairs({ ["copying:after-saved"] = "source", ["catchup:after-saved"] = "destination" }) do
       it(("on the %s at %s: it is given up, and done when that was undone"):format(side, point), function()
         local ok, err, id = job_with(point, function()
           world:on(world[side], "ALTER TABLE tokens ADD COLUMN more int")
@@ -283,7 +282,8 @@ describe("a move", function()
         end
       end)
       assert.is_nil(ok)
-      assert.truthy(err.message:find("dropped or disabled", 1, true), tostring(err))
+      -- The second when somebody has written meanwhile.
+      assert.truthy(err.message:find("dropped or disabled", 1, true) or err.message:find("were expected", 1, true), tostring(err))
       assert.equal("aborted", move_of(id).state)
       assert(world.operator:resume_job(id))
       assert.same({}, world:check(world.destination))
