@@ -162,7 +162,8 @@ end
 
 --- The map in the end. Yields.
 -- @treturn table `buckets` (bucket -> `shard_id`, `version`), `owner_of(key)`
--- @treturn {number,...} seconds that each move made statements wait
+-- @treturn {number,...} seconds that each live move made statements wait
+-- @treturn int moves that were done
 function moving.read_map(run)
   local cluster = assert(lunashard.open(run.larger_file))
   local catalog = cluster.manager.catalog
@@ -172,16 +173,17 @@ function moving.read_map(run)
     deadline)).rows) do
     buckets[row.bucket] = row
   end
-  for _, row in ipairs(assert(catalog:execute([[SELECT pause_seconds AS s FROM lunashard_catalog.move
-      WHERE state = 'done' AND pause_seconds IS NOT NULL]], nil, deadline)).rows) do
-    pauses[#pauses + 1] = row.s
+  local moves = assert(catalog:execute([[SELECT m.pause_seconds AS s, j.strategy = 'offline' AS offline
+      FROM lunashard_catalog.move m JOIN lunashard_catalog.job j ON j.id = m.job WHERE m.state = 'done']], nil, deadline)).rows
+  for _, row in ipairs(moves) do
+    pauses[#pauses + 1] = not row.offline and row.s or nil -- closed for as long as it takes is no pause
   end
   local owners = {}
   for key = 1, run.options.keys do
     owners[key] = cluster.manager:get_shard_for_write(key, { table = "registers" }).shard_id
   end
   cluster:close()
-  return { buckets = buckets, owner_of = function(key) return owners[tonumber(key)] end }, pauses
+  return { buckets = buckets, owner_of = function(key) return owners[tonumber(key)] end }, pauses, #moves
 end
 
 return moving

@@ -30,7 +30,7 @@ end
 local LINES = {
   { "seed", of_options("seed") }, { "strategy", of_options("strategy") }, { "shape", of_options("shape") },
   { "jobs", function(result) return result.jobs or "failed" end },
-  { "moves done", function(result) return #(result.pauses or {}) end },
+  { "moves done", function(result) return result.moves or "failed" end },
   { "faults", function(result) return result.faults end },
   { "acknowledged writes", of_verdict("acknowledged") }, { "unknown outcomes", of_verdict("unknown") },
   { "refused", of_verdict("failed") }, { "reads", of_verdict("reads") },
@@ -42,7 +42,7 @@ for _, one in ipairs({ { "pause p50", 0.5 }, { "pause p95", 0.95 }, { "pause p99
   LINES[#LINES + 1] = { one[1], of_pauses(one[2]) }
 end
 
---- @tparam {table,...} results each with `options`, `faults`, and `failed` or `found`, `jobs`, `pauses`
+--- @tparam {table,...} results each with `options`, `faults`, and `failed` or `found`, `jobs`, `moves`, `pauses`
 -- @treturn string
 return function(results)
   local lines = {}
