@@ -1,18 +1,16 @@
---- Declarative templates for the manager's and the router's options.
--- A template maps each name to its type, range and default; `check` walks a
--- table along it and says, with the full path, what is wrong. A checked
--- configuration is a new table: what the caller passed is never changed or kept.
+--- The manager's and the router's options: which there are, and what they take (see `lunashard.config.template`).
+-- A checked configuration is a new table: what the caller passed is never changed or kept.
 -- @module lunashard.config
 
-local errors = require("lunashard.errors")
 local hedge = require("lunashard.router.hedge")
 local lag_limit = require("lunashard.manager.lag_limit")
 local options = require("lunashard.options")
+local template = require("lunashard.config.template")
 
 local config = {}
 
 local SSL_MODES = { "disable", "allow", "prefer", "require", "verify-ca", "verify-full" }
-local KEY_TYPES = { "int8", "text", "uuid", "date" }
+local KEY_TYPE = { type = "string", one_of = { "int8", "text", "uuid", "date" } }
 
 local function number(default, more)
   local field = { type = "number", default = default }
@@ -167,164 +165,6 @@ local ROUTER = {
   max_result_bytes = count(nil, 1),
 }
 
--- ---- checking -------------------------------------------------------------
-
-local function expectation(field)
-  if field.integer and field.min and field.max then
-    return ("an integer from %d to %d"):format(field.min, field.max)
-  elseif field.integer then
-    return ("an integer, %d or more"):format(field.min)
-  elseif field.above then
-    return ("a number above %g"):format(field.above)
-  elseif field.min then
-    return ("a number, %g or more"):format(field.min)
-  elseif field.one_of then
-    return "one of " .. table.concat(field.one_of, ", ")
-  elseif field.nonempty then
-    return "a string that is not empty"
-  end
-  local name = field.or_type and field.type .. " or " .. field.or_type or field.type
-  return "a " .. name
-end
-
-local function is_member(list, value)
-  for _, member in ipairs(list) do
-    if member == value then
-      return true
-    end
-  end
-  return false
-end
-
-local function fits(field, value)
-  local kind = type(value)
-  if field.type == "any" then
-    return true
-  elseif kind ~= field.type and kind ~= field.or_type then
-    return false
-  elseif kind == "number" then
-    -- NaN fails the first comparison, an endless value the second.
-    return value == value and value < math.huge
-      and not (field.integer and value % 1 ~= 0)
-      and not (field.above and value <= field.above)
-      and not (field.min and value < field.min)
-      and not (field.max and value > field.max)
-  elseif kind == "string" then
-    return not (field.nonempty and value == "")
-      and not (field.one_of and not is_member(field.one_of, value))
-  end
-  return true
-end
-
-local function mismatch(path, field, value)
-  local got = field.secret and "a " .. type(value) or options.describe(value)
-  local suggestion = ""
-  if field.one_of and type(value) == "string" then
-    local near = errors.nearest(value, field.one_of)
-    suggestion = near and (" (did you mean %q?)"):format(near) or ""
-  end
-  return ("%s: expected %s, got %s%s"):format(path, expectation(field), got, suggestion)
-end
-
-local check_fields
-
-local function check_list(item_template, value, path)
-  if type(value) ~= "table" then
-    return nil, ("%s: expected a list of tables, got %s"):format(path, options.describe(value))
-  end
-  local list, n = {}, #value
-  for key in pairs(value) do
-    if type(key) ~= "number" or key < 1 or key > n or key % 1 ~= 0 then
-      return nil, ("%s: expected a list, got the key %s"):format(path, options.describe(key))
-    end
-  end
-  for i = 1, n do
-    local item, message = check_fields(item_template, value[i], ("%s[%d]"):format(path, i))
-    if not item then
-      return nil, message
-    end
-    list[i] = item
-  end
-  return list
-end
-
-local function check_map(item_template, value, path)
-  if type(value) ~= "table" then
-    return nil, ("%s: expected a table of tables, got %s"):format(path, options.describe(value))
-  end
-  local map = {}
-  for name, given in pairs(value) do
-    if type(name) ~= "string" then
-      return nil, ("%s: expected names as keys, got %s"):format(path, options.describe(name))
-    end
-    local item, message = check_fields(item_template, given, path .. "." .. name)
-    if not item then
-      return nil, message
-    end
-    map[name] = item
-  end
-  return map
-end
-
-local function check_strings(value, path)
-  if type(value) ~= "table" then
-    return nil, ("%s: expected a list of strings, got %s"):format(path, options.describe(value))
-  end
-  local list = {}
-  for i, item in ipairs(value) do
-    if type(item) ~= "string" then
-      return nil, ("%s[%d]: expected a string, got %s"):format(path, i, options.describe(item))
-    end
-    list[i] = item
-  end
-  return list
-end
-
-local function check_value(field, value, path)
-  if field.list_of then
-    return check_list(field.list_of, value, path)
-  elseif field.map_of then
-    return check_map(field.map_of, value, path)
-  elseif field.list_of_strings then
-    return check_strings(value, path)
-  elseif not fits(field, value) then
-    return nil, mismatch(path, field, value)
-  elseif field.fields and type(value) == "table" then
-    return check_fields(field.fields, value, path)
-  end
-  return value
-end
-
-function check_fields(template, given, path)
-  if type(given) ~= "table" then
-    return nil, ("%s: expected a table, got %s"):format(path, options.describe(given))
-  end
-  local prefix = path == "" and "" or path .. "."
-  for name in pairs(given) do
-    if template[name] == nil then
-      local message = errors.unknown_option(path == "" and "the configuration" or path, name, template)
-      return nil, message
-    end
-  end
-  local checked = {}
-  for name, field in pairs(template) do
-    local value = given[name]
-    if value == nil then
-      if field.required then
-        return nil, ("%s%s: missing; expected %s"):format(prefix, name, expectation(field))
-      end
-      checked[name] = field.default
-    else
-      local message
-      checked[name], message = check_value(field, value, prefix .. name)
-      if message then
-        return nil, message
-      end
-    end
-  end
-  return checked
-end
-
 -- ---- the guide's metadata ---------------------------------------------------
 
 local ADAPTERS = { postgresql = true, postgres = true }
@@ -351,8 +191,8 @@ local function adopt_metadata(shard, path, hints)
       return true
     elseif shard[to] == nil then
       local field = SHARD[to]
-      if not fits(field, value) then
-        return nil, mismatch(path .. ".metadata." .. from, field, value)
+      if not template.fits(field, value) then
+        return nil, template.mismatch(path .. ".metadata." .. from, field, value)
       end
       shard[to] = value
     end
@@ -408,7 +248,7 @@ end
 -- @treturn[2] nil
 -- @treturn[2] string what is wrong
 function config.shard(given, path, hints)
-  local shard, message = check_fields(SHARD, given, path)
+  local shard, message = template.check(SHARD, given, path)
   if not shard then
     return nil, message
   end
@@ -432,8 +272,8 @@ local function check_tables(tables)
     end
     local types = type(declared.type) == "table" and declared.type or { declared.type }
     for _, key_type in ipairs(types) do
-      if not is_member(KEY_TYPES, key_type) then
-        return nil, mismatch(path .. ".type", { type = "string", one_of = KEY_TYPES }, key_type)
+      if not template.fits(KEY_TYPE, key_type) then
+        return nil, template.mismatch(path .. ".type", KEY_TYPE, key_type)
       end
     end
   end
@@ -461,7 +301,7 @@ end
 -- @treturn[2] nil
 -- @treturn[2] string what is wrong, with its path
 function config.manager(given)
-  local cfg, message = check_fields(MANAGER, given, "")
+  local cfg, message = template.check(MANAGER, given, "")
   if not cfg then
     return nil, message
   end
@@ -508,7 +348,7 @@ end
 -- @treturn[2] nil
 -- @treturn[2] string what is wrong
 function config.router(given)
-  local cfg, message = check_fields(ROUTER, given, "")
+  local cfg, message = template.check(ROUTER, given, "")
   local problem = cfg and cfg.hedge ~= nil and hedge.problem(cfg.hedge)
   if problem then
     return nil, "hedge: " .. problem
@@ -529,13 +369,13 @@ local function resolve(path, dir)
   return is_absolute(path) and path or dir .. "/" .. path
 end
 
-local function resolve_fields(template, given, dir)
+local function resolve_fields(fields, given, dir)
   if type(given) ~= "table" then
     return given
   end
   local copy = {}
   for name, value in pairs(given) do
-    local field = template[name]
+    local field = fields[name]
     if field and field.path and type(value) == "string" and value ~= "" then
       copy[name] = resolve(value, dir)
     elseif field and field.fields then
