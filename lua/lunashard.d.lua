@@ -868,7 +868,7 @@ function Aggregate:collect(results) end
 ---@field shards table[] each with shard_id, buckets, rows, bytes, and the same with _after
 ---@field by table<string, number> rows by way, such as shard1->shard4
 ---@field warnings string[]
----@field giants table[] buckets that are too large to change hands within max_cutover
+---@field giants table[] buckets that are too large to be moved
 ---@field waves? table[] each with wave, share (percent), moves, buckets, rows
 
 ---@class lunashard.RebalancerPlanOptions
@@ -894,7 +894,7 @@ local Rebalancer = {}
 
 --- What a job would move. Changes nothing. Yields.
 ---@param given lunashard.RebalancerPlanOptions # - `table_name` or `group`: whose rows; not needed where there is one group. `shard_key` may be given, and is compared - `planner`: a policy that plans: its name, `{ name, option = ... }`, or `lunashard.policy.<name> { option = ... }`. `follow` [default]: to where the strategy puts them over the present shards; `minimal`; `even` (`by`: `rows` [default], `bytes`, `buckets`; `tolerance`: of a share [0.02]; `cost`, `capacity`, `allowed`: functions); `by_load`; `by_region`; `drain` (`shard`); `pin` (`key` or `buckets`, `shard`); `list` (`moves`: a list of `{ buckets = {...}, to = shard_id }`); or one of the plug-in folder. `by`, `tolerance`, `shard`, `key`, `buckets` and `moves` may be given beside it - `strategy`, `waves`, `soak`, `harmless`: see `create_rebalance_job`
----@return lunashard.RebalancePlan|nil # `group`, `planner`, `moves` (a list: `seq`, `source`, `destination`, `buckets`, `rows`, `bytes`), `buckets`, `rows`, `bytes`, `total_rows`, `share` (of the rows, 0 to 1), `estimated_seconds`, `shards` (before and after), `by`, `warnings`, `giants` (buckets that are too large to change hands within `max_cutover`), `waves` (a list: `share` in percent, `moves`, `buckets`, `rows`) of a gradual job
+---@return lunashard.RebalancePlan|nil # `group`, `planner`, `moves` (a list: `seq`, `source`, `destination`, `buckets`, `rows`, `bytes`), `buckets`, `rows`, `bytes`, `total_rows`, `share` (of the rows, 0 to 1), `estimated_seconds`, `shards` (before and after), `by`, `warnings`, `giants` (buckets that are too large to be moved), `waves` (a list: `share` in percent, `moves`, `buckets`, `rows`) of a gradual job
 ---@return lunashard.Error|nil # `INVALID`, `SHARDS_FAILED`, ...
 function Rebalancer:plan(given) end
 

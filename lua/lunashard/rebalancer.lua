@@ -118,7 +118,7 @@ end
 -- - `strategy`, `waves`, `soak`, `harmless`: see `create_rebalance_job`
 -- @treturn[1] table `group`, `planner`, `moves` (a list: `seq`, `source`, `destination`, `buckets`, `rows`, `bytes`),
 --   `buckets`, `rows`, `bytes`, `total_rows`, `share` (of the rows, 0 to 1), `estimated_seconds`, `shards` (before and
---   after), `by`, `warnings`, `giants` (buckets that are too large to change hands within `max_cutover`), `waves` (a list:
+--   after), `by`, `warnings`, `giants` (buckets that are too large to be moved), `waves` (a list:
 --   `share` in percent, `moves`, `buckets`, `rows`) of a gradual job
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `INVALID`, `SHARDS_FAILED`, ...
@@ -307,7 +307,7 @@ function Rebalancer:create_rebalance_job(given)
   if not made then
     return nil, err
   elseif #made.giants > 0 then
-    return nil, giants.refusal(made.giants, self.max_cutover)
+    return nil, giants.refusal(made.giants, made.giant_limit)
   end
   local fresh, warnings
   fresh, err = shards.fresh(self.catalog, participants(made), short())

@@ -1,4 +1,5 @@
 -- Policies that say what moves where, and how fast: the shipped ones and a user's, on shards with rows.
+local giants = require("lunashard.rebalancer.giants")
 local load = require("lunashard.rebalancer.load")
 local lunashard = require("lunashard")
 local moving = require("spec.support.moving")
@@ -168,21 +169,25 @@ describe("policies of rebalancing", function()
     assert.matches("option throttle: policy even has no function throttle", message)
   end)
 
-  it("never move what could not change hands in time, unless buckets may be closed for as long", function()
-    local rebalancer = lunashard.rebalancer({ shard_manager = manager, max_cutover = 0.1 })
+  it("never move what is too large, unless buckets may be closed meanwhile", function()
+    local rebalancer, before = lunashard.rebalancer({ shard_manager = manager }), giants.MERGE.seconds
+    finally(function()
+      giants.MERGE.seconds = before
+    end)
+    assert.same({}, assert(rebalancer:plan({ planner = "even" })).giants)
+    giants.MERGE.seconds = 0.1
     local plan = assert(rebalancer:plan({ planner = "pin", key = 33, shard = "s2" }))
     assert.equal(1, #plan.giants)
-    assert.matches("^bucket 30..39 on s1 has 10 rows .* max_cutover is 0.1 s; the job would be refused$", plan.warnings[1])
+    assert.matches("^bucket 30..39 on s1 has 10 rows .* there are 0.1 s; the job would be refused$", plan.warnings[1])
     local job, err = rebalancer:create_rebalance_job({ planner = "pin", key = 33, shard = "s2" })
     assert.is_nil(job)
     assert.equal("INVALID", err.code)
     assert.matches("^bucket 30..39 on s1 has 10 rows", err.message)
-    assert.matches("%-%-max%-cutover %d.*%-%-offline", err.hint)
+    assert.matches("%-%-offline", err.hint)
     plan = assert(rebalancer:plan({ planner = "even" }))
     assert.same({ 0, 0 }, { #plan.moves, #plan.giants })
     assert.matches("it is left where it is$", plan.warnings[1])
     assert.same({}, assert(rebalancer:plan({ planner = "pin", key = 33, shard = "s2", strategy = "offline" })).giants)
-    assert.same({}, assert(lunashard.rebalancer({ shard_manager = manager }):plan({ planner = "even" })).giants)
   end)
 
   it("never move rows out of their region where the strategy is strict", function()

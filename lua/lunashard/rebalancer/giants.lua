@@ -1,19 +1,36 @@
---- Buckets that are too large to change hands in the time that there is.
--- Between fence and merge all rows of a move are compared on both sides and taken into the destination's tables; that takes
--- as long as there are rows, and statements for the bucket wait all the while. A bucket cannot be divided, so one that is
--- too large for `max_cutover` is refused before anything begins, rather than given up after hours of copying.
+--- Buckets that are too large to move.
+-- A bucket cannot be divided: all its rows are taken into the destination's tables and compared in one transaction. Where SQL
+-- can tell the bucket of a row that is done before the bucket is closed, but it has to come to an end; for a strategy that only
+-- Lua knows it is done while the bucket is closed, for `max_cutover` at the most. What would not end in time is refused
+-- before anything begins, rather than given up after hours of copying.
 -- @module lunashard.rebalancer.giants
 
 local errors = require("lunashard.errors")
 
 local giants = {}
 
--- What a cutover was measured to take on one slow core, besides what it takes with no rows at all.
+-- What taking rows into a table and comparing them was measured to take on one slow core.
 local ROWS_PER_SECOND, BYTES_PER_SECOND, EMPTY = 50000, 32 * 2 ^ 20, 0.1
 
 local NAMED = 5 -- in a message
 
---- How long a bucket's statements would wait.
+--- Seconds that the transaction has which takes in the rows of a bucket that is still open: a mover waits for 30 s.
+-- @table MERGE
+giants.MERGE = { seconds = 25 }
+
+--- How long a bucket's rows may take.
+-- @tparam table how `in_sql`: SQL can tell the bucket of a row; `strategy` of the job; `max_cutover`
+-- @treturn table `seconds`, `is_open`: its statements go on meanwhile
+function giants.limit(how)
+  if how.strategy == "offline" then
+    return { seconds = math.huge }
+  elseif how.in_sql then
+    return { seconds = giants.MERGE.seconds, is_open = true }
+  end
+  return { seconds = how.max_cutover }
+end
+
+--- How long a bucket's rows take.
 -- @tparam table item of a state's `buckets`
 -- @treturn number seconds
 function giants.seconds(item)
@@ -22,32 +39,34 @@ end
 
 --- Find them: they get `is_giant`.
 -- @tparam table state
--- @number max_cutover seconds
-function giants.mark(state, max_cutover)
+-- @tparam table limit from `limit`
+function giants.mark(state, limit)
   for _, item in ipairs(state.buckets) do
-    item.is_giant = giants.seconds(item) > max_cutover or nil
+    item.is_giant = giants.seconds(item) > limit.seconds or nil
   end
 end
 
 --- A giant in words.
 -- @tparam table item
--- @number max_cutover seconds
+-- @tparam table limit
 -- @treturn string
-function giants.describe(item, max_cutover)
-  return ("bucket %s on %s has %.0f rows (%.0f MiB): when it changes hands its statements would wait for about %.1f s, and "
-    .. "max_cutover is %g s"):format(tostring(item.bucket), item.owner, item.rows, item.bytes / 2 ^ 20, giants.seconds(item),
-    max_cutover)
+function giants.describe(item, limit)
+  local what = limit.is_open
+    and "taking them in and comparing them in one transaction would take about %.1f s, and there are %g s"
+    or "when it changes hands its statements would wait for about %.1f s, and max_cutover is %g s"
+  return ("bucket %s on %s has %.0f rows (%.0f MiB): " .. what):format(tostring(item.bucket), item.owner, item.rows,
+    item.bytes / 2 ^ 20, giants.seconds(item), limit.seconds)
 end
 
 --- The refusal of a plan that would move some.
 -- @tparam {table,...} items
--- @number max_cutover seconds
+-- @tparam table limit
 -- @treturn lunashard.error `INVALID` with `problems`
-function giants.refusal(items, max_cutover)
+function giants.refusal(items, limit)
   local problems, longest = {}, 0
   for i, item in ipairs(items) do
     longest = math.max(longest, giants.seconds(item))
-    problems[i] = { shard_id = item.owner, message = i <= NAMED and giants.describe(item, max_cutover)
+    problems[i] = { shard_id = item.owner, message = i <= NAMED and giants.describe(item, limit)
       or ("and %d more"):format(#items - NAMED) }
     if i > NAMED then
       break
@@ -56,8 +75,9 @@ function giants.refusal(items, max_cutover)
   return errors.new("INVALID", {
     message = problems[1].message .. (#items > 1 and ("; and %d more such buckets"):format(#items - 1) or ""),
     problems = problems,
-    hint = ("let them wait (--max-cutover %d), close the bucket while it is copied (--offline), leave it where it is (--even "
-      .. "and others do), or give its largest keys buckets of their own"):format(math.ceil(longest * 1.5)),
+    hint = (limit.is_open and "" or ("let them wait (--max-cutover %d), "):format(math.ceil(longest * 1.5)))
+      .. "close the bucket while it is copied (--offline), leave it where it is (--even and others do), or give its largest keys "
+      .. "buckets of their own",
   })
 end
 

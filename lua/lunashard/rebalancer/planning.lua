@@ -2,6 +2,7 @@
 -- @module lunashard.rebalancer.planning
 
 local errors = require("lunashard.errors")
+local expression = require("lunashard.catalog.expression")
 local giants = require("lunashard.rebalancer.giants")
 local offline = require("lunashard.rebalancer.offline")
 local plan = require("lunashard.rebalancer.plan")
@@ -96,13 +97,22 @@ local function choose_planner(self, given, group)
   return planner
 end
 
+-- Can SQL tell the bucket of a row?
+local function is_in_sql(bound)
+  local columns = {}
+  for i = 1, type(bound.key_type) == "table" and #bound.key_type or 1 do
+    columns[i] = "k" .. i
+  end
+  return expression.bucket(bound, columns) ~= nil
+end
+
 -- What of a plan has to be said aloud.
-local function warn_of(made, seen, max_cutover)
+local function warn_of(made, seen, limit)
   for _, item in ipairs(made.giants) do
-    table.insert(made.warnings, giants.describe(item, max_cutover) .. "; the job would be refused")
+    table.insert(made.warnings, giants.describe(item, limit) .. "; the job would be refused")
   end
   for _, item in ipairs(seen.left or {}) do
-    table.insert(made.warnings, giants.describe(item, max_cutover) .. "; it is left where it is")
+    table.insert(made.warnings, giants.describe(item, limit) .. "; it is left where it is")
   end
 end
 
@@ -149,10 +159,12 @@ function planning.make(self, given)
     seen, err = state.read(self.manager, group, { without = planner.name == "drain" and planner.options.shard or nil,
       load = planner.entry.contract.measures_load, deadline = task.now() + TIMEOUT })
   end
-  local assignments
+  local assignments, limit
   if seen then
     task.sleep(0)
-    giants.mark(seen, given.strategy == "offline" and math.huge or self.max_cutover)
+    limit = giants.limit({ in_sql = is_in_sql(self.catalog.groups[group].bound), strategy = given.strategy,
+      max_cutover = self.max_cutover })
+    giants.mark(seen, limit)
     assignments, err = proposal.of(seen, planner)
   end
   if not assignments then
@@ -169,7 +181,8 @@ function planning.make(self, given)
     number_waves(made, wanted)
     made.gradual = wanted
   end
-  warn_of(made, seen, self.max_cutover)
+  warn_of(made, seen, limit)
+  made.giant_limit = limit
   made.options, made.tables = planner.options, seen.tables
   return made
 end

@@ -309,7 +309,7 @@ return {
       "shards table[] each with shard_id, buckets, rows, bytes, and the same with _after",
       "by table<string, number> rows by way, such as shard1->shard4",
       "warnings string[]",
-      "giants table[] buckets that are too large to change hands within max_cutover",
+      "giants table[] buckets that are too large to be moved",
       "waves? table[] each with wave, share (percent), moves, buckets, rows",
     },
   },

@@ -391,7 +391,10 @@ describe("giant buckets", function()
     end, function(i)
       return i == 1 and 3e6 or 1000
     end)
-    giants.mark(state, 2)
+    local function closed(seconds)
+      return giants.limit({ max_cutover = seconds })
+    end
+    giants.mark(state, closed(2))
     local assignments = assert(planners.even(state, { by = "buckets" }))
     assert.equal(2, #assignments)
     for _, one in ipairs(assignments) do
@@ -401,12 +404,27 @@ describe("giant buckets", function()
     local made = require("lunashard.rebalancer.plan").make(state, assert(planners.pin(state, { buckets = { 0, 1 },
       shard = "s2" })))
     assert.same({ state.buckets[1] }, made.giants)
-    local err = giants.refusal(made.giants, 2)
+    local err = giants.refusal(made.giants, closed(2))
     assert.matches("^bucket 0 on s1 has 3000000 rows %(%d+ MiB%): when it changes hands its statements would wait for about "
       .. "[%d.]+ s, and max_cutover is 2 s$", err.message)
     local advised = tonumber(err.hint:match("%-%-max%-cutover (%d+)"))
-    giants.mark(state, advised)
+    giants.mark(state, closed(advised))
     assert.is_nil(state.buckets[1].is_giant)
+  end)
+
+  it("may be larger where SQL tells the bucket of a row, for it stays open then", function()
+    local item = { bucket = 7, owner = "s1", rows = 200000, bytes = 20e6 }
+    local state, limit = { buckets = { item } }, giants.limit({ in_sql = true, max_cutover = 2 })
+    giants.mark(state, limit)
+    assert.is_nil(item.is_giant)
+    item.rows, item.bytes = 5e6, 5e8
+    giants.mark(state, limit)
+    assert.is_true(item.is_giant)
+    local err = giants.refusal({ item }, limit)
+    assert.matches("^bucket 7 on s1 has 5000000 rows .* would take about %d+%.%d s, and there are 25 s$", err.message)
+    assert.matches("^close the bucket while it is copied %(%-%-offline%)", err.hint)
+    giants.mark(state, giants.limit({ in_sql = true, strategy = "offline" }))
+    assert.is_nil(item.is_giant)
   end)
 end)
 

@@ -187,7 +187,7 @@ function view.json(told)
         copy.active[i] = { seq = move.seq, source = move.source, destination = move.destination, state = move.state,
           rows_copied = move.rows_copied, rows_estimated = move.rows_estimated, buckets = #move.buckets }
       end
-    elseif name ~= "plan" and name ~= "options" and name ~= "tables" then
+    elseif name ~= "plan" and name ~= "options" and name ~= "tables" and name ~= "gradual" and name ~= "giant_limit" then
       copy[name] = type(value) == "table" and #value == 0 and next(value) == nil and setmetatable({}, cjson.array_mt) or value
     end
   end
