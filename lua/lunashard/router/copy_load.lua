@@ -38,7 +38,8 @@ function Load:start(lease)
   if self.prepared and not self.queue[1] then
     self.idle = true
     return nil
-  elseif type(self.under) == "number" and not lease_of_map.holds(self.router.manager, self.under) then
+  elseif type(self.under) == "number" and self.under ~= guarding.EXEMPT
+    and not lease_of_map.holds(self.router.manager, self.under) then
     return guarding.changed()
   end
   return lease:copy_in(self.sql, { deadline = self.deadline, started = self.started })

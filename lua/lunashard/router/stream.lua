@@ -206,7 +206,7 @@ local function open_on(self, router, members, statement_of, how)
   local opened = parallel.each(leases, function(lease, i)
     local sql, params = statement_of(i)
     local guard = how.guard_of and how.guard_of(members[i], i)
-    if guard then
+    if type(guard) == "table" then
       local ok, err = cursors.begin(lease, guard, how.deadline or how.acquire_deadline)
       if not ok then
         return nil, err
