@@ -48,6 +48,9 @@ describe("a command line that is typed in a shell", function()
   end
 
   local function has(shell)
+    if cli.binary:find("/asan/", 1, true) then
+      return false -- the shells' part is no C, and each word starts the program
+    end
     local there = process.run({ argv = { shell, "-c", "exit" }, timeout = 20 }) ~= nil
     if not there then
       assert(not os.getenv("LUNASHARD_CI"), shell .. " is not installed")
@@ -106,8 +109,10 @@ describe("a command line that is typed in a shell", function()
   end)
 
   it("is completed in bash", function()
-    start({ "bash", "--norc", "--noprofile", "-i" }, "bind 'set bell-style none'; source ./completion.bash")
-    check_by_typing()
+    if has("bash") then
+      start({ "bash", "--norc", "--noprofile", "-i" }, "bind 'set bell-style none'; source ./completion.bash")
+      check_by_typing()
+    end
   end)
 
   it("is completed in zsh", function()
