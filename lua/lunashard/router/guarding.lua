@@ -80,6 +80,13 @@ local function refresh(manager, state, deadline)
   return ok and catalog.map ~= state.map
 end
 
+-- Until another map is in use than the one of this try.
+local function wait_for_map(catalog, state, until_then)
+  repeat
+    local woken = catalog.changed:wait(until_then)
+  until not woken or catalog.map ~= state.map
+end
+
 local function pause(manager, state, deadline)
   if (manager.waiting_for_map or 0) >= manager.options.max_waiters then
     state.refused = true
@@ -90,7 +97,7 @@ local function pause(manager, state, deadline)
     return false
   end
   manager.waiting_for_map = (manager.waiting_for_map or 0) + 1
-  local ok, err = pcall(task.sleep, state.pause)
+  local ok, err = pcall(wait_for_map, manager.catalog, state, now() + state.pause)
   manager.waiting_for_map = manager.waiting_for_map - 1
   if not ok then
     error(err, 0)
