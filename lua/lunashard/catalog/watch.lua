@@ -46,6 +46,8 @@ local function look(catalog)
   end
   if row and row.guards then
     see_to_fences(catalog, manager)
+  elseif row then
+    require("lunashard.rebalancer.sweep").now_and_then(catalog, manager)
   end
   return true
 end

@@ -4,7 +4,7 @@
 -- @module lunashard.rebalancer.catchup
 -- @local
 
-local capture = require("lunashard.rebalancer.capture")
+local source_job = require("lunashard.rebalancer.source_job")
 local copy = require("lunashard.rebalancer.copy")
 local labels = require("lunashard.rebalancer.labels")
 local names = require("lunashard.rebalancer.names")
@@ -103,7 +103,7 @@ end
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
 function catchup.batch(context, sides, row, tables, progress, deadline)
-  local named, problem = capture.name(context, sides.source, row, tables)
+  local named, problem = source_job.name(context, sides.source, row, tables)
   if not named then
     return nil, problem
   end

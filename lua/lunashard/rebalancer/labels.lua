@@ -79,13 +79,13 @@ end
 
 local PAGE = "SELECT %s, %s FROM %s AS t %s ORDER BY %s LIMIT %d"
 
--- One page of a table's keys with their buckets, those that are not wanted left out; also the page's last row.
+-- One page of a table's keys with their buckets, those that are not wanted left out; also the place of its last row.
 local function read_page(context, lease, one, wanted, after)
   local where, params = "", {}
   if after then
     local values = {}
     for i, key_type in ipairs(one.key_types) do
-      values[i], params[i] = ("$%d::text::%s"):format(i, key_type), after["k" .. i]
+      values[i], params[i] = ("$%d::text::%s"):format(i, key_type), after[i]
     end
     where = ("WHERE (%s) > (%s)"):format(names.each(one.key, "t.%s"), table.concat(values, ", "))
   end
@@ -94,7 +94,7 @@ local function read_page(context, lease, one, wanted, after)
   if not found then
     return nil, err
   end
-  local list = {}
+  local list, last = {}, found.rows[BATCH]
   for _, row in ipairs(found.rows) do
     row.bucket, err = bucket_of(context.bound, one, row)
     if err then
@@ -103,36 +103,38 @@ local function read_page(context, lease, one, wanted, after)
       list[#list + 1] = row
     end
   end
-  return list, found.rows[BATCH] or false
+  local place = {}
+  for i in ipairs(last and one.key or {}) do
+    place[i] = last["k" .. i]
+  end
+  return list, last and place or false
 end
 
---- List the keys of all rows of some buckets. For the transaction in which that is done. Yields.
+--- List the keys of one page of a table, as far as its rows are of some buckets. See `lunashard.rebalancer.keys`. Yields.
 -- @tparam table context with `bound`
 -- @tparam Lease lease of the source
 -- @tparam table row
 -- @tparam table one the table
 -- @tparam {string,...} buckets
--- @treturn[1] boolean true
+-- @tparam ?{string,...} after
+-- @treturn[1] {string,...} where the next page begins, false when there is none
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
-function labels.list_keys(context, lease, row, one, buckets)
-  local wanted, last = {}, nil
+function labels.list_page(context, lease, row, one, buckets, after)
+  local wanted = {}
   for _, bucket in ipairs(buckets) do
     wanted[bucket] = true
   end
-  repeat
-    local list, after = read_page(context, lease, one, wanted, last)
-    local ok, err = list, after
-    if list and list[1] then
-      ok, err = run(lease, ("INSERT INTO %s SELECT * FROM %s AS l"):format(names.keys(row, one.n), labels.relation(one)),
-        columns_of(one, list))
-    end
-    if not ok then
-      return nil, err
-    end
-    last = after
-  until not last
-  return true
+  local list, last = read_page(context, lease, one, wanted, after)
+  local ok, err = list, last
+  if list and list[1] then
+    ok, err = run(lease, ("INSERT INTO %s SELECT * FROM %s AS l"):format(names.keys(row, one.n), labels.relation(one)),
+      columns_of(one, list))
+  end
+  if not ok then
+    return nil, err
+  end
+  return last
 end
 
 local UNKNOWN = "SELECT ctid::text AS place, %s FROM %s WHERE bucket IS NULL LIMIT %d"

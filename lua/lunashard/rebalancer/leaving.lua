@@ -2,7 +2,7 @@
 -- @module lunashard.rebalancer.leaving
 -- @local
 
-local capture = require("lunashard.rebalancer.capture")
+local source_job = require("lunashard.rebalancer.source_job")
 local errors = require("lunashard.errors")
 local fence = require("lunashard.rebalancer.fence")
 local flip = require("lunashard.rebalancer.flip")
@@ -36,7 +36,7 @@ function leaving.clean(mover, opts)
     needed, err = context.catalog:execute(NEEDED, { row.job, row.source, row.seq }, session.soon())
   end
   if needed and needed.rows[1].n == 0 then
-    ok, err = capture.finish(context, mover.source, row, mover.tables)
+    ok, err = source_job.finish(context, mover.source, row, mover.tables)
   end
   if not needed or not ok then
     return nil, err

@@ -5,6 +5,7 @@
 
 local copy = require("lunashard.rebalancer.copy")
 local fence = require("lunashard.rebalancer.fence")
+local keys = require("lunashard.rebalancer.keys")
 local names = require("lunashard.rebalancer.names")
 local session = require("lunashard.rebalancer.session")
 local verify = require("lunashard.rebalancer.verify")
@@ -25,24 +26,21 @@ local function text_of(context, row, one)
     names.hash("g", one.columns))))
 end
 
--- Keys that nobody has taken from the list of those that were written: rows may be there of which nothing else is known.
-local LIST = [[
-  WITH noted AS (DELETE FROM %s WHERE bucket = ANY (%s::text[]) RETURNING bucket, %s)
-  INSERT INTO %s SELECT DISTINCT * FROM noted ON CONFLICT DO NOTHING]]
+local FORGET = "DELETE FROM %s WHERE bucket = ANY (%s::text[])"
 
+-- Keys that nobody has taken from the list of those that were written go to the other one: rows may be there of which
+-- nothing else is known. Where only Lua can tell buckets, all were taken.
 local function first_words(context, row, tables)
-  local texts = {}
-  for _, one in ipairs(tables) do
-    if context.options.purge_delay > 0 then
-      texts[#texts + 1] = MAKE_HOLDING:format(names.holding(row, one.n), names.each(one.columns, "t.%s"), one.qualified)
-    end
-    texts[#texts + 1] = LIST:format(names.dirty(row, one.n), names.array(row.buckets), names.each(one.key, "k%d"),
-      names.keys(row, one.n))
+  local texts = context.in_sql and keys.taking_over(row, tables) or {}
+  for _, one in ipairs(context.options.purge_delay > 0 and tables or {}) do
+    texts[#texts + 1] = MAKE_HOLDING:format(names.holding(row, one.n), names.each(one.columns, "t.%s"), one.qualified)
+  end
+  for _, one in ipairs(context.in_sql and {} or tables) do
+    texts[#texts + 1] = FORGET:format(names.dirty(row, one.n), names.array(row.buckets))
   end
   return texts
 end
 
-local FORGET = "DELETE FROM %s WHERE bucket = ANY (%s::text[])"
 local PURGED = "UPDATE lunashard.move SET step = 'purged' WHERE job = %d AND seq = %d AND role = 'source'"
 
 -- What is left to do when the rows are gone: nobody looks for them any more.

@@ -3,7 +3,7 @@
 -- @module lunashard.rebalancer.release
 -- @local
 
-local capture = require("lunashard.rebalancer.capture")
+local source_job = require("lunashard.rebalancer.source_job")
 local names = require("lunashard.rebalancer.names")
 local session = require("lunashard.rebalancer.session")
 local shape = require("lunashard.rebalancer.shape")
@@ -57,7 +57,7 @@ local function release_note(context, member, note, job, tables)
   local ok, value
   ok, value, err = pcall(function()
     if note.seq == 0 then
-      return capture.finish(context, one, one.row, tables)
+      return source_job.finish(context, one, one.row, tables)
     end
     return drop_tables(one, tables)
   end)

@@ -2,7 +2,7 @@
 -- @module lunashard.rebalancer.steps
 -- @local
 
-local capture = require("lunashard.rebalancer.capture")
+local source_job = require("lunashard.rebalancer.source_job")
 local catchup = require("lunashard.rebalancer.catchup")
 local copy = require("lunashard.rebalancer.copy")
 local cutover = require("lunashard.rebalancer.cutover")
@@ -61,7 +61,7 @@ function steps.capturing(mover)
   local found, err = context.catalog:execute(ALL_BUCKETS, { row.job, row.source }, session.soon())
   local ok
   if found then
-    ok, err = capture.begin(context, mover.source, row, mover.tables, found.rows[1].buckets)
+    ok, err = source_job.begin(context, mover.source, row, mover.tables, found.rows[1].buckets)
   end
   if not ok then
     return nil, err
@@ -324,7 +324,7 @@ function steps.flipped(mover)
     if mover.at_source.step ~= "purged" then
       local ok, err = expect(mover, mover.source, "fenced")
       if ok then
-        ok, err = capture.patiently(context, function()
+        ok, err = source_job.patiently(context, function()
           return purge.run(context, mover.source, row, mover.tables, row.cursor.checks)
         end)
       end
