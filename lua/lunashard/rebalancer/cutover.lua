@@ -120,7 +120,11 @@ local function bring_snapshot(mover, from, into)
   if context.options.enable_validation then
     ok, err = compare(mover, answers[1][1], answers[2][1])
   end
-  return ok and answers[2][1], err
+  if not ok then -- there may be a reason that says more
+    local same, reason = fence.check_source(from, row, tables, mover.at_source.detail.fingerprint)
+    return nil, not same and reason or err
+  end
+  return answers[2][1]
 end
 
 local function bring_rows(mover, into)

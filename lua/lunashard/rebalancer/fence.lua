@@ -73,6 +73,22 @@ local function check_capture(lease, row, tables, shard_id)
   return true
 end
 
+--- Is everything on the source as it was when the move began, what notes writes too? Yields.
+-- @tparam Lease lease of the source
+-- @tparam table row
+-- @tparam {table,...} tables
+-- @string before the fingerprint of then
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error `INVALID`
+function fence.check_source(lease, row, tables, before)
+  local ok, err = fence.check_shape(lease, tables, before, row.source)
+  if ok then
+    ok, err = check_capture(lease, row, tables, row.source)
+  end
+  return ok, err
+end
+
 local function close_text(context, row, versions)
   local group, buckets = names.literal(context.group), names.array(row.buckets)
   return CLOSE:format(ALL_LOCKS, group, buckets, buckets, names.numbers(versions), group, row.job, row.seq)
@@ -113,10 +129,7 @@ end
 -- @treturn[2] lunashard.error with SQLSTATE 55P03 when the locks were not to be had; `gives_up` when waiting is no use
 function fence.close(context, source, row, tables, known)
   local closed, problem = source:transaction("fencing", function(lease)
-    local ok, err = fence.check_shape(lease, tables, known.source_fingerprint, row.source)
-    if ok then
-      ok, err = check_capture(lease, row, tables, row.source)
-    end
+    local ok, err = fence.check_source(lease, row, tables, known.source_fingerprint)
     if not ok then
       return nil, err
     end
