@@ -66,18 +66,17 @@ describe("a stall of the loop", function()
     assert.is_truthy(now.last_stall:find(("stats_spec.lua:%d,"):format(of), 1, true), now.last_stall)
   end)
 
-  it("is many things when no one of them took long", function()
+  it("is none when many things are to be done that take little each", function()
     local small = {}
     for i = 1, 40 do
       small[i] = function()
         burn(LIMIT / 10)
       end
     end
-    local n, now = after(function()
+    local _, now, before = after(function()
       lunashard.gather(small)
     end)
-    assert.is_true(n >= 1)
-    assert.is_truthy(now.last_stall:find("many things to do", 1, true), now.last_stall)
+    assert.is_true(now.stalled_seconds - before.stalled_seconds < 2 * LIMIT)
   end)
 
   it("keeps nothing of a task that has ended", function()
