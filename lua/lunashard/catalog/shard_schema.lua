@@ -290,6 +290,27 @@ ALTER TABLE lunashard.identity ADD joined bool NOT NULL DEFAULT false;
 UPDATE lunashard.identity i SET joined = EXISTS (SELECT FROM lunashard.bucket)
   OR EXISTS (SELECT FROM lunashard.placement_group g, jsonb_array_elements(g.shards) one
               WHERE g.buckets IS NULL AND one->>'shard_id' = i.shard_id);
+
+-- A move changes hundreds of buckets while statements for them wait: the trigger runs once for all.
+DROP TRIGGER departure ON lunashard.bucket;
+CREATE OR REPLACE FUNCTION lunashard.note_departure() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF TG_OP = 'INSERT' THEN
+    DELETE FROM lunashard.departed d USING changed c WHERE d.grp = c.grp AND d.bucket = c.bucket;
+  ELSE
+    INSERT INTO lunashard.departed (grp, bucket, version)
+      SELECT c.grp, c.bucket, c.version FROM changed c, lunashard.placement_group o
+       WHERE o.name = c.grp AND o.buckets IS NULL
+      ON CONFLICT ON CONSTRAINT departed_pkey DO UPDATE SET version = excluded.version;
+  END IF;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER arrival AFTER INSERT ON lunashard.bucket REFERENCING NEW TABLE AS changed
+  FOR EACH STATEMENT EXECUTE FUNCTION lunashard.note_departure();
+CREATE TRIGGER departure AFTER DELETE ON lunashard.bucket REFERENCING OLD TABLE AS changed
+  FOR EACH STATEMENT EXECUTE FUNCTION lunashard.note_departure();
 ]]
 
 return { name = "lunashard", schemas = { "lunashard", "lunashard_staging" }, migrations = { VERSION_1, VERSION_2 } }
