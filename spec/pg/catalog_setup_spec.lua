@@ -231,6 +231,7 @@ describe("setting up a catalog", function()
     on("shard1", "DELETE FROM lunashard_catalog.migration WHERE version > 1")
     for _, shard_id in ipairs({ "shard1", "shard2", "shard3" }) do
       on(shard_id, "ALTER TABLE lunashard.identity DROP joined")
+      on(shard_id, "DROP TRIGGER arrival ON lunashard.bucket")
       on(shard_id, "CREATE TABLE lunashard.dirty (id int8)")
       on(shard_id, "DELETE FROM lunashard.migration WHERE version > 1")
     end
