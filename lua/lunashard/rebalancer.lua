@@ -387,12 +387,12 @@ local function ask(self, id, request, wanted, alone)
     return nil, err
   end
   local ok
-  ok, err = job.ask(self.catalog, told.job_id, request, short())
-  if not ok then
-    return nil, err
-  end
   local deadline = task.now() + 60
-  repeat
+  repeat -- whoever has just begun with the job forgets what was asked before
+    ok, err = job.ask(self.catalog, told.job_id, request, short())
+    if not ok then
+      return nil, err
+    end
     ok, err = alone(self, told.job_id)
     if ok or not errors.is(err, "LOCK_HELD") then
       job.ask(self.catalog, told.job_id, nil, short())

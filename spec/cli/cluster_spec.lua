@@ -74,15 +74,17 @@ describe("lunashard cluster", function()
       assert(router:execute("SELECT name FROM cat_accounts WHERE id = $1", { 7 }))
       local rows = assert(router:execute("SELECT count(*) AS n FROM lunashard_catalog.router", nil, { shard_id = "shard1" })).rows
       print(rows[1].n)
+      if arg[2] then assert(io.open(arg[2], "w")):close() end
       if arg[1] == "raise" then error("as asked") elseif arg[1] == "exit" then os.exit(7) end
       if arg[1] == "stop" then lunashard.sleep(60) end]])
     for what, code in pairs({ well = 0, raise = 1, exit = 7, stop = 130 }) do
-      local command = { "run", "-c", path, script, what }
+      local sign = cli.directory() .. "/runs"
+      local command = { "run", "-c", path, script, what, sign }
       local result
       if what == "stop" then
         local running = cli.spawn(command)
-        cli.wait_until("it has its lease", function()
-          return assert(pool:execute("SELECT count(*) AS n FROM lunashard_catalog.router")).rows[1].n == 1
+        cli.wait_until("it has its lease and runs", function()
+          return io.open(sign)
         end)
         running:signal("INT")
         result = assert(running:wait(20))

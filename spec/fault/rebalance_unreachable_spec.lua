@@ -137,7 +137,7 @@ describe("a shard that is out of reach", function()
   end)
 
   it("fails the job, which `resume` finishes", function()
-    at_each({ { "copying:after-commit", "source" }, { "fencing:after-commit", "destination", served = true } })
+    at_each({ { "copying:after-commit", "source" }, { "fencing:after-commit", "destination" } })
   end)
 
   it("fails the job at any step, and `resume` finishes it #long", function()

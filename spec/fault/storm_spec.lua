@@ -23,8 +23,8 @@ describe("a storm of 5,000 tasks", function()
 
   after_each(faults.close_all)
 
-  -- Start that many tasks; gives a function that waits for them and gives how many ended with each code, and a table with
-  -- the longest time that one took with each code.
+  -- Start that many tasks, some at a time, for it is not this spec's turn that is looked at; gives a function that waits for
+  -- them and gives how many ended with each code, and a table with the longest time that one took with each code.
   local function storm(fn, opts)
     local tasks, codes, longest = {}, {}, {}
     for i = 1, TASKS do
@@ -35,6 +35,9 @@ describe("a storm of 5,000 tasks", function()
         codes[code] = (codes[code] or 0) + 1
         longest[code] = math.max(longest[code] or 0, task.now() - started)
       end)
+      if i % 500 == 0 then
+        task.sleep(0)
+      end
     end
     return function()
       for _, one in ipairs(tasks) do
@@ -94,7 +97,7 @@ describe("a storm of 5,000 tasks", function()
     drill:expect_neighbours_unharmed()
     local codes, longest = join()
     assert.equal(TASKS, total(codes))
-    assert.is_true(codes.ok >= WAITERS - 50 and codes.ok <= WAITERS + 2 * SIZE, codes.ok .. " were served")
+    assert.is_true(codes.ok >= WAITERS - 50 and codes.ok <= WAITERS + 10 * SIZE, codes.ok .. " were served")
     assert.equal(TASKS - codes.ok, codes.POOL_EXHAUSTED)
     assert.is_true(longest.POOL_EXHAUSTED < 1, longest.POOL_EXHAUSTED .. " s until the refusal")
     drill:recover(function() end)

@@ -1,3 +1,4 @@
+local cli = require("spec.support.cli")
 -- Jobs in waves: the shards have to stay well after each, or the job pauses, and moves the wave back if it is told to.
 local lunashard = require("lunashard")
 local moving = require("spec.support.moving")
@@ -18,6 +19,9 @@ end
 local function bucket(i)
   return ("%d..%d"):format(i * 10, i * 10 + 9)
 end
+
+-- Under a sanitizer, or with the collector always on, everything takes its time.
+local SLOWNESS = (os.getenv("LUNASHARD_GCSTRESS") or cli.binary:find("/asan/", 1, true)) and 4 or 1
 
 describe("a gradual job", function()
   local cluster, router, manager
@@ -71,6 +75,7 @@ describe("a gradual job", function()
     for name, value in pairs(more or {}) do
       given[name] = value
     end
+    given.soak = given.soak * SLOWNESS
     return rebalancer, assert(rebalancer:create_rebalance_job(given))
   end
 
@@ -81,7 +86,7 @@ describe("a gradual job", function()
   end
 
   local function wait_for(job, what)
-    local deadline = task.now() + 20
+    local deadline = task.now() + 20 * SLOWNESS
     while not what(job.waves) do
       assert(task.now() < deadline, "it does not come")
       task.sleep(0.01)
@@ -97,7 +102,7 @@ describe("a gradual job", function()
       router:execute(sql, nil, { shard_id = "s2" })
       local status = worker:status()
     until status == "ended" or job.waves.verdict
-    return unpack((select(2, assert(worker:join(20)))))
+    return unpack((select(2, assert(worker:join(20 * SLOWNESS)))))
   end
 
   it("moves a part, waits, moves the next one, and tells where it is", function()
@@ -112,7 +117,7 @@ describe("a gradual job", function()
     assert.equal("r1 r2 r6 r7", owners())
     local told = assert(rebalancer:get_job_status(job.job_id))
     assert.same({ 2, 3, 50, "running" }, { told.waves.current, told.waves.total, told.waves.share, told.status })
-    local _, result = assert(worker:join(20))
+    local _, result = assert(worker:join(20 * SLOWNESS))
     assert.same({ true }, result)
     told = assert(rebalancer:get_job_status(job.job_id))
     assert.same({ "completed", "passed", 3 }, { told.status, told.waves.state, told.waves.passed })
@@ -143,7 +148,7 @@ describe("a gradual job", function()
     end)
     assert.equal("r1 r6 r7", owners()) -- the while of the first wave begins anew
     assert(rebalancer:cancel_job(job.job_id))
-    worker:join(20)
+    worker:join(20 * SLOWNESS)
     assert.equal("cancelled", rebalancer:get_job_status(job.job_id).status)
     assert(rebalancer:rollback_job(job.job_id))
     assert_rows()
@@ -168,7 +173,7 @@ describe("a gradual job", function()
       return job.waves.state == "reversing" and "ended" or "waiting"
     end, join = function()
       worker:cancel()
-      return true, { worker:join(20) }
+      return true, { worker:join(20 * SLOWNESS) }
     end })
     told = assert(rebalancer:get_job_status(job.job_id))
     assert.same({ "running", true }, { told.status, told.interrupted })

@@ -1,3 +1,4 @@
+local cli = require("spec.support.cli")
 local scripts = require("spec.support.scripts")
 
 describe("scripts/vacuum_report.lua", function()
@@ -13,6 +14,11 @@ describe("scripts/vacuum_report.lua", function()
       assert(tx:execute("UPDATE ops_vacuum SET n = 1"))
       return tx:execute("SELECT pg_stat_force_next_flush()")
     end))
+    cli.wait_until("the servers have counted", function()
+      local row = assert(router:execute("SELECT n_live_tup, n_dead_tup FROM pg_stat_user_tables WHERE relname = 'ops_vacuum'",
+        nil, { shard_id = "shard2" })).rows[1]
+      return row.n_live_tup == 100 and row.n_dead_tup == 100
+    end)
   end)
 
   teardown(function()
