@@ -195,6 +195,8 @@ function Drill:baseline(seconds)
       return shard.writes.n >= 20
     end, 15)
   end
+  collectgarbage() -- before the loop is looked at: a whole collection of all that specs have left takes long
+  self.memory = gauge.resident()
   self.ticker = gauge.ticker()
   local began = gauge.now()
   task.sleep(seconds or 1.5)
@@ -207,8 +209,6 @@ function Drill:baseline(seconds)
     }
   end
   self.wait = self.ticker.waits:p99(began, ended, WINDOW)
-  collectgarbage()
-  self.memory = gauge.resident()
 end
 
 -- ---- during ---------------------------------------------------------------
