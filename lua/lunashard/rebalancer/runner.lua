@@ -127,12 +127,14 @@ end
 
 -- ---- what can be asked for ---------------------------------------------------------------
 
--- Take the lock. Who only gives back what a dead mover had closed is waited for: that may be this very process.
+-- Take the lock. Who only gives back what a dead mover had closed is waited for: that may be this very process. So is one
+-- who was gone when his name was asked for.
 local function acquire(self, id)
   local deadline = task.now() + LONG
   while true do
     local held, err = lock.acquire(self.catalog, id, short())
-    if held or err.holder ~= lock.RECOVERY or task.now() > deadline then
+    local is_brief = err and errors.is(err, "LOCK_HELD") and (not err.holder or err.holder == lock.RECOVERY)
+    if not is_brief or task.now() > deadline then
       return held, err
     end
     task.sleep(0.1)
