@@ -70,7 +70,7 @@ CREATE TABLE lunashard.state (
   version bigint NOT NULL,
   in_transition int NOT NULL DEFAULT 0 CHECK (in_transition >= 0)
 );
-INSERT INTO lunashard.state (version) VALUES (setval('lunashard.epoch', 1));
+INSERT INTO lunashard.state (version) VALUES (nextval('lunashard.epoch'));
 
 CREATE TABLE lunashard.move (
   job bigint NOT NULL,
@@ -219,9 +219,7 @@ DECLARE
   reached bigint;
 BEGIN
   PERFORM FROM lunashard.state FOR UPDATE; -- one change after the other, so that the last one has the last value
-  -- Not nextval: that writes ahead to the log, and a server that has crashed would go on from there.
-  UPDATE lunashard.state SET version = setval('lunashard.epoch', (SELECT last_value FROM lunashard.epoch) + 1)
-    RETURNING version INTO reached;
+  UPDATE lunashard.state SET version = nextval('lunashard.epoch') RETURNING version INTO reached;
   RETURN reached;
 END $$;
 
@@ -290,6 +288,20 @@ ALTER TABLE lunashard.identity ADD joined bool NOT NULL DEFAULT false;
 UPDATE lunashard.identity i SET joined = EXISTS (SELECT FROM lunashard.bucket)
   OR EXISTS (SELECT FROM lunashard.placement_group g, jsonb_array_elements(g.shards) one
               WHERE g.buckets IS NULL AND one->>'shard_id' = i.shard_id);
+
+-- nextval writes ahead to the log, and a server that has crashed would go on from there.
+CREATE OR REPLACE FUNCTION lunashard.advance() RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  reached bigint;
+BEGIN
+  PERFORM FROM lunashard.state FOR UPDATE; -- one change after the other, so that the last one has the last value
+  UPDATE lunashard.state SET version = setval('lunashard.epoch', (SELECT last_value FROM lunashard.epoch) + 1)
+    RETURNING version INTO reached;
+  RETURN reached;
+END $$;
+SELECT setval('lunashard.epoch', last_value) FROM lunashard.epoch;
 
 -- A move changes hundreds of buckets while statements for them wait: the trigger runs once for all.
 DROP TRIGGER departure ON lunashard.bucket;
