@@ -180,7 +180,7 @@ local function refreshed(self, manager, deadline)
     install(self, found, groups, versions)
     problem = admit.missing(self.owned, manager.by_id)
   else -- what was right until now may send rows anywhere
-    adoption.refuse(manager.strategies.by_type, applying.shards(manager.members))
+    adoption.refuse(manager.strategies.by_type, binding.described(manager.members))
   end
   note_problem(self, manager, problem)
   return groups and true or nil, problem

@@ -18,6 +18,7 @@ local monitor = require("lunashard.manager.monitor")
 local policy = require("lunashard.policy")
 local reload = require("lunashard.manager.reload")
 local shard = require("lunashard.manager.shard")
+local sorted = require("lunashard.sorted")
 local status = require("lunashard.manager.status")
 local topology = require("lunashard.manager.topology")
 local warn = require("lunashard.warn")
@@ -36,11 +37,7 @@ function Manager:__tostring()
 end
 
 local function hint_at_metadata(hints)
-  local names = {}
-  for from in pairs(hints) do
-    names[#names + 1] = from
-  end
-  table.sort(names)
+  local names = sorted.keys(hints)
   for i, from in ipairs(names) do
     names[i] = ("metadata.%s (use %s)"):format(from, hints[from])
   end

@@ -5,6 +5,7 @@
 
 local classes = require("annotations.classes")
 local ldoc = require("annotations.ldoc")
+local sorted = require("lunashard.sorted")
 local system = require("lunashard.core.system")
 
 -- Types of LDoc comments that are called otherwise here.
@@ -93,18 +94,9 @@ local function options_of(fn)
   end
 end
 
-local function sorted(set)
-  local names = {}
-  for name in pairs(set) do
-    names[#names + 1] = name
-  end
-  table.sort(names)
-  return names
-end
-
 local function put_options(name, set)
   put("---@class lunashard.%s", name)
-  for _, option in ipairs(sorted(set)) do
+  for _, option in ipairs(sorted.keys(set)) do
     put("---@field %s? %s", option, OPTION_TYPES[set[option]] or set[option])
   end
   put("")
@@ -126,7 +118,7 @@ end
 -- A template of lunashard.config.
 local function put_template(name, template, types)
   put("---@class lunashard.%s", name)
-  for _, option in ipairs(sorted(template)) do
+  for _, option in ipairs(sorted.keys(template)) do
     local field = template[option]
     local default = field.default
     put("---@field %s%s %s%s", option, field.required and "" or "?", types[option] or template_type(field),
@@ -367,7 +359,7 @@ local GIVEN = { null = "any SQL's NULL, where a Lua nil cannot stand" }
 local function put_lunashard(exports)
   local lunashard = require("lunashard")
   local fields, list, written = {}, {}, {}
-  for _, name in ipairs(sorted(exports)) do
+  for _, name in ipairs(sorted.keys(exports)) do
     local module, member = exports[name][1]:gsub("^lunashard%.", ""):gsub("%.", "/"), exports[name][2]
     if not member then
       fields[#fields + 1] = ("%s lunashard.%s"):format(name, name)
@@ -410,7 +402,7 @@ local function main()
     put_class(class)
   end
   local exports = upvalue(getmetatable(require("lunashard")).__index, "EXPORTS")
-  for _, name in ipairs(sorted(exports)) do
+  for _, name in ipairs(sorted.keys(exports)) do
     if not exports[name][2] then
       put_module(name)
     end

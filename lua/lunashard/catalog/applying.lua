@@ -4,23 +4,12 @@
 
 local admit = require("lunashard.catalog.admit")
 local adoption = require("lunashard.strategy.adoption")
+local binding = require("lunashard.manager.binding")
 local errors = require("lunashard.errors")
 
 local applying = {}
 
 local NONE = {}
-
---- Shards as strategies know them.
--- @tparam {table,...} members each with `info`
--- @treturn {table,...}
-function applying.shards(members)
-  local list = {}
-  for i, member in ipairs(members) do
-    local info = member.info
-    list[i] = { shard_id = info.shard_id, weight = info.weight, region = info.region, tags = info.tags }
-  end
-  return list
-end
 
 -- The number of buckets decides which one a key has: a map that lacks some is no map.
 local function check_count(group, owners)
@@ -92,7 +81,7 @@ function applying.run(found, strategies, members, lenient, serving)
     groups[name] = bound and { name = name, bound = bound, versions = group.versions, buckets = group.buckets,
       tables = group.tables, owners = group.owners }
   end
-  local ok, message = adoption.adopt(list, applying.shards(members))
+  local ok, message = adoption.adopt(list, binding.described(members))
   if not ok then
     return nil, errors.new("INVALID", { message = "the catalog's map: " .. message })
   end

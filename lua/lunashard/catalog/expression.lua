@@ -4,6 +4,8 @@
 -- @module lunashard.catalog.expression
 -- @local
 
+local sorted = require("lunashard.sorted")
+
 local expression = {}
 
 local SEED = "8816678312871386365"
@@ -107,11 +109,7 @@ end
 function BY_NAME.geographic(bound, columns)
   local state, types = bound.state, list_of(bound.key_type)
   local region, parts, otherwise = CAST.text:format(columns[1]), {}, "NULL"
-  local names = {}
-  for name in pairs(state.regions) do
-    names[#names + 1] = name
-  end
-  table.sort(names)
+  local names = sorted.keys(state.regions)
   for _, name in ipairs(names) do
     local map, bucket = state.maps[name], literal(name)
     if map then

@@ -11,6 +11,7 @@ local earlier = require("lunashard.distribution.earlier")
 local errors = require("lunashard.errors")
 local keyfile = require("lunashard.distribution.keyfile")
 local row_key = require("lunashard.row_key")
+local sorted = require("lunashard.sorted")
 local statement = require("lunashard.router.statement")
 
 local command = {}
@@ -252,11 +253,7 @@ local function print_moved(report)
   io.stdout:write(("\nagainst %s (strategy %s): %d of %d keys (%s) have another shard\n"):format(change.source,
     change.strategy, change.moved, change.compared, percent(change.share)))
   local rows = { left = 1, { "MOVED", "KEYS" } }
-  local ways = {}
-  for way in pairs(change.by) do
-    ways[#ways + 1] = way
-  end
-  table.sort(ways)
+  local ways = sorted.keys(change.by)
   for _, way in ipairs(ways) do
     rows[#rows + 1] = { (way:gsub("%->", " -> ")), ("%d"):format(change.by[way]) }
   end

@@ -5,6 +5,7 @@ local breath = require("lunashard.plugin.breath")
 local guard = require("lunashard.plugin.guard")
 local recent = require("lunashard.plugin.recent")
 local selftest = require("lunashard.plugin.selftest")
+local sorted = require("lunashard.sorted")
 
 local bounds = {}
 
@@ -21,12 +22,7 @@ end
 -- @tparam table strategies from `binding.bind`
 -- @treturn {string,...}
 function bounds.key_types(strategies)
-  local names = {}
-  for name in pairs(strategies.by_type) do
-    names[#names + 1] = name
-  end
-  table.sort(names)
-  return names
+  return sorted.keys(strategies.by_type)
 end
 
 --- The bound strategies that users' plug-ins make, in the order in which binding makes them.

@@ -2,15 +2,17 @@
 -- @module lunashard.manager.binding
 
 local errors = require("lunashard.errors")
+local sorted = require("lunashard.sorted")
 local strategy = require("lunashard.strategy")
 
 local binding = {}
 
 local ANY = "any" -- no type declared: int8 for numbers, text for strings
 
--- What a strategy may know of a shard. No address and no secret: placement must
--- not depend on them.
-local function described(members)
+--- What strategies may know of shards. No address and no secret: placement must not depend on them.
+-- @tparam {table,...} members each with `info`
+-- @treturn {table,...} a list of `shard_id`, `weight`, `region`, `tags`
+function binding.described(members)
   local list = {}
   for i, member in ipairs(members) do
     local info = member.info
@@ -87,7 +89,7 @@ function binding.bind(given, members, tables, recorded)
   for _, name in ipairs(names) do
     local declared = types[name]
     local bound
-    bound, message = call(strategy.bind, spec, recorded and recorded[name] or described(members), {
+    bound, message = call(strategy.bind, spec, recorded and recorded[name] or binding.described(members), {
       key_type = declared.key_type,
       shard_key = declared.shard_key,
     })
@@ -131,11 +133,7 @@ function binding.choose(strategies, tables, table_name, key)
       return bound
     end
   end
-  local names = {}
-  for name in pairs(strategies.by_type) do
-    names[#names + 1] = name
-  end
-  table.sort(names)
+  local names = sorted.keys(strategies.by_type)
   return nil, errors.new("INVALID", {
     message = "tables declare keys of several types (" .. table.concat(names, ", ")
       .. "): say which table the key is of, with the option table",

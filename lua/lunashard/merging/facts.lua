@@ -1,6 +1,8 @@
 --- What only the catalog knows: which functions aggregate, what a view is, which columns a table has.
 -- @module lunashard.merging.facts
 
+local sorted = require("lunashard.sorted")
+
 local facts = {}
 
 local KEPT = 60 -- seconds
@@ -38,15 +40,6 @@ function facts.of(manager, now)
   return kept
 end
 
-local function list_of(names)
-  local list = {}
-  for name in pairs(names) do
-    list[#list + 1] = name
-  end
-  table.sort(list)
-  return list
-end
-
 local function display(row)
   return row.schema and row.schema .. "." .. row.name or row.name
 end
@@ -61,11 +54,11 @@ end
 -- @treturn[2] lunashard.error
 function facts.learn(kept, missing, ask, null)
   local schemas, names = {}, {}
-  for i, written in ipairs(list_of(missing.relations)) do
+  for i, written in ipairs(sorted.keys(missing.relations)) do
     local relation = missing.relations[written]
     schemas[i], names[i] = relation.schema or null, relation.name
   end
-  local functions = list_of(missing.functions)
+  local functions = sorted.keys(missing.functions)
   local rows, err = ask(QUESTION, { functions, schemas, names })
   if not rows then
     return nil, err

@@ -8,6 +8,7 @@ local offline = require("lunashard.rebalancer.offline")
 local plan = require("lunashard.rebalancer.plan")
 local policy = require("lunashard.policy")
 local proposal = require("lunashard.rebalancer.proposal")
+local sorted = require("lunashard.sorted")
 local state = require("lunashard.rebalancer.state")
 local task = require("lunashard.task")
 local waves = require("lunashard.rebalancer.waves")
@@ -41,11 +42,7 @@ local function group_of(self, given)
   if only and next(groups, only) == nil then
     return only
   end
-  local names = {}
-  for name in pairs(groups) do
-    names[#names + 1] = name
-  end
-  table.sort(names)
+  local names = sorted.keys(groups)
   return refuse("say which group is meant, with group or table_name; there are: %s", table.concat(names, ", "))
 end
 

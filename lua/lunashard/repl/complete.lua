@@ -3,6 +3,7 @@
 
 local commands = require("lunashard.repl.commands")
 local names = require("lunashard.repl.names")
+local sorted = require("lunashard.sorted")
 
 local complete = {}
 
@@ -54,15 +55,6 @@ local function add(found, word, prefix)
   if word:sub(1, #prefix) == prefix then
     found[word] = true
   end
-end
-
-local function sorted(found)
-  local list = {}
-  for word in pairs(found) do
-    list[#list + 1] = word
-  end
-  table.sort(list)
-  return list
 end
 
 local function add_shards(self, found, prefix)
@@ -134,7 +126,7 @@ local function sql(self, text, before)
     for _, column in ipairs(table_of(self, text, alias) or {}) do
       add(found, column, field)
     end
-    return #before - #field + 1, sorted(found)
+    return #before - #field + 1, sorted.keys(found)
   end
   local word = before:match("[%w_]*$")
   local previous = before:sub(1, #before - #word):match("([%a_]+)%s+$")
@@ -147,7 +139,7 @@ local function sql(self, text, before)
       add_keywords(found, word)
     end
   end
-  return #before - #word + 1, sorted(found)
+  return #before - #word + 1, sorted.keys(found)
 end
 
 -- ---- Lua ------------------------------------------------------------------------------
@@ -190,7 +182,7 @@ local function lua(self, before)
   if quoted then
     add_shards(self, found, quoted)
     add_tables(self, found, quoted)
-    return #before - #quoted + 1, sorted(found)
+    return #before - #quoted + 1, sorted.keys(found)
   end
   local path, separator, field = before:match("([%a_][%w_%.]*)([.:])([%w_]*)$")
   if path then
@@ -202,14 +194,14 @@ local function lua(self, before)
     if value ~= nil then
       add_fields(found, value, field, separator == ":")
     end
-    return #before - #field + 1, sorted(found)
+    return #before - #field + 1, sorted.keys(found)
   end
   local word = before:match("[%a_][%w_]*$") or ""
   add_fields(found, self.environment, word)
   for _, keyword in ipairs(LUA_WORDS) do
     add(found, keyword, word)
   end
-  return #before - #word + 1, sorted(found)
+  return #before - #word + 1, sorted.keys(found)
 end
 
 -- ---- commands ---------------------------------------------------------------------------
@@ -232,12 +224,12 @@ local function command(self, before)
       add(found, "on", argument)
       add(found, "off", argument)
     end
-    return #before - #argument + 1, sorted(found)
+    return #before - #argument + 1, sorted.keys(found)
   end
   for _, entry in ipairs(commands.list()) do
     add(found, "\\" .. entry[1], before)
   end
-  return 1, sorted(found)
+  return 1, sorted.keys(found)
 end
 
 --- Is it SQL, by its first word?
@@ -276,7 +268,7 @@ function Completer:candidates(text, cursor)
         all[is_lower and first:lower() or first] = true
       end
     end
-    found = sorted(all)
+    found = sorted.keys(all)
   end
   return from, found
 end

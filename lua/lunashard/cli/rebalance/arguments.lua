@@ -4,6 +4,7 @@
 local cli = require("lunashard.cli")
 local confirm = require("lunashard.cli.confirm")
 local errors = require("lunashard.errors")
+local sorted = require("lunashard.sorted")
 local values = require("lunashard.cli.rebalance.values")
 local waves = require("lunashard.rebalancer.waves")
 
@@ -208,12 +209,7 @@ local function groups_of(self, args)
     end
     return nil, err
   end
-  local names = {}
-  for name in pairs(catalog.groups) do
-    names[#names + 1] = name
-  end
-  table.sort(names)
-  return names
+  return sorted.keys(catalog.groups)
 end
 
 --- What is asked for, of each group that is meant.
