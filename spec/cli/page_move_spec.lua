@@ -38,13 +38,7 @@ describe("the page of lunashard serve while rows move", function()
 
   setup(function()
     cluster = moving.new({ shards = 3, strategy = "hash" })
-    local router, manager = cluster:connect(2)
-    local users = {}
-    for key = 1, KEYS do
-      users[key] = { key, "user " .. key }
-    end
-    assert(router:copy_in("users", { "user_id", "name" }, users))
-    manager:shutdown()
+    cluster:fill(2, 1, KEYS)
     cluster:init(2)
     window = browser.start(cli.directory())
     service = cli.spawn({ "serve", "-c", cluster:file(3), "--http", "127.0.0.1:0" })

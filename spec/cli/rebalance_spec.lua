@@ -13,13 +13,7 @@ describe("lunashard rebalance", function()
   setup(function()
     cluster = moving.new({ shards = 4, strategy = "hash" })
     three, four = cluster:file(3), cluster:file(4)
-    local router, manager = cluster:connect(3)
-    local users = {}
-    for key = 1, KEYS do
-      users[key] = { key, "user " .. key }
-    end
-    assert(router:copy_in("users", { "user_id", "name" }, users))
-    manager:shutdown()
+    cluster:fill(3, 1, KEYS)
   end)
 
   teardown(function()

@@ -33,13 +33,7 @@ describe("a rebalance job that is killed #long", function()
   setup(function()
     cluster = moving.new({ shards = 4, strategy = "hash" })
     four = cluster:file(4)
-    local router, manager = cluster:connect(3)
-    local users = {}
-    for key = 1, KEYS do
-      users[key] = { key, "user " .. key }
-    end
-    assert(router:copy_in("users", { "user_id", "name" }, users))
-    manager:shutdown()
+    cluster:fill(3, 1, KEYS)
     cluster:init(3)
     before = owners()
   end)

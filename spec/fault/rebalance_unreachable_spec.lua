@@ -20,14 +20,7 @@ describe("a shard that is out of reach", function()
       proxies["s" .. i] = proxy.start(cluster.shards[i].port)
       cluster.shards[i].port = proxies["s" .. i].port
     end
-    local static
-    router, static = cluster:connect(3)
-    local users = {}
-    for key = 1, KEYS do
-      users[key] = { key, "user " .. key }
-    end
-    assert(router:copy_in("users", { "user_id", "name" }, users))
-    static:shutdown()
+    cluster:fill(3, 1, KEYS)
     cluster:init(3)
     router, manager = cluster:connect(3)
     rebalancer = lunashard.rebalancer({ shard_manager = manager })

@@ -21,13 +21,9 @@ describe("a move of a table that is read through by pages", function()
     cluster.release()
   end)
 
-  local function rows_on(shard_id)
-    return assert(world.manager.by_id[shard_id].primary.pool:execute("SELECT count(*) AS n FROM mv_users")).rows[1].n
-  end
-
   it("takes all rows along, under writers and from wherever another mover was ended, each page by itself", function()
     local job, pages = world:plan("shard1", "shard2"), 0
-    assert.is_true(rows_on("shard1") > 30)
+    assert.is_true(world:rows_on("shard1") > 30)
     world:start(2)
     local ended = pcall(world.run, world, job, { at = function(point)
       pages = pages + (point == "capturing.keys:after-commit" and 1 or 0)
@@ -42,13 +38,13 @@ describe("a move of a table that is read through by pages", function()
     world:stop()
     assert.is_true(pages >= 5)
     assert.same({}, world:check())
-    assert.equal(0, rows_on("shard1"))
+    assert.equal(0, world:rows_on("shard1"))
   end)
 
   it("keeps what has moved on its source for a while; who routes removes it when that is over", function()
-    local before, job = rows_on("shard2"), world:plan("shard2", "shard1")
+    local before, job = world:rows_on("shard2"), world:plan("shard2", "shard1")
     assert(world:run(job, { options = { max_cutover = 60, purge_delay = 3600 } }))
-    assert.equal(0, rows_on("shard2"))
+    assert.equal(0, world:rows_on("shard2"))
     local pool = world.manager.by_id.shard2.primary.pool
     local held = ("SELECT count(*) AS n FROM lunashard_staging.h%d_1_2"):format(job.id)
     assert.equal(before, assert(pool:execute(held)).rows[1].n)

@@ -8,14 +8,6 @@ local task = require("lunashard.task")
 local KEYS = 80
 
 -- Ten keys in each bucket: r0 to r5 on s1, r6 and r7 on s2.
-local function ranges()
-  local all = { s1 = {}, s2 = {} }
-  for i = 0, 7 do
-    table.insert(all[i < 6 and "s1" or "s2"], { i * 10, i * 10 + 9 })
-  end
-  return all
-end
-
 local function bucket(i)
   return ("%d..%d"):format(i * 10, i * 10 + 9)
 end
@@ -27,14 +19,8 @@ describe("a gradual job", function()
   local cluster, router, manager
 
   setup(function()
-    cluster = moving.new({ shards = 2, strategy = { "range", ranges = ranges(), allow_gaps = true } })
-    local first, static = cluster:connect(2)
-    local users = {}
-    for i = 1, KEYS do
-      users[i] = { i - 1, "user " .. i }
-    end
-    assert(first:copy_in("users", { "user_id", "name" }, users))
-    static:shutdown()
+    cluster = moving.new({ shards = 2, strategy = moving.tens() })
+    cluster:fill(2, 0, KEYS - 1)
     cluster:init(2)
     router, manager = cluster:connect(2)
   end)

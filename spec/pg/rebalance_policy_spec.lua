@@ -27,19 +27,8 @@ describe("policies of rebalancing", function()
   setup(function()
     warn = lunashard.set_warn(function() end)
     folder = plugins.folder({ ["policies/spread.lua"] = SPREAD:format("return {}") })
-    local all = { s1 = {}, s2 = {} }
-    for i = 0, 7 do
-      table.insert(all[i < 6 and "s1" or "s2"], { i * 10, i * 10 + 9 })
-    end
-    cluster = moving.new({ shards = 2, strategy = { "range", ranges = all, allow_gaps = true },
-      more = { plugins = folder.path } })
-    local first, static = cluster:connect(2)
-    local users = {}
-    for i = 1, KEYS do
-      users[i] = { i - 1, "user " .. i }
-    end
-    assert(first:copy_in("users", { "user_id", "name" }, users))
-    static:shutdown()
+    cluster = moving.new({ shards = 2, strategy = moving.tens(), more = { plugins = folder.path } })
+    cluster:fill(2, 0, KEYS - 1)
     cluster:init(2)
     router, manager = cluster:connect(2)
   end)

@@ -20,13 +20,7 @@ describe("moving rows is refused", function()
   setup(function()
     cluster = moving.new({ shards = 3, strategy = "hash" })
     owner, poor = cluster.shards[1].user, ("poor_%d"):format(system.getpid())
-    local router, manager = cluster:connect(2)
-    local users = {}
-    for key = 1, KEYS do
-      users[key] = { key, "user " .. key }
-    end
-    assert(router:copy_in("users", { "user_id", "name" }, users))
-    manager:shutdown()
+    cluster:fill(2, 1, KEYS)
     cluster:init(2)
     for i = 1, 3 do
       cluster:as_superuser(i, { ("CREATE ROLE %s LOGIN PASSWORD 'poor'"):format(poor) })

@@ -169,6 +169,12 @@ local function change(self, user)
   self.writes = (self.writes or 0) + 1
 end
 
+--- How many rows of `mv_users` a shard has.
+-- @string shard_id
+function World:rows_on(shard_id)
+  return assert(self.manager.by_id[shard_id].primary.pool:execute("SELECT count(*) AS n FROM mv_users")).rows[1].n
+end
+
 --- Start writers, each with users of its own.
 -- @int[opt=4] n
 function World:start(n)

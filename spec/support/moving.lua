@@ -48,6 +48,16 @@ local function as_superuser(server, database, sql)
   shards.close(endpoint)
 end
 
+--- A strategy with ten keys in each bucket: six buckets are on s1, and two on s2.
+-- @treturn table
+function moving.tens()
+  local ranges = { s1 = {}, s2 = {} }
+  for i = 0, 7 do
+    table.insert(ranges[i < 6 and "s1" or "s2"], { i * 10, i * 10 + 9 })
+  end
+  return { "range", ranges = ranges, allow_gaps = true }
+end
+
 --- Make one.
 -- @tparam table options `shards`: how many; `used`: how many of them hold rows from the start [all]; `strategy`, `tables`,
 --   `schema`: SQL for each shard; `regions`: one for each shard; `more`: other options of the cluster file
@@ -131,6 +141,20 @@ function Moving:file(n)
   return cli.write(self.dir, ("cluster%d.lua"):format(n),
     ("return { name = %q, shards = { %s }, strategy = %q, tables = { %s } }"):format(self.prefix, table.concat(lines, "\n"),
       self.options.strategy or "consistent_hash", table.concat(tables, "\n")))
+end
+
+--- Put users on the first n shards, which have no catalog yet.
+-- @int n
+-- @int first their keys
+-- @int last
+function Moving:fill(n, first, last)
+  local router, manager = self:connect(n)
+  local users = {}
+  for key = first, last do
+    users[#users + 1] = { key, "user " .. key }
+  end
+  assert(router:copy_in("users", { "user_id", "name" }, users))
+  manager:shutdown()
 end
 
 --- Install the catalog for the first n shards.

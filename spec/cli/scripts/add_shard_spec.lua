@@ -10,13 +10,7 @@ describe("scripts/add_shard.lua and drain_shard.lua", function()
 
   setup(function()
     cluster = moving.new({ shards = 4, strategy = "hash" })
-    local router, manager = cluster:connect(3)
-    local users = {}
-    for key = 1, KEYS do
-      users[key] = { key, "user " .. key }
-    end
-    assert(router:copy_in("users", { "user_id", "name" }, users))
-    manager:shutdown()
+    cluster:fill(3, 1, KEYS)
     cluster:on(4, "DROP TABLE orders")
     cluster:on(4, "DROP TABLE users, countries")
     four = cluster:file(4)

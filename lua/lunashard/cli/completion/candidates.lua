@@ -65,14 +65,18 @@ function roles.server(line, add)
   end
 end
 
+local function command_of(parser, word)
+  for _, command in ipairs(parser._commands) do
+    if command._name == word then
+      return command
+    end
+  end
+end
+
 function roles.command(line, add)
   local parser = tree.root()
   for _, word in ipairs(line.arguments) do
-    local found
-    for _, command in ipairs(parser._commands) do
-      found = command._name == word and command or found
-    end
-    parser = found or { _commands = {} }
+    parser = command_of(parser, word) or { _commands = {} }
   end
   for _, command in ipairs(parser._commands) do
     add(command._name, command._description)
@@ -119,10 +123,7 @@ local function read(words)
     elseif takes_value(option) then
       line.wanted = option
     elseif word ~= "=" and word:sub(1, 1) ~= "-" then
-      local command
-      for _, one in ipairs(line.parser._commands) do
-        command = one._name == word and one or command
-      end
+      local command = command_of(line.parser, word)
       if command then
         line.parser, line.names[#line.names + 1] = command, word
       else
