@@ -4,6 +4,7 @@
 local cli = require("lunashard.cli")
 local core = require("lunashard.core.task")
 local errors = require("lunashard.errors")
+local input = require("lunashard.cli.input")
 local inspect = require("inspect")
 local lock = require("lunashard.lock")
 local task = require("lunashard.task")
@@ -45,19 +46,9 @@ end
 
 -- The script as a function, or what is wrong with it.
 local function load_script(path)
-  local text, reason
-  if path == "-" then
-    text = io.read("*a")
-  else
-    local file
-    file, reason = io.open(path, "rb")
-    if file then
-      text, reason = file:read("*a") -- a directory opens, and fails here
-      file:close()
-    end
-  end
+  local text, reason = input.read(path)
   if not text then
-    return nil, ("cannot read the script: %s"):format((reason or path):find(path, 1, true) and reason or path .. ": " .. reason)
+    return nil, "cannot read the script: " .. reason
   end
   -- `#!...` becomes a comment, so that line numbers stay right.
   return load((text:gsub("^#", "--#", 1)), path == "-" and "=stdin" or "@" .. path, "t")

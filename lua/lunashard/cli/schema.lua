@@ -6,6 +6,7 @@ local cli = require("lunashard.cli")
 local confirm = require("lunashard.cli.confirm")
 local diff = require("lunashard.schema.diff")
 local errors = require("lunashard.errors")
+local input = require("lunashard.cli.input")
 local lock = require("lunashard.lock")
 local opening = require("lunashard.cli.opening")
 local output = require("lunashard.cli.output")
@@ -62,30 +63,12 @@ end
 
 -- ---- apply -----------------------------------------------------------------------
 
-local function read_file(path)
-  if path == "-" then
-    return io.read("*a") or "", "stdin"
-  end
-  local file, reason = io.open(path, "rb")
-  local text
-  if file then
-    text, reason = file:read("*a") -- a directory opens, and fails here
-    file:close()
-  end
-  if not text then
-    return nil, errors.new("INVALID", {
-      message = ("cannot read the script: %s"):format(reason:find(path, 1, true) and reason or path .. ": " .. reason),
-    })
-  end
-  return text, path:match("[^/]+$")
-end
-
 local function make_plan(args)
-  local text, name = read_file(args.file)
+  local text, reason = input.read(args.file)
   if not text then
-    return nil, name
+    return nil, errors.new("INVALID", { message = "cannot read the script: " .. reason })
   end
-  return apply.plan(text, name)
+  return apply.plan(text, args.file == "-" and "stdin" or args.file:match("[^/]+$"))
 end
 
 local function destroyed(plan)

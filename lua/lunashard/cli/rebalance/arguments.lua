@@ -4,6 +4,7 @@
 local cli = require("lunashard.cli")
 local confirm = require("lunashard.cli.confirm")
 local errors = require("lunashard.errors")
+local input = require("lunashard.cli.input")
 local sorted = require("lunashard.sorted")
 local values = require("lunashard.cli.rebalance.values")
 local waves = require("lunashard.rebalancer.waves")
@@ -111,19 +112,9 @@ end
 
 -- "17 shard4" -> moves of the planner `list`
 local function read_moves(path)
-  local text, reason
-  if path == "-" then
-    text = io.read("*a")
-  else
-    local file
-    file, reason = io.open(path, "rb")
-    text = file and file:read("*a")
-    if file then
-      file:close()
-    end
-  end
+  local text, reason = input.read(path)
   if not text then
-    cli.usage_error(("--moves: %s"):format(reason or path .. ": cannot be read"))
+    cli.usage_error("--moves: " .. reason)
   end
   local moves, number = {}, 0
   for line in (text .. "\n"):gmatch("(.-)\r?\n") do
