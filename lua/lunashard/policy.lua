@@ -124,8 +124,7 @@ end
 -- @treturn ?table `{ name, option = ... }`; nil for a function
 function policy.spelled(given)
   local wanted = to_policy(given)
-  local list = wanted and { name = wanted.name, options = wanted.options }
-  return list
+  return wanted and { name = wanted.name, options = wanted.options }
 end
 
 --- The function that a value of the cluster file stands for. A policy is called in its present version.

@@ -9,7 +9,7 @@ local errors = require("lunashard.errors")
 
 local giants = {}
 
--- What taking rows into a table and comparing them was measured to take on one slow core.
+-- What taking rows into a table and comparing them takes on one slow core: a careful guess.
 local ROWS_PER_SECOND, BYTES_PER_SECOND, EMPTY = 50000, 32 * 2 ^ 20, 0.1
 
 local NAMED = 5 -- in a message

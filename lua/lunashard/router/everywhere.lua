@@ -94,12 +94,12 @@ function everywhere.try(router, members, sql, params, opts, deadline)
   return results, to_blame
 end
 
--- One that the cluster file has and the map does not name owns nothing, and has no guards: rows cannot come there without
--- a change on a shard that has them now, which its guard would tell.
-local function named(manager, members)
-  local shards, list = manager.catalog.map.shards, {}
+-- Where there are no guards there are no rows either, and none can come without a change on a shard that has them now,
+-- which its guard would tell.
+local function with_guards(manager, members)
+  local list = {}
   for _, member in ipairs(members) do
-    list[#list + 1] = shards[member.shard_id] and member or nil
+    list[#list + 1] = not guarding.is_absent(manager, member.shard_id) and member or nil
   end
   return list[1] and list or members
 end
@@ -122,7 +122,7 @@ function everywhere.run(router, members, sql, params, opts, deadline, reducer)
   end
   local results, failed
   local value, err = guarding.through(router.manager, deadline, function()
-    results, failed = everywhere.try(router, named(router.manager, members), sql, params, opts, deadline)
+    results, failed = everywhere.try(router, with_guards(router.manager, members), sql, params, opts, deadline)
     return results and true, failed
   end)
   if not value then

@@ -155,9 +155,13 @@ function guarding.through(manager, deadline, fn, refused)
   end
 end
 
--- A shard that the cluster file has and the catalog does not owns nothing, and has no guards. Before rows can come there,
--- all who route must have read a map that names it.
-local function is_absent(map, shard_id)
+--- Is a shard in the cluster file and not in the catalog? It owns nothing then, and has no guards. Before rows can come
+-- there, all who route must have read a map that names it.
+-- @tparam Manager manager with a catalog
+-- @string shard_id
+-- @treturn boolean
+function guarding.is_absent(manager, shard_id)
+  local map = manager.catalog.map
   if map.shards[shard_id] or map.joined[shard_id] ~= nil then
     return false
   end
@@ -170,7 +174,7 @@ local function is_absent(map, shard_id)
 end
 
 local function whole(manager, member)
-  return is_absent(manager.catalog.map, member.shard_id) and guarding.EXEMPT or guards.shard(manager, member)
+  return guarding.is_absent(manager, member.shard_id) and guarding.EXEMPT or guards.shard(manager, member)
 end
 
 --- What a statement for keys relies on. Yields when a directory has to be asked.
