@@ -84,6 +84,7 @@ describe("lunashard distribution", function()
     assert.same({ "s1", 2 }, { hot.shard_id, hot.keys })
     assert.is_true(math.abs(hot.share - 2 / 3) < 1e-9 and math.abs(hot.times_mean - 4 / 3) < 1e-9, result.stdout)
     assert.same({ 2, 16386 }, { report.used_buckets, report.buckets })
+    assert.truthy(result.stdout:find('"failures":[]', 1, true), result.stdout)
     assert.equal(2, #report.hot_buckets)
   end)
 

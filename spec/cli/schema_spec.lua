@@ -107,6 +107,8 @@ describe("lunashard schema", function()
     assert.equal(3, result.code)
     assert.matches("shard2 | extra | table | s_cli.d |", result.stdout, 1, true)
     assert.equal("-- shard2: as shard1\n-- DROP TABLE s_cli.d;\n\n", run("diff", "--schema", "s_cli", "--sql").stdout)
+    result = run("diff", "--schema", "s_cli", "--json")
+    assert.truthy(result.stdout:find('"differences":[]', 1, true), result.stdout)
     local plain = assert(cjson.decode(run("diff", "--schema", "s_cli", "--against", "shard2", "--json").stdout))
     assert.same({ "missing", "CREATE TABLE s_cli.d (\n  x integer\n);\n" },
       { plain.shards[1].differences[1].what, plain.shards[1].differences[1].sql })

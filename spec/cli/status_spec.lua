@@ -52,6 +52,9 @@ describe("lunashard", function()
       for line in result.stdout:gmatch("[^\n]+") do
         n = n + 1
         assert.equal(3, assert(cjson.decode(line)).healthy_shards)
+        for _, name in ipairs({ "alerts", "plugins", "replicas" }) do
+          assert.truthy(line:find(('"%s":[]'):format(name), 1, true), line)
+        end
       end
       assert.equal(3, n)
       assert.equal(2, cli.run({ "status", "--count", "3", "-c", path }).code)
@@ -90,7 +93,8 @@ describe("lunashard", function()
       result = cli.run({ "route", "-c", path, "--table", "user", "7" })
       assert.equal(2, result.code)
       assert.matches('did you mean "users"', result.stderr)
-      assert.equal(2, cli.run({ "route", "-c", path, "-" }, { stdin = "" }).code)
+      result = cli.run({ "route", "--json", "-c", path, "-" }, { stdin = "" })
+      assert.same({ 2, '{"keys":[]}\n' }, { result.code, result.stdout:match("^[^\n]*\n") })
     end)
   end)
 end)

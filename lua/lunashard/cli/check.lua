@@ -4,9 +4,10 @@
 -- sample keys or rows. stdout is data: a line for each finding, or JSON.
 -- @module lunashard.cli.check
 
-local cjson = require("cjson.safe")
 local cli = require("lunashard.cli")
 local cluster_file = require("lunashard.cluster")
+local json_text = require("lunashard.json_text")
+local output = require("lunashard.cli.output")
 local single = require("lunashard.plugin.single")
 
 local command = {}
@@ -213,9 +214,9 @@ function command.run(args)
   end
   if args.json then
     for _, report in ipairs(reports) do
-      report.findings = #report.findings > 0 and report.findings or cjson.empty_array
+      json_text.lists(report, "findings")
     end
-    io.stdout:write(cjson.encode({ ok = is_good, files = reports }), "\n")
+    output.json({ ok = is_good, files = reports })
   end
   return is_good and cli.exit.ok or cli.exit.failed
 end

@@ -2,9 +2,9 @@
 -- @module lunashard.cli.check_cluster
 
 local checkup = require("lunashard.checkup")
-local cjson = require("cjson.safe")
 local cli = require("lunashard.cli")
 local cluster_file = require("lunashard.cluster")
+local json_text = require("lunashard.json_text")
 local opening = require("lunashard.cli.opening")
 local output = require("lunashard.cli.output")
 
@@ -22,10 +22,9 @@ local function report(found, args)
   local n_errors, n_warnings = found:count("error"), found:count("warning")
   if args.json then
     for _, one in ipairs(list) do
-      one.shards = #one.shards > 0 and one.shards or cjson.empty_array
+      json_text.lists(one, "shards")
     end
-    list = #list > 0 and list or cjson.empty_array
-    output.json({ ok = n_errors == 0, errors = n_errors, warnings = n_warnings, findings = list })
+    output.json({ ok = n_errors == 0, errors = n_errors, warnings = n_warnings, findings = json_text.list(list) })
   else
     print_findings(list)
   end

@@ -7,6 +7,7 @@ local cli = require("lunashard.cli")
 local cluster_file = require("lunashard.cluster")
 local confirm = require("lunashard.cli.confirm")
 local errors = require("lunashard.errors")
+local json_text = require("lunashard.json_text")
 local lock = require("lunashard.lock")
 local output = require("lunashard.cli.output")
 local overview = require("lunashard.catalog.overview")
@@ -296,6 +297,21 @@ local function open(args)
   return manager
 end
 
+-- What goes to programs: lists are lists also when they are empty.
+local function plain(result)
+  for _, one in ipairs(result.tables or {}) do
+    json_text.lists(one, "misplaced", "missing_on")
+    for _, way in ipairs(one.misplaced) do
+      json_text.lists(way, "buckets", "repair")
+    end
+  end
+  for _, one in ipairs(result.groups or {}) do
+    json_text.lists(one, "tables")
+  end
+  result.verified = result.verified and plain(result.verified)
+  return json_text.lists(result, "steps", "tables", "ownership", "shards", "groups", "routers", "jobs", "events")
+end
+
 --- Run it. Yields.
 -- @tparam table args
 -- @treturn number exit code
@@ -314,7 +330,7 @@ function command.run(args)
     return output.failure("cluster", err, args)
   end
   if args.json then
-    output.json(result)
+    output.json(plain(result))
   end
   if not args.json then
     tell()

@@ -3,13 +3,14 @@
 -- @module lunashard.cli.distribution
 
 local breath = require("lunashard.plugin.breath")
-local cjson = require("cjson.safe")
 local cli = require("lunashard.cli")
 local cluster = require("lunashard.cluster")
 local distribution = require("lunashard.distribution")
 local earlier = require("lunashard.distribution.earlier")
 local errors = require("lunashard.errors")
+local json_text = require("lunashard.json_text")
 local keyfile = require("lunashard.distribution.keyfile")
+local output = require("lunashard.cli.output")
 local row_key = require("lunashard.row_key")
 local sorted = require("lunashard.sorted")
 local statement = require("lunashard.router.statement")
@@ -341,7 +342,8 @@ end
 local function finish(args, report, err)
   if args.json then
     report.failed = err and errors.to_table(err).failed
-    io.stdout:write(cjson.encode(report), "\n")
+    json_text.lists(report.against or {}, "examples")
+    output.json(json_text.lists(report, "failures", "shards", "hot_buckets", "misplaced_examples"))
   else
     print_report(report)
   end
@@ -375,7 +377,7 @@ function command.run(args)
   end
   cli.say("distribution: %s", tostring(err.message))
   if args.json then
-    io.stdout:write(cjson.encode({ error = errors.to_table(err) }), "\n")
+    output.json({ error = errors.to_table(err) })
   end
   return errors.exit_code(err)
 end

@@ -1,10 +1,11 @@
 --- `lunashard explain`: where a statement or a key would go, and why. Connects nowhere.
 -- @module lunashard.cli.explain
 
-local cjson = require("cjson.safe")
 local cli = require("lunashard.cli")
 local cluster = require("lunashard.cluster")
 local errors = require("lunashard.errors")
+local json_text = require("lunashard.json_text")
+local output = require("lunashard.cli.output")
 local typed = require("lunashard.cli.typed")
 
 local command = {}
@@ -67,7 +68,7 @@ end
 function command.run(args)
   local explained, err = explain(args)
   if explained then
-    io.stdout:write(args.json and cjson.encode(explained:to_table()) or tostring(explained), "\n")
+    output.write(args.json and json_text.encode(explained:to_table()) or tostring(explained), "\n")
     return cli.exit.ok
   end
   cli.say("explain: %s", tostring(err))
@@ -75,7 +76,7 @@ function command.run(args)
     io.stderr:write("  ", err.hint, "\n")
   end
   if args.json then
-    io.stdout:write(cjson.encode({ error = errors.to_table(err) }), "\n")
+    output.json({ error = errors.to_table(err) })
   end
   return errors.exit_code(err)
 end

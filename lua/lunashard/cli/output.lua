@@ -1,9 +1,9 @@
 --- What commands write: data on stdout, which may be closed or full, and failures.
 -- @module lunashard.cli.output
 
-local cjson = require("cjson.safe")
 local cli = require("lunashard.cli")
 local errors = require("lunashard.errors")
+local json_text = require("lunashard.json_text")
 local system = require("lunashard.core.system")
 
 local output = {}
@@ -31,9 +31,9 @@ function output.flush()
 end
 
 --- Write a value as one line of JSON.
--- @param value
+-- @param value in which lists that may be empty are marked, see `lunashard.json_text`
 function output.json(value)
-  output.write(cjson.encode(value), "\n")
+  output.write(json_text.encode(value), "\n")
 end
 
 --- Does a person read stdout?

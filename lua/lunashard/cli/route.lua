@@ -1,9 +1,9 @@
 --- `lunashard route`: which shard, bucket and server a key belongs to.
 -- @module lunashard.cli.route
 
-local cjson = require("cjson.safe")
 local cli = require("lunashard.cli")
 local errors = require("lunashard.errors")
+local json_text = require("lunashard.json_text")
 local opening = require("lunashard.cli.opening")
 local output = require("lunashard.cli.output")
 local table_text = require("lunashard.table_text")
@@ -82,7 +82,7 @@ end
 local function run(router, args)
   local rows, list, failed, last = found(router, keys_of(args), args)
   if args.json then
-    output.json({ keys = #list > 0 and list or cjson.empty_array })
+    output.json({ keys = json_text.list(list) })
   elseif not args.explain and #rows > 0 then
     output.write((table_text.render(COLUMNS, rows)))
   end

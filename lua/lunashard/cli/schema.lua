@@ -7,6 +7,7 @@ local confirm = require("lunashard.cli.confirm")
 local diff = require("lunashard.schema.diff")
 local errors = require("lunashard.errors")
 local input = require("lunashard.cli.input")
+local json_text = require("lunashard.json_text")
 local lock = require("lunashard.lock")
 local opening = require("lunashard.cli.opening")
 local output = require("lunashard.cli.output")
@@ -80,7 +81,7 @@ local function destroyed(plan)
 end
 
 local function plain_report(report)
-  local plain = { change = report.change, steps = report.steps, complete = report.complete, shards = {} }
+  local plain = { change = report.change, steps = report.steps, complete = report.complete, shards = json_text.list() }
   for i, record in ipairs(report.shards) do
     plain.shards[i] = {
       shard_id = record.shard_id, outcome = record.outcome, applied = record.applied, pending = record.pending,
@@ -202,16 +203,16 @@ end
 -- ---- diff ------------------------------------------------------------------------
 
 local function plain_diff(report)
-  local plain = { against = report.against, same = report.same, complete = report.complete, shards = {} }
+  local plain = { against = report.against, same = report.same, complete = report.complete, shards = json_text.list() }
   for i, shard in ipairs(report.shards) do
-    local one = { shard_id = shard.shard_id, error = shard.error and errors.to_table(shard.error), differences = {} }
+    local one = { shard_id = shard.shard_id, error = shard.error and errors.to_table(shard.error),
+      differences = json_text.list() }
     for k, difference in ipairs(shard.differences or {}) do
       one.differences[k] = {
         kind = difference.kind, name = difference.name, what = difference.what, expected = difference.expected,
         found = difference.found, sql = diff.script({ difference }),
       }
     end
-    one.differences = list_or_nil(one.differences) or require("cjson.safe").empty_array
     plain.shards[i] = one
   end
   return plain

@@ -1,8 +1,8 @@
 --- `lunashard status`: how the shards and their servers do.
 -- @module lunashard.cli.status
 
-local cjson = require("cjson.safe")
 local cli = require("lunashard.cli")
+local json_text = require("lunashard.json_text")
 local opening = require("lunashard.cli.opening")
 local output = require("lunashard.cli.output")
 local table_text = require("lunashard.table_text")
@@ -92,15 +92,12 @@ end
 
 -- Lists stay lists when they are empty.
 local function as_json(manager, status)
-  local function list(value)
-    return #value > 0 and value or cjson.empty_array
-  end
   status.name, status.environment = manager.name, manager.options.environment
-  status.alerts, status.plugins = list(status.alerts), list(status.plugins)
+  json_text.lists(status, "alerts", "plugins")
   for _, shard in pairs(status.shards) do
-    shard.alerts = list(shard.alerts)
+    json_text.lists(shard, "alerts")
     if shard.pool then
-      shard.pool.replicas = list(shard.pool.replicas or {})
+      shard.pool.replicas = json_text.list(shard.pool.replicas)
     end
   end
   return status

@@ -18,6 +18,7 @@
 --    reason          why it goes there
 -- @classmod lunashard.router.explained
 
+local json_text = require("lunashard.json_text")
 local options = require("lunashard.options")
 
 local explained = {}
@@ -133,7 +134,7 @@ local PLAIN = { "kind", "word", "source", "found", "table", "strategy", "shard_i
 --- A plain tree for JSON. Of parameters only keys are in it, as text.
 -- @treturn table
 function Explained:to_table()
-  local plain = { shards = self.shards, statements = {}, steps = self.steps or nil }
+  local plain = { shards = json_text.list({ unpack(self.shards) }), statements = {}, steps = self.steps or nil }
   for _, name in ipairs(PLAIN) do
     plain[name] = self[name]
   end

@@ -2,17 +2,14 @@
 -- that nobody hears of.
 -- @module lunashard.script.output
 
-local cjson = require("cjson.safe")
 local cli = require("lunashard.cli")
 local errors = require("lunashard.errors")
+local json_text = require("lunashard.json_text")
 local table_text = require("lunashard.table_text")
-local values = require("lunashard.values")
 
 local output = {}
 
 local EPIPE = 32
-
-local List = {} -- metatable of tables that are lists also when they are empty
 
 --- Hand bytes over to stdout, all of which is written with the last ones.
 -- @string text
@@ -52,34 +49,11 @@ function output.table(columns, rows)
   return output.write((table_text.render(columns, rows)))
 end
 
--- A tree that JSON has words for: numbers of 64 bits as texts of all their digits, errors as tables without secrets.
-local function plain(value)
-  local kind = type(value)
-  if kind == "cdata" then
-    return (tostring(value):gsub("U?LL$", ""))
-  elseif kind == "number" and (value ~= value or value == math.huge or value == -math.huge) then
-    return tostring(value)
-  elseif kind ~= "table" then
-    return value
-  elseif value == values.null then
-    return cjson.null
-  elseif errors.is(value) then
-    return errors.to_table(value)
-  elseif getmetatable(value) == List and #value == 0 then
-    return cjson.empty_array
-  end
-  local copy, is_list = {}, #value > 0
-  for name, item in pairs(value) do
-    copy[is_list and name or tostring(name)] = plain(item)
-  end
-  return copy
-end
-
 --- A list that is a list in JSON also when it is empty.
 -- @tparam table list
 -- @treturn table the same
 function output.list(list)
-  return setmetatable(list, List)
+  return json_text.list(list)
 end
 
 --- Write one object of JSON, and a line's end.
@@ -88,7 +62,7 @@ end
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
 function output.json(value)
-  return output.write(assert(cjson.encode(plain(value))) .. "\n")
+  return output.write(json_text.encode(value) .. "\n")
 end
 
 return output
