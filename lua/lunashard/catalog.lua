@@ -283,7 +283,12 @@ end
 -- @treturn[2] lunashard.error
 function Catalog:lease(deadline)
   local manager = self.owner.manager
-  return place.pool(manager):acquire(deadline or task.now() + manager.options.connection_timeout)
+  local found, err = place.pool(manager):acquire(deadline or task.now() + manager.options.connection_timeout)
+  if not found then
+    return nil, err
+  end
+  found.keeps_schema = true
+  return found
 end
 
 --- Write an event down. Yields.

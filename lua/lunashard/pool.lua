@@ -144,6 +144,7 @@ function pool.new(options, term)
     shard_id = options.shard_id,
     endpoint = given.endpoint,
     max_result_bytes = given.max_result_bytes,
+    wary_until = 0,
   }, Pool)
   texts.open(self, given.pipeline)
   return self
@@ -182,8 +183,7 @@ function Pool:load()
   return self.handle:load()
 end
 
-local function run(self, text_or_sql, text, params, opts, started)
-  local guard = opts.guard
+local function run(self, text_or_sql, text, params, opts, started, guard)
   local request, err = raw_execute(self.handle, answers.request(), text_or_sql, params, started, opts.deadline,
     opts.read_only, opts.max_result_bytes or self.max_result_bytes, opts.pipeline == false, opts.generation,
     opts.late, guard and guard.text or nil, guard and guard.params or nil)
@@ -200,7 +200,7 @@ local function run_and_learn(self, query, params, opts, started)
   local text = not opts.simple and self.texts[query] or nil
   local known = not text and not opts.simple and texts.meet(self, query) or nil
   text = text or known and known.text
-  local result, err = run(self, text or query, text or answers.ANY_TEXT, params, opts, started)
+  local result, err = run(self, text or query, text or answers.ANY_TEXT, params, opts, started, opts.guard)
   if not result then
     return nil, err
   elseif known then
@@ -211,6 +211,22 @@ local function run_and_learn(self, query, params, opts, started)
     texts.refresh(self)
   end
   return result
+end
+
+local WARY = 0.25 -- seconds: a shard that changes what it owns does so for a while
+
+-- The reads of a batch need one guard between them when it is that of the whole shard. While the shard changes what it owns
+-- each needs its own.
+local function run_guarded(self, query, text, params, opts, started)
+  local guard = opts.guard
+  if guard.whole and self.pure[query] and started >= self.wary_until then
+    local result, err = run(self, text, text, params, opts, started, guard.whole)
+    if result or err.sqlstate ~= "LS001" then
+      return result, err
+    end
+    self.wary_until = now() + WARY
+  end
+  return run(self, text, text, params, opts, started, guard)
 end
 
 --- Run a statement on any connection, in autocommit. Yields.
@@ -234,6 +250,9 @@ function Pool:execute(query, params, opts)
   local text = self.texts[query]
   if not text or started >= self.catalog.expires or opts.simple then
     return run_and_learn(self, query, params, opts, started)
+  end
+  if opts.guard then
+    return run_guarded(self, query, text, params, opts, started)
   end
   return run(self, text, text, params, opts, started)
 end

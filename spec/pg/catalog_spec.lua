@@ -3,10 +3,12 @@ local cluster = require("spec.support.cluster")
 local errors = require("lunashard.errors")
 local install = require("lunashard.catalog.install")
 local loader = require("lunashard.loader")
+local map = require("lunashard.catalog.map")
 local monitor = require("lunashard.manager.monitor")
 local plugins = require("spec.support.plugins")
 local setting_up = require("lunashard.catalog.setup")
 local support = require("spec.support.catalog")
+local task = require("lunashard.task")
 
 local failure = cluster.failure
 
@@ -68,6 +70,28 @@ describe("a cluster with a catalog", function()
         assert.equal(before[key][1], manager:get_shard_for_write(key).shard_id)
       end
     end
+  end)
+
+  it("is read as it stood at one moment, whatever changes meanwhile", function()
+    local _, manager = connect()
+    local pool = manager.members[1].primary.pool
+    local owner, bucket = manager:get_shard_for_write(7)
+    local lease = assert(pool:acquire())
+    assert(lease:execute("BEGIN"))
+    assert(lease:execute("LOCK TABLE lunashard_catalog.bucket"))
+    local reading = task.spawn(function()
+      return (assert(map.read(pool, nil, task.now() + 10)))
+    end):watch()
+    cluster.wait_until("it waits for the buckets", function()
+      return pool:execute("SELECT FROM pg_locks WHERE NOT granted AND relation = 'lunashard_catalog.bucket'::regclass").rows[1]
+    end)
+    assert(lease:execute("UPDATE lunashard_catalog.bucket SET shard_id = $1, changed = lunashard_catalog.next_version() "
+      .. "WHERE bucket = $2", { owner.shard_id == "shard1" and "shard2" or "shard1", bucket }))
+    assert(lease:execute("COMMIT"))
+    lease:release()
+    local found = select(2, assert(reading:join(5)))
+    assert.equal(1, found.version)
+    assert.equal(owner.shard_id, found.groups.int8.owners[bucket])
   end)
 
   it("lets a further shard own nothing, and moves no key for it", function()

@@ -104,6 +104,55 @@ describe("a guard", function()
     end)
   end
 
+  -- How often it ran on a connection, which the statements behind it see.
+  local COUNT = core.text("SELECT set_config('sharing.n', "
+    .. "(coalesce(nullif(current_setting('sharing.n', true), ''), '0')::int + 1)::text, false) WHERE $1::int8 > 0")
+  local COUNTED = "SELECT pg_backend_pid() AS pid, current_setting('sharing.n', true) AS n FROM sharing.item WHERE id = $1"
+
+  it("of a whole shard runs once for the reads of a batch, where those of buckets run for each", function()
+    local pool = pools.open({ max_size = 2 })
+    sharing.warm(pool, COUNTED, { 1 })
+    local function times(guard_of)
+      local seen, n = {}, 0
+      sharing.all(20, function(i)
+        local row = assert(pool:execute(COUNTED, { i }, { guard = guard_of(i) })).rows[1]
+        local run = row.pid .. "/" .. tostring(row.n)
+        n = n + (seen[run] and 0 or 1)
+        seen[run] = true
+      end)
+      return n
+    end
+    assert.equal(20, times(function(i)
+      return { text = COUNT, params = { i } }
+    end))
+    local whole = { text = COUNT, params = { 1 } }
+    assert.is_true(times(function(i)
+      return { text = GUARD, params = { i, 1 }, whole = whole }
+    end) < 20)
+    assert.equal(0, pool.wary_until)
+  end)
+
+  it("of a whole shard that refuses leaves it to those of the buckets, for a while, and is never that of a write", function()
+    local pool = pools.open({ max_size = 2 })
+    sharing.warm(pool, MARK, { 1 })
+    sharing.warm(pool, sharing.INSERT, { 1 })
+    local never = { text = GUARD, params = { 41, 1 } }
+    local function behind(i, version)
+      return { guard = { text = GUARD, params = { i, version }, whole = never } }
+    end
+    for _ = 1, 3 do
+      pool.wary_until = 0
+      sharing.all(20, function(i)
+        local result, err = pool:execute(MARK, { i }, behind(i, 1 + i % 2))
+        assert.equal(i % 2 == 0 and tostring(i) or "LS001", result and result.rows[1].mark or err.sqlstate)
+      end)
+      assert.is_true(pool.wary_until > task.now())
+    end
+    pool.wary_until = 0
+    assert.equal("INSERT", assert(pool:execute(sharing.INSERT, { sharing.new_id() }, behind(7, 1))).command)
+    assert.equal(0, pool.wary_until)
+  end)
+
   it("finds room among few prepared statements", function()
     for _, most in ipairs({ 0, 1, 2, 3 }) do
       for _, pipeline in ipairs({ true, false }) do

@@ -122,14 +122,35 @@ static luna_step *lane_call(luna_conn *conn, int kind, const luna_call *call)
     return step_push(&conn->lane, kind, st);
 }
 
+static bool is_same_call(const luna_call *a, const luna_call *b)
+{
+    if (a->text != b->text || a->n_params != b->n_params)
+        return false;
+    for (int i = 0; i < a->n_params; i++)
+        if (a->values[i] == NULL || b->values[i] == NULL || a->lengths[i] != b->lengths[i] ||
+            a->formats[i] != b->formats[i] ||
+            memcmp(a->values[i], b->values[i], (size_t)a->lengths[i]) != 0)
+            return false;
+    return true;
+}
+
+/* What stands in the group already holds to its end. */
+static void lane_guard(luna_conn *conn, const luna_call *guard)
+{
+    luna_lane *lane = &conn->lane;
+    if (guard->text == NULL || (lane->guard != NULL && is_same_call(lane->guard, guard)))
+        return;
+    lane_call(conn, LUNA_STEP_GUARD, guard);
+    lane->guard = guard;
+}
+
 void luna_lane_add(luna_conn *conn, luna_request *request, double now)
 {
     luna_lane *lane = &conn->lane;
     const luna_call call = { request->text, request->n_params, request->values, request->lengths,
                              request->formats };
     lane_begin(conn, now);
-    if (request->guard.text != NULL)
-        lane_call(conn, LUNA_STEP_GUARD, &request->guard);
+    lane_guard(conn, &request->guard);
     luna_step *step = lane_call(conn, LUNA_STEP_RUN, &call);
     step->request = request;
     request->step = lane->end - 1;
@@ -144,6 +165,7 @@ void luna_lane_sync(luna_conn *conn)
     luna_lane *lane = &conn->lane;
     luna_message_sync(&conn->channel.out);
     step_push(lane, LUNA_STEP_SYNC, NULL);
+    lane->guard = NULL;
     if (++lane->groups == 2 && lane->kind == LUNA_LANE_READS && conn->cfg->slow_statement > 0 &&
         !ev_is_active(&lane->slow.ev))
         luna_timer_start(conn->cfg->loop, &lane->slow, lane->began + conn->cfg->slow_statement,

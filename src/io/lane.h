@@ -63,6 +63,7 @@ typedef struct luna_lane {
     bool cancelled;         /* we have asked the server to cancel what it runs */
     unsigned cancelled_group; /* its first step */
     luna_timer slow;          /* of reads: those behind a slow group go elsewhere */
+    const luna_call *guard;   /* the last one of the group that is being put together */
 } luna_lane;
 
 /* A step by its number, from `first` to before `end`. */
@@ -78,7 +79,8 @@ void luna_lane_open(luna_conn *conn, luna_lane_kind kind, double now);
 bool luna_lane_is_open(const luna_conn *conn, double now);
 
 /* Add a QUERY request to the present group; luna_lane_sync ends the group, luna_conn_flush sends
- * what there is. */
+ * what there is.  A guard that is the same as the one before it is not sent again: both hold to
+ * the end of the group. */
 void luna_lane_add(luna_conn *conn, luna_request *request, double now);
 void luna_lane_sync(luna_conn *conn);
 

@@ -14,6 +14,7 @@
 -- @module lunashard.catalog.lease
 
 local errors = require("lunashard.errors")
+local lock = require("lunashard.rebalancer.lock")
 local place = require("lunashard.catalog.place")
 local shard = require("lunashard.manager.shard")
 local task = require("lunashard.task")
@@ -131,8 +132,11 @@ local function renew(catalog, deadline)
     return nil, err
   end
   local ok, result
+  state.renewing = true
   ok, result, err = pcall(connection.execute, connection, RENEW_SQL:format(LOCK, quoted(state.id), quoted(state.name),
     lease.DURATION), nil, { simple = true, deadline = deadline })
+  state.renewing = false
+  state.wake:notify()
   connection:release()
   if not ok then
     error(result, 0)
@@ -240,12 +244,20 @@ function lease.start(catalog, deadline)
   state.task = task.daemon(run, setmetatable({ catalog = catalog }, { __mode = "v" }), state)
 end
 
+-- A renewal that is on its way would bring it back.
+local function let_renew(state)
+  local until_then = now() + RELEASE_TIMEOUT
+  while state.renewing and now() < until_then do
+    state.wake:wait(until_then)
+  end
+end
+
 local function withdraw(pool, id)
   return pool:execute("DELETE FROM lunashard_catalog.router WHERE router_id = $1", { id },
     { deadline = now() + RELEASE_TIMEOUT, pipeline = false })
 end
 
---- Give the lease up, so that nobody waits for it to run out. Yields, for half a second at the most.
+--- Give the lease up, so that nobody waits for it to run out. Yields, for a second at the most.
 -- Nothing is sent without a guard any more.
 -- @tparam table catalog
 function lease.stop(catalog)
@@ -259,7 +271,10 @@ function lease.stop(catalog)
   state.wake:notify()
   catalogs[catalog] = nil
   if had_lease then
-    local ok, err = pcall(withdraw, place.pool(manager), state.id)
+    local ok, err = pcall(function()
+      let_renew(state)
+      return withdraw(place.pool(manager), state.id)
+    end)
     if not ok and errors.is(err, "CANCELED") then
       remaining[state.id] = place.endpoint(manager)
     end
@@ -286,16 +301,20 @@ local SWITCH_SQL = [[
   SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
   SELECT pg_advisory_xact_lock(%s);
   DELETE FROM lunashard_catalog.router WHERE lease_until < clock_timestamp() - interval '1 hour';
-  UPDATE lunashard_catalog.cluster SET guards = %s, guard_epoch = guard_epoch + 1, guards_changed = clock_timestamp()
+  UPDATE lunashard_catalog.cluster SET guards = %s, guard_epoch = guard_epoch + 1, guards_changed = clock_timestamp() WHERE %s
     RETURNING guard_epoch, timeline, substring(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS present]]
 
-local function switch(catalog, on, deadline)
+-- Of a job that is the mover's still, and is to its transaction's end.
+local OWN = "EXISTS (SELECT FROM lunashard_catalog.job WHERE id = %.0f AND token = %.0f FOR SHARE)"
+
+local function switch(catalog, on, deadline, mover)
   local connection, err = catalog:lease(deadline)
   if not connection then
     return nil, err
   end
   local ok, result
-  ok, result, err = pcall(connection.execute, connection, SWITCH_SQL:format(LOCK, tostring(on)), nil,
+  ok, result, err = pcall(connection.execute, connection, SWITCH_SQL:format(LOCK, tostring(on),
+    mover and OWN:format(mover.job, mover.token) or "true"), nil,
     { simple = true, deadline = deadline })
   connection:release()
   if not ok then
@@ -303,7 +322,8 @@ local function switch(catalog, on, deadline)
   elseif not result then
     return nil, err
   elseif not result.rows[1] then
-    return nil, errors.new("INVALID", { message = "there is no catalog: lunashard cluster init makes it" })
+    return nil, mover and lock.taken_over(mover.job)
+      or errors.new("INVALID", { message = "there is no catalog: lunashard cluster init makes it" })
   end
   local refreshed
   refreshed, err = catalog:refresh(deadline)
@@ -383,11 +403,12 @@ end
 --- No guards are needed any more: nothing is being moved. Yields.
 -- @tparam table catalog
 -- @tparam ?number deadline
+-- @tparam[opt] table mover who says so, as `job` and `token`
 -- @treturn[1] boolean true
 -- @treturn[2] nil
--- @treturn[2] lunashard.error
-function lease.close_guards(catalog, deadline)
-  local found, err = switch(catalog, false, deadline)
+-- @treturn[2] lunashard.error `LOCK_HELD` when another mover has taken over
+function lease.close_guards(catalog, deadline, mover)
+  local found, err = switch(catalog, false, deadline, mover)
   return found and true, err
 end
 

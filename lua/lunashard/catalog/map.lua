@@ -14,6 +14,9 @@ local task = require("lunashard.task")
 
 local map = {}
 
+-- All of a map is read from one snapshot.
+local MODE = "ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+
 local SHARDS = [[SELECT shard_id, host, port, database, position, state, joined FROM lunashard_catalog.shard]]
 local GROUPS = [[
   SELECT name, strategy, fingerprints, key_type, buckets, shards::text AS shards FROM lunashard_catalog.placement_group]]
@@ -92,7 +95,6 @@ function map.read(pool, known, deadline)
     end
     local result
     ok, result = pcall(function()
-      run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
       local cluster = run([[SELECT id, name, map_version, guards, guard_epoch,
         extract(epoch FROM clock_timestamp() - guards_changed)::float8 AS quiet FROM lunashard_catalog.cluster]]).rows[1]
       if not cluster or cluster.map_version == 0 then
@@ -116,7 +118,7 @@ function map.read(pool, known, deadline)
       return nil, result
     end
     error(result, 0)
-  end)
+  end, MODE)
 end
 
 -- ---- from the shards --------------------------------------------------------------------
@@ -140,9 +142,7 @@ local function ask_shard(member, deadline)
     return nil, err
   end
   return schema.transaction(member.primary.pool, deadline, function(lease)
-    local ok, problem = lease:execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY", nil,
-      { deadline = deadline })
-    local found = {}
+    local ok, problem, found = true, nil, {}
     for name, sql in pairs(ON_SHARD) do
       if ok then
         ok, problem = lease:execute(sql, nil, { deadline = deadline })
@@ -154,7 +154,7 @@ local function ask_shard(member, deadline)
     end
     found.identity = found.identity[1]
     return found
-  end)
+  end, MODE)
 end
 
 local function claim(group, row, shard_id)

@@ -170,17 +170,18 @@ end
 -- @tparam Pool pool
 -- @tparam ?number deadline
 -- @tparam func fn `fn(lease)` -> value | nil, err; a failure rolls back
+-- @string[opt] mode such as `READ ONLY`; part of BEGIN, so that no statement can come before it
 -- @return[1] its value
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
-function schema.transaction(pool, deadline, fn)
+function schema.transaction(pool, deadline, fn, mode)
   local lease, err = pool:acquire(deadline)
   if not lease then
     return nil, err
   end
   local ok, value
   ok, value, err = pcall(function()
-    local begun, problem = lease:execute("BEGIN", nil, { deadline = deadline })
+    local begun, problem = lease:execute(mode and "BEGIN " .. mode or "BEGIN", nil, { deadline = deadline })
     if not begun then
       return nil, problem
     end

@@ -325,4 +325,66 @@ CREATE TRIGGER departure AFTER DELETE ON lunashard.bucket REFERENCING OLD TABLE 
   FOR EACH STATEMENT EXECUTE FUNCTION lunashard.note_departure();
 ]]
 
-return { name = "lunashard", schemas = { "lunashard", "lunashard_staging" }, migrations = { VERSION_1, VERSION_2 } }
+-- A guard leaves word of what it has checked: a job's triggers need not look again.
+local VERSION_3 = [[
+CREATE OR REPLACE FUNCTION lunashard.guard(in_group text, in_bucket text, in_version bigint) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  owned bigint;
+  word text;
+BEGIN
+  IF NOT pg_try_advisory_xact_lock_shared(lunashard.lock_key(in_group, in_bucket)) THEN
+    RAISE EXCEPTION USING ERRCODE = 'LS001', MESSAGE = format('bucket %s of group %s is being moved', in_bucket, in_group),
+      DETAIL = 'locked', HINT = 'Wait for a moment and run the statement again.';
+  END IF;
+  SELECT b.version INTO owned FROM lunashard.bucket b WHERE b.grp = in_group AND b.bucket = in_bucket;
+  IF owned IS NULL THEN
+    owned := lunashard.owned_version(in_group, in_bucket);
+  END IF;
+  IF owned IS DISTINCT FROM in_version THEN
+    PERFORM lunashard.refuse_stale(in_group, in_bucket, owned);
+  END IF;
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    PERFORM lunashard.refuse_old_snapshot();
+  END IF;
+  word := set_config('lunashard.guarded', in_group || '/' || in_bucket, true); -- PERFORM would be a query of its own
+END $$;
+
+CREATE OR REPLACE FUNCTION lunashard.guard_shard(in_version bigint) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  reached bigint;
+  leaving int;
+  word text;
+BEGIN
+  IF NOT pg_try_advisory_xact_lock_shared(lunashard.shard_lock_key()) THEN
+    RAISE EXCEPTION USING ERRCODE = 'LS001', MESSAGE = 'buckets of this shard are being moved', DETAIL = 'locked',
+      HINT = 'Wait for a moment and run the statement again, on all shards.';
+  END IF;
+  SELECT s.version, s.in_transition INTO STRICT reached, leaving FROM lunashard.state s;
+  IF reached IS DISTINCT FROM in_version OR leaving > 0 THEN
+    PERFORM lunashard.refuse_stale_shard(in_version);
+  END IF;
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    PERFORM lunashard.refuse_old_snapshot();
+  END IF;
+  word := set_config('lunashard.guarded', '1', true) || set_config('lunashard.guarded_shard', '1', true);
+END $$;
+
+CREATE OR REPLACE FUNCTION lunashard.refuse_unguarded() RETURNS trigger
+LANGUAGE plpgsql
+AS $$
+BEGIN
+  IF coalesce(pg_catalog.current_setting('lunashard.guarded', true), '') IS NOT DISTINCT FROM '' THEN
+    RAISE EXCEPTION USING ERRCODE = 'LS003',
+      MESSAGE = pg_catalog.format('rows of %I.%I are being moved: a write needs its guard', TG_TABLE_SCHEMA, TG_TABLE_NAME),
+      HINT = 'Write through Lunashard while a rebalance job is open.';
+  END IF;
+  RETURN NULL;
+END $$;
+]]
+
+return { name = "lunashard", schemas = { "lunashard", "lunashard_staging" },
+  migrations = { VERSION_1, VERSION_2, VERSION_3 } }

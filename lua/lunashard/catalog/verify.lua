@@ -117,14 +117,12 @@ local function look(what, member, deadline)
   local by_bucket = {}
   local ok
   ok, err = schema.transaction(member.primary.pool, deadline, function(lease)
-    for _, sql in ipairs({ "SET TRANSACTION READ ONLY", "SET LOCAL row_security = off" }) do
-      local set, problem = lease:execute(sql, nil, { deadline = deadline })
-      if not set then
-        return nil, problem
-      end
+    local set, problem = lease:execute("SET LOCAL row_security = off", nil, { deadline = deadline })
+    if not set then
+      return nil, problem
     end
     return (what.sql and count_there or count_here)(lease, what, by_bucket, deadline)
-  end)
+  end, "READ ONLY")
   if not ok then
     return nil, explained(err, member, what.name)
   end

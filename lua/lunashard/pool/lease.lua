@@ -23,7 +23,8 @@ local raw = {}
 --- Wrap what `acquire` gave.
 -- @tparam Pool pool
 -- @tparam userdata handle
--- @treturn Lease `shard_id`, `endpoint`, `backend_pid`
+-- @treturn Lease `shard_id`, `endpoint`, `backend_pid`; who sets `keeps_schema`, here or in options, says that nothing done
+--   changes what statements of others do
 function lease.new(pool, handle)
   if not raw.execute then
     raw.execute, raw.execute_many = handle.execute, handle.execute_many
@@ -40,8 +41,10 @@ function lease.new(pool, handle)
 end
 
 -- What a transaction has changed, others see from its COMMIT on.
-local function note(self, command)
-  if texts.note(self.pool, command) then
+local function note(self, opts, command)
+  if self.keeps_schema or opts.keeps_schema then
+    return
+  elseif texts.note(self.pool, command) then
     self.changed = true
   elseif command == "COMMIT" and self.changed then
     self.changed = nil
@@ -63,7 +66,7 @@ function Lease:execute(query, params, opts)
   local result
   result, err = answers.result(self, request, text or answers.ANY_TEXT, started, opts.decode_json)
   if result then
-    note(self, opts.simple and "several" or result.command)
+    note(self, opts, opts.simple and "several" or result.command)
   end
   return result, err
 end
@@ -127,7 +130,7 @@ function Lease:execute_many(query, sets, opts)
       results[done + i] = result
     end
     if received[1] then
-      note(self, received[1].command)
+      note(self, opts, received[1].command)
     end
     done = done + #received
     if not sent or err then

@@ -4,6 +4,7 @@
 local cursors = require("lunashard.router.cursors")
 local checking = require("lunashard.router.checking")
 local guarding = require("lunashard.router.guarding")
+local guards = require("lunashard.router.guards")
 local routing = require("lunashard.router.routing")
 
 local guarded = {}
@@ -45,6 +46,28 @@ function guarded.run_on(endpoint, sql, params, how)
   return endpoint.pool:execute(sql, params, how)
 end
 
+local function try(router, sql, params, opts, deadline, needed)
+  local manager = router.manager
+  local generation, map = manager.generation, manager.catalog.map
+  local member, bucket, strategy = routing.resolve(manager, opts)
+  local err = bucket
+  if member and router.checks then
+    local ok
+    ok, err = checking.check(router, sql, params, opts.routing_key, member)
+    member = ok and member
+  end
+  if not member then
+    return nil, err
+  end
+  local under = generation
+  if needed and strategy then
+    under = guards.bucket(manager, member, strategy, bucket, map == manager.catalog.map)
+  elseif needed then
+    under = guarding.whole(manager, member)
+  end
+  return router:run_on(member, sql, params, opts, deadline, under)
+end
+
 --- `execute` with `routing_key` or `shard_id`, behind a guard. Yields.
 -- @tparam Router router
 -- @string sql
@@ -56,29 +79,18 @@ end
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
 function guarded.execute(router, sql, params, opts, deadline, refused)
-  local manager = router.manager
-  if refused and not guarding.is_stale(refused) then
+  if not refused then -- nearly always the first try is the last: nothing is made for others before
+    local result
+    result, refused = try(router, sql, params, opts, deadline, true)
+    if result then
+      return result
+    end
+  end
+  if not guarding.is_stale(refused) then
     return nil, refused
   end
-  return guarding.through(manager, deadline, function(needed)
-    local generation = manager.generation
-    local member, err = routing.resolve(manager, opts)
-    if member and router.checks then
-      local ok
-      ok, err = checking.check(router, sql, params, opts.routing_key, member)
-      member = ok and member
-    end
-    if not member then
-      return nil, err
-    end
-    local under = generation
-    if needed then
-      under, err = guarding.under(manager, true, member, opts.table, opts.routing_key)
-    end
-    if not under then
-      return nil, err
-    end
-    return router:run_on(member, sql, params, opts, deadline, under)
+  return guarding.through(router.manager, deadline, function(needed)
+    return try(router, sql, params, opts, deadline, needed)
   end, refused)
 end
 

@@ -173,7 +173,11 @@ function guarding.is_absent(manager, shard_id)
   return true
 end
 
-local function whole(manager, member)
+--- What a statement for all of a shard relies on. Does not yield.
+-- @tparam Manager manager
+-- @tparam table member
+-- @treturn table|number under
+function guarding.whole(manager, member)
   return guarding.is_absent(manager, member.shard_id) and guarding.EXEMPT or guards.shard(manager, member)
 end
 
@@ -190,7 +194,7 @@ function guarding.under(manager, guarded, member, table_name, key)
   if not guarded then
     return manager.generation
   elseif key == nil then
-    return whole(manager, member)
+    return guarding.whole(manager, member)
   end
   return guards.keys(manager, member, table_name, { key })
 end
@@ -203,7 +207,7 @@ end
 function guarding.under_all(manager, guarded, members)
   local generation, by_member = manager.generation, {}
   for _, member in ipairs(guarded and members or {}) do
-    by_member[member] = whole(manager, member)
+    by_member[member] = guarding.whole(manager, member)
   end
   return function(member)
     return by_member[member] or generation

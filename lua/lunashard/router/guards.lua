@@ -1,6 +1,7 @@
 --- What goes before a statement while rows may move: calls of the shards' own functions.
--- A guard is `{ text, params, replica }`: the statement for `Pool:execute`, and the one for a standby. It holds for what
--- the map said when it was made; the server refuses it (`LS001`) when that is not so any more.
+-- A guard is `{ text, params, replica, whole }`: the statement for `Pool:execute`, the one for a standby, and of a bucket's the
+-- guard for the whole shard that does as well. It holds for what the map said when it was made; the server refuses it (`LS001`)
+-- when that is not so any more.
 --
 -- A bucket's guard is for statements that touch rows of that bucket alone. What may touch others is guarded for the
 -- whole shard, and so are long lists: every bucket's guard is a lock in the server's table of locks.
@@ -39,13 +40,18 @@ local function text_of(bucket)
   return type(bucket) == "number" and ("%.0f"):format(bucket) or bucket
 end
 
+local groups = setmetatable({}, { __mode = "k" }) -- strategy -> name
+
 -- The name of the group whose strategy this is.
 local function group_of(manager, strategy)
-  for name, bound in pairs(manager.strategies.by_type) do
-    if bound == strategy then
-      return name
+  local known = groups[strategy]
+  if not known then
+    for name, bound in pairs(manager.strategies.by_type) do
+      groups[bound] = name
     end
+    known = groups[strategy]
   end
+  return known
 end
 
 local UNKNOWN = 0 -- no shard has this version: it refuses, and then the map is read with those of all shards
@@ -59,6 +65,22 @@ function guards.shard(manager, member)
   local version = catalog:shard_version(member.shard_id)
   catalog.wants_versions = catalog.wants_versions or not version
   return new(SHARD, { version or UNKNOWN }, true)
+end
+
+local wholes = setmetatable({}, { __mode = "k" }) -- member -> the guard made last
+
+-- The same, where the map knows the shard's version.
+local function whole_of(manager, member)
+  local version = manager.catalog:shard_version(member.shard_id)
+  local known = wholes[member]
+  if not version then
+    manager.catalog.wants_versions = true
+    return nil
+  elseif not known or known.params[1] ~= version then
+    known = new(SHARD, { version }, true)
+    wholes[member] = known
+  end
+  return known
 end
 
 -- The shard says what it owns is what the map says, and the map that all keys are there. Its version is taken first: those
@@ -77,6 +99,39 @@ local function many(manager, member, strategy, keys)
   return guard
 end
 
+local known_buckets = setmetatable({}, { __mode = "k" }) -- strategy -> bucket, when it is a number -> a guard's parts
+
+-- What guards for a bucket of this version have in common.
+local function parts_of(strategy, group, bucket, version)
+  local by_bucket = known_buckets[strategy]
+  local parts = by_bucket and by_bucket[bucket]
+  if parts and parts.params[3] == version then
+    return parts
+  end
+  local name = text_of(bucket)
+  parts = { params = { group, name, version }, covers = { [group .. "/" .. name] = true } }
+  if type(bucket) == "number" then -- there is no end to others
+    by_bucket = by_bucket or {}
+    by_bucket[bucket], known_buckets[strategy] = parts, by_bucket
+  end
+  return parts
+end
+
+--- A guard for one bucket. Does not yield.
+-- @tparam Manager manager
+-- @tparam table member where it was found to be
+-- @tparam table strategy of its group
+-- @tparam number|string bucket
+-- @tparam boolean is_present is the map still the one by which it was found?
+-- @treturn table guard
+function guards.bucket(manager, member, strategy, bucket, is_present)
+  local group = group_of(manager, strategy)
+  local parts = parts_of(strategy, group, bucket, manager.catalog:bucket_version(group, bucket))
+  local guard = new(BUCKET, parts.params, parts.covers)
+  guard.whole = is_present and whole_of(manager, member) or nil
+  return guard
+end
+
 --- A guard for keys of one group that are all on one shard. Yields when a directory has to be asked.
 -- @tparam Manager manager
 -- @tparam table member where they were found to be
@@ -92,10 +147,11 @@ function guards.keys(manager, member, table_name, keys)
   elseif #keys > guards.MAX_BUCKETS then
     return many(manager, member, strategy, keys)
   end
-  local group = group_of(manager, strategy)
+  local group, map = group_of(manager, strategy), manager.catalog.map
   local buckets, versions, covers, n = {}, {}, {}, 0
+  local shard_id, bucket
   for _, key in ipairs(keys) do
-    local shard_id, bucket = strategy:route(key)
+    shard_id, bucket = strategy:route(key)
     if not shard_id then
       return nil, bucket
     elseif shard_id ~= member.shard_id then
@@ -109,7 +165,7 @@ function guards.keys(manager, member, table_name, keys)
     end
   end
   if n == 1 then
-    return new(BUCKET, { group, buckets[1], versions[1] }, covers)
+    return guards.bucket(manager, member, strategy, bucket, map == manager.catalog.map)
   end
   return new(BUCKETS, { group, buckets, versions }, covers)
 end

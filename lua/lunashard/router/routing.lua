@@ -30,6 +30,7 @@ end
 -- @param key
 -- @treturn[1] table member
 -- @treturn[1] number|string bucket
+-- @treturn[1] table strategy
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `NULL_KEY`, `INVALID`, `NO_SHARD`
 function routing.owner(manager, table_name, key)
@@ -51,7 +52,7 @@ function routing.owner(manager, table_name, key)
         message = ("the strategy names the shard %s, which does not exist"):format(tostring(shard_id)),
       })
   end
-  return member, bucket
+  return member, bucket, strategy
 end
 
 local owner = routing.owner
@@ -61,6 +62,7 @@ local owner = routing.owner
 -- @tparam table opts `routing_key`, `shard_id`, `table`
 -- @treturn[1] table member
 -- @treturn[1] ?number|string bucket, when a key was given
+-- @treturn[1] ?table strategy
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `NO_KEY`, `NULL_KEY`, `INVALID`, `NO_SHARD`, `KEY_MISMATCH`
 function routing.resolve(manager, opts)
@@ -71,14 +73,14 @@ function routing.resolve(manager, opts)
     end
     return manager:member(wanted)
   end
-  local member, bucket = owner(manager, opts.table, key)
+  local member, bucket, strategy = owner(manager, opts.table, key)
   if member and wanted ~= nil and wanted ~= member.shard_id then
     local ok, err = manager:member(wanted)
     return nil, ok and errors.new("KEY_MISMATCH", {
       message = ("routing_key belongs to %s, but shard_id says %s"):format(member.shard_id, wanted),
     }) or err
   end
-  return member, bucket
+  return member, bucket, strategy
 end
 
 --- Is the option `table` the name of a reference table?

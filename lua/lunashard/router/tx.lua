@@ -330,7 +330,7 @@ function Tx:transaction(fn)
   end
   if not self.lost then
     local sql = ("ROLLBACK TO SAVEPOINT %s; RELEASE SAVEPOINT %s"):format(name, name)
-    ok = run(self, sql, nil, { deadline = ending.deadline(self, {}), simple = true })
+    ok = run(self, sql, nil, { deadline = ending.deadline(self, {}), simple = true, keeps_schema = true })
     if ok then -- with all locks that were taken since
       self.failed, self.covered = before, covered
     else -- what was to be undone must not be committed with the rest
