@@ -98,7 +98,9 @@ describe("the pre-flight checks", function()
     only("shard2: rebalance_b is unlogged")
     on_second("DROP TABLE rebalance_b; CREATE VIEW rebalance_b AS SELECT 1 AS id")
     assert.truthy(look()[1]:find("shard2: rebalance_b is no table", 1, true))
-    on_second("DROP VIEW rebalance_b")
+    on_second("DROP VIEW rebalance_b; CREATE TABLE rebalance_c (id bigint, n int, PRIMARY KEY (id, n)) PARTITION BY LIST (n); "
+      .. "CREATE TABLE rebalance_b PARTITION OF rebalance_c DEFAULT")
+    assert.truthy(table.concat(look(), "\n"):find("shard2: rebalance_b is a partition: declare the partitioned table", 1, true))
   end)
 
   it("refuse triggers and rules, unless they are called harmless", function()
@@ -140,12 +142,38 @@ describe("the pre-flight checks", function()
     assert.truthy(table.concat(look(), "\n"):find("go round in a circle", 1, true))
   end)
 
+  it("judge servers by what they say of themselves", function()
+    local function judged(changes)
+      local list = {}
+      for i = 1, 2 do
+        local told = assert(facts.read(manager.members[i].primary.pool, TABLES, REFERENCES))
+        told.database.installed = true
+        for name, value in pairs(i == 2 and changes or {}) do
+          told.database[name] = value
+        end
+        told.left = i == 2 and changes.left or {}
+        list[i] = { shard_id = "shard" .. i, facts = told }
+      end
+      local problems, warnings = preflight.judge(list, { "rebalance_a" }, {}, {})
+      return problems[1] and preflight.line(problems[1]), warnings[1] and preflight.line(warnings[1])
+    end
+    assert.is_nil(judged({}))
+    assert.equal("shard2: the server is a standby; rows can only be moved between primaries", judged({ standby = true }))
+    assert.equal("shard2: the database is in LATIN1, that of the other shards in UTF8", judged({ encoding = "LATIN1" }))
+    assert.equal("shard2: moves of job 7 stand half-way: run `lunashard rebalance resume 7`, or `cancel 7`, then `cleanup`",
+      judged({ left = { 7 } }))
+    assert.matches("shard2: the database sorts by other, that of the other shards by ",
+      select(2, judged({ collation = "other" })))
+    assert.matches("shard2: 3 prepared transactions are open", select(2, judged({ prepared = 3 })))
+    assert.matches("shard2: a transaction has been open for 61 s", select(2, judged({ oldest_transaction = 61 })))
+  end)
+
   it("say whom to ask for a table that belongs to somebody else", function()
     on_second("ALTER TABLE rebalance_a NO FORCE ROW LEVEL SECURITY")
     local told = assert(facts.read(manager.members[2].primary.pool, TABLES, REFERENCES))
     told.tables.rebalance_a.owned, told.tables.rebalance_a.owner = false, "dba"
     local problems = preflight.judge({ { shard_id = "shard2", facts = told } }, { "rebalance_a" }, {}, {})
     assert.truthy(preflight.line(problems[#problems]):find('rebalance_a belongs to dba, and only its owner can set triggers: '
-      .. 'GRANT "dba" TO the user of the cluster file', 1, true))
+      .. ('GRANT "dba" TO "%s"'):format(told.database.user), 1, true))
   end)
 end)

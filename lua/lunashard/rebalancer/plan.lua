@@ -17,7 +17,7 @@ local plan = {}
 
 --- How much one move may carry. A bucket that has more is a move of its own.
 -- @table LIMITS
-plan.LIMITS = { rows = 10000, buckets = 500, bytes = 64 * 2 ^ 20 }
+plan.LIMITS = { rows = 10000, buckets = 250, bytes = 64 * 2 ^ 20 }
 
 -- What a job was measured to take, for estimates: rows a second of one move, and what each move takes besides.
 local ROWS_PER_SECOND, SECONDS_PER_MOVE = 60000, 0.2
@@ -80,7 +80,7 @@ local function balance(state, assignments)
   local function entry(shard_id)
     if not by_id[shard_id] then
       by_id[shard_id] = { shard_id = shard_id, buckets = 0, rows = 0, bytes = 0, buckets_after = 0, rows_after = 0,
-        bytes_after = 0 }
+        bytes_after = 0, receives = 0 }
       shards[#shards + 1] = by_id[shard_id]
     end
     return by_id[shard_id]
@@ -100,6 +100,7 @@ local function balance(state, assignments)
     for name, by in pairs({ buckets_after = 1, rows_after = item.rows, bytes_after = item.bytes }) do
       from[name], to[name] = from[name] - by, to[name] + by
     end
+    to.receives = to.receives + item.bytes
   end
   return shards
 end
@@ -132,7 +133,7 @@ end
 --   assignments in the lists of its waves
 -- @treturn table `group`, `planner`, `moves`, `buckets`, `rows`, `bytes` (what moves), `total_rows`, `share` (of the rows, or
 --   of the buckets when there are no rows; 0 to 1), `estimated_seconds`, `shards` (a list: `shard_id`, `buckets`, `rows`,
---   `bytes` and the same with `_after`), `by` (`shard1->shard4` -> rows), `warnings`
+--   `bytes` and the same with `_after`, `receives`: bytes that arrive), `by` (`shard1->shard4` -> rows), `warnings`
 function plan.make(state, assignments, opts)
   opts = opts or {}
   local limits = opts.limits or plan.LIMITS

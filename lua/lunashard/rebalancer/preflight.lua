@@ -5,6 +5,8 @@ local circle = require("lunashard.rebalancer.preflight.circle")
 local errors = require("lunashard.errors")
 local facts = require("lunashard.rebalancer.preflight.facts")
 local parallel = require("lunashard.parallel")
+local problems_of = require("lunashard.rebalancer.preflight.problems")
+local rights = require("lunashard.rebalancer.preflight.rights")
 local statement = require("lunashard.router.statement")
 
 local preflight = {}
@@ -48,7 +50,7 @@ local function check_database(shard_id, told, first, is_fresh, add, warn)
   end
 end
 
-local function check_shape(shard_id, name, told, add)
+local function check_shape(shard_id, name, told, user, add)
   if told.kind ~= "r" and told.kind ~= "p" then
     add(shard_id, name, "is no table, and only tables move")
   elseif told.is_partition then
@@ -60,8 +62,8 @@ local function check_shape(shard_id, name, told, add)
     add(shard_id, name, "has no primary key, by which changes are followed: ALTER TABLE ... ADD PRIMARY KEY")
   end
   if not told.owned then
-    add(shard_id, name, ('belongs to %s, and only its owner can set triggers: GRANT "%s" TO the user of the cluster file')
-      :format(told.owner, told.owner))
+    add(shard_id, name, ('belongs to %s, and only its owner can set triggers: GRANT "%s" TO "%s"'):format(told.owner,
+      told.owner, user))
   end
   if told.row_security then
     add(shard_id, name, "has FORCE ROW LEVEL SECURITY, which hides rows from its owner, too: ALTER TABLE ... NO FORCE ROW LEVEL "
@@ -123,8 +125,11 @@ function preflight.judge(list, names, references, harmless, fresh)
   end
   for _, one in ipairs(list) do
     check_database(one.shard_id, one.facts, list[1].facts.database, fresh and fresh[one.shard_id], add, warn)
+    for _, granting in ipairs(one.facts.missing) do
+      add(one.shard_id, nil, rights.message(granting))
+    end
     for _, name in ipairs(references) do
-      if not one.facts.references[name] then
+      if one.facts.references[name] == false then
         add(one.shard_id, name, "the reference table is not there; create it as it is on the other shards")
       end
     end
@@ -137,10 +142,10 @@ function preflight.judge(list, names, references, harmless, fresh)
     local first, first_id
     for _, one in ipairs(list) do
       local told = one.facts.tables[name]
-      if not told then
+      if told == false then
         add(one.shard_id, name, ("is not there; create it as on the other shards: pg_dump --schema-only --table=%s"):format(name))
-      else
-        check_shape(one.shard_id, name, told, add)
+      elseif told then
+        check_shape(one.shard_id, name, told, one.facts.database.user, add)
         check_ties(one.shard_id, name, told, harmless, add)
         if first then
           check_same(one.shard_id, name, told, first, first_id, add)
@@ -150,22 +155,6 @@ function preflight.judge(list, names, references, harmless, fresh)
     end
   end
   return problems, warnings
-end
-
---- A problem as a line.
--- @tparam table problem
--- @treturn string
-function preflight.line(problem)
-  return problem.shard_id .. ": " .. (problem.table and problem.table .. " " or "") .. problem.message
-end
-
-local function refusal(problems)
-  local first = problems[1]
-  return errors.new("INVALID", {
-    message = ("%s%s"):format(preflight.line(first), #problems > 1 and (" (and %d more)"):format(#problems - 1) or ""),
-    shard_id = first.shard_id,
-    problems = problems,
-  })
 end
 
 local function references_of(manager)
@@ -188,25 +177,13 @@ end
 -- @treturn {string,...} their names
 preflight.references = references_of
 
-local CATALOG = [[
-  SELECT current_user AS user, pg_get_userbyid(n.nspowner) AS owner, pg_has_role(n.nspowner, 'USAGE') AS may
-    FROM pg_catalog.pg_namespace n WHERE n.nspname = 'lunashard_catalog']]
+--- A problem as a line.
+-- @tparam table problem
+-- @treturn string
+preflight.line = problems_of.line
 
---- May this user write jobs down? Yields.
--- @tparam table catalog
--- @tparam ?number deadline
--- @treturn[1] boolean true
--- @treturn[2] nil
--- @treturn[2] lunashard.error `AUTH`
-function preflight.rights(catalog, deadline)
-  local found, err = catalog:execute(CATALOG, nil, deadline)
-  local row = found and found.rows[1]
-  if row and not row.may then
-    return nil, errors.new("AUTH", { message = ('the catalog belongs to %s, and jobs are written there: GRANT "%s" TO "%s"')
-      :format(row.owner, row.owner, row.user) })
-  end
-  return found and true or nil, err
-end
+--- May this user write jobs down? See `lunashard.rebalancer.preflight.rights`.
+preflight.rights = rights.of_catalog
 
 --- Look at all shards that take part. Yields.
 -- @tparam Manager manager
@@ -223,7 +200,8 @@ function preflight.check(manager, tables, shard_ids, opts)
     if not member then
       return nil, err
     end
-    return facts.read(member.primary.pool, tables, references, opts.job, opts.deadline)
+    return facts.read(member.primary.pool, tables, references, { job = opts.job, deadline = opts.deadline,
+      fresh = opts.fresh and opts.fresh[shard_id] ~= nil, any_fresh = opts.fresh and next(opts.fresh) ~= nil })
   end)
   local list, failed, names, harmless = {}, {}, {}, {}
   for i, shard_id in ipairs(shard_ids) do
@@ -245,7 +223,7 @@ function preflight.check(manager, tables, shard_ids, opts)
   end
   local problems, warnings = preflight.judge(list, names, reference_names, harmless, opts.fresh)
   if #problems > 0 then
-    return nil, refusal(problems)
+    return nil, problems_of.refusal(problems)
   end
   return warnings
 end

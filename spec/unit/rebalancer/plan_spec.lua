@@ -54,9 +54,9 @@ describe("a plan", function()
     assert.same({ ["b->c"] = 20 }, made.by)
     local after = {}
     for _, one in ipairs(made.shards) do
-      after[one.shard_id] = { one.rows, one.rows_after, one.buckets, one.buckets_after }
+      after[one.shard_id] = { one.rows, one.rows_after, one.buckets, one.buckets_after, one.receives }
     end
-    assert.same({ a = { 30, 30, 1, 1 }, b = { 70, 50, 2, 1 }, c = { 0, 20, 0, 1 } }, after)
+    assert.same({ a = { 30, 30, 1, 1, 0 }, b = { 70, 50, 2, 1, 0 }, c = { 0, 20, 0, 1, 2000 } }, after)
     assert.is_true(made.estimated_seconds > 0)
   end)
 

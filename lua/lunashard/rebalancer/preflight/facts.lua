@@ -1,13 +1,17 @@
 --- What a shard says of itself and of the tables that are to move, for the pre-flight checks.
 -- @module lunashard.rebalancer.preflight.facts
 
+local rights = require("lunashard.rebalancer.preflight.rights")
+local values = require("lunashard.values")
+
 local facts = {}
 
 local DATABASE = [[
   SELECT current_user AS user, current_database() AS database, d.encoding = 6 AS utf8,
          pg_catalog.pg_encoding_to_char(d.encoding) AS encoding, d.datcollate AS collation,
          pg_catalog.pg_is_in_recovery() AS standby, current_setting('server_version_num')::int / 10000 AS version,
-         to_regnamespace('lunashard') IS NOT NULL AS installed,
+         EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                  WHERE n.nspname = 'lunashard' AND c.relname = 'move') AS installed, -- `schema apply` may have made the schema
          (SELECT pg_get_userbyid(n.nspowner) FROM pg_catalog.pg_namespace n WHERE n.nspname = 'lunashard'
              AND NOT pg_has_role(n.nspowner, 'USAGE')) AS belongs_to,
          (SELECT count(*)::int FROM pg_catalog.pg_prepared_xacts WHERE database = current_database()) AS prepared,
@@ -65,25 +69,43 @@ local function adopt(row, tables)
   return row
 end
 
+-- Does one of them hide what would be asked next?
+local function add_missing(told, list)
+  local is_hidden = false
+  for _, one in ipairs(list) do
+    table.insert(told.missing, one.statement)
+    is_hidden = is_hidden or one.kind == "hidden"
+  end
+  return is_hidden
+end
+
 --- Ask a shard. Yields.
 -- @tparam Pool pool
 -- @tparam {table,...} tables of the group, each with `name` and `sql`
 -- @tparam {table,...} references the same of the reference tables
--- @tparam ?number job whose own traces do not count
--- @tparam ?number deadline
+-- @tparam[opt] table opts `job`, whose own traces do not count; `fresh`, `any_fresh`, `deadline`: see `rights.of_tables`
 -- @treturn[1] table `database`, `left` (ids of jobs with moves half-way), `tables` (name -> facts, false when it is not there),
---   `references` (name -> is it there)
+--   `references` (name -> is it there), `missing` (rights, as the statements that grant them); where a schema may
+--   not be used, nothing is told of tables
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
-function facts.read(pool, tables, references, job, deadline)
-  local opts = { deadline = deadline }
-  local found, err = pool:execute(DATABASE, nil, opts)
+function facts.read(pool, tables, references, opts)
+  opts = opts or {}
+  local with = { deadline = opts.deadline }
+  local found, err = pool:execute(DATABASE, nil, with)
   if not found then
     return nil, err
   end
-  local told = { database = found.rows[1], left = {}, tables = {}, references = {} }
+  local told = { database = found.rows[1], left = {}, tables = {}, references = {}, missing = {} }
   if told.database.installed and not told.database.belongs_to then
-    found, err = pool:execute(LEFT, { job or require("lunashard.values").null }, opts)
+    found, err = rights.of_ours(pool, opts.job, opts.deadline)
+    if not found then
+      return nil, err
+    end
+    add_missing(told, found)
+  end
+  if told.database.installed and not told.database.belongs_to and #told.missing == 0 then
+    found, err = pool:execute(LEFT, { opts.job or values.null }, with)
     if not found then
       return nil, err
     end
@@ -97,14 +119,22 @@ function facts.read(pool, tables, references, job, deadline)
   end
   for i, one in ipairs(references) do
     reference_names[i] = one.sql
-    found, err = pool:execute(REFERENCE, { one.sql }, opts)
+  end
+  found, err = rights.of_tables(pool, names, reference_names, opts)
+  if not found then
+    return nil, err
+  elseif add_missing(told, found) then
+    return told
+  end
+  for _, one in ipairs(references) do
+    found, err = pool:execute(REFERENCE, { one.sql }, with)
     if not found then
       return nil, err
     end
     told.references[one.name] = found.rows[1].found
   end
   for _, one in ipairs(tables) do
-    found, err = pool:execute(TABLE, { one.sql, names, reference_names }, opts)
+    found, err = pool:execute(TABLE, { one.sql, names, reference_names }, with)
     if not found then
       return nil, err
     end
