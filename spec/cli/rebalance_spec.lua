@@ -64,10 +64,17 @@ describe("lunashard rebalance", function()
 
   it("names the shard that has not got the tables yet, and has nothing to clean up there", function()
     cluster:on(4, "ALTER TABLE users RENAME TO absent")
-    local result = rebalance("start", "-c", four)
+    local result, plain = rebalance("start", "-c", four), rebalance("start", "-c", four, "--json")
     cluster:on(4, "ALTER TABLE absent RENAME TO users")
     assert.equal(1, result.code)
     assert.matches("s4[^\n]*users", result.stderr)
+    local by_table = {}
+    for _, problem in ipairs(cjson.decode(plain.stdout).error.problems) do
+      assert.equal("s4", problem.shard_id)
+      by_table[problem.table] = problem.message
+    end
+    assert.matches("^is not there; create it", by_table.users)
+    assert.matches("constraints", by_table.orders) -- it refers to the table that was renamed
     result = rebalance("cleanup", "-c", four)
     assert.equal(0, result.code, result.stderr)
   end)
@@ -79,9 +86,17 @@ describe("lunashard rebalance", function()
     assert.matches("group int8, by follow: 409%d buckets with %d+ rows %(.*%), 2%d%.%d %% of 900 rows, in %d+ moves",
       result.stdout)
     assert.matches("nothing was moved; next: .* rebalance start %-c", result.stderr)
-    local plans = cjson.decode(rebalance("plan", "-c", four, "--json").stdout).plans
+    local plain = rebalance("plan", "-c", four, "--json").stdout
+    assert.truthy(plain:find('"giants":[]', 1, true), plain)
+    assert.truthy(plain:find('"warnings":[]', 1, true), plain)
+    local plans = cjson.decode(plain).plans
     assert.equal(1, #plans)
     assert.is_true(plans[1].share > 0.2 and plans[1].share < 0.3)
+    assert.matches("s4 +| +0 | +0 | +%d+ | +%d+ | %d[%d.]* KiB *\n", result.stdout) -- what its disk has to hold
+    assert.matches("s1 +| +%d+ | +%d+ | +%d+ | +%d+ | +0 bytes\n", result.stdout)
+    for _, shard in ipairs(plans[1].shards) do
+      assert.near(shard.shard_id == "s4" and plans[1].bytes or 0, shard.receives, 1)
+    end
     assert.equal(0, before[4])
     assert.same(before, total())
     assert.equal(0, #cluster:on(1, "SELECT * FROM lunashard_catalog.job").rows)
@@ -176,7 +191,7 @@ describe("lunashard rebalance", function()
     local told = cjson.decode(cancelled.stdout)
     assert.equal("cancelled", told.status)
     assert.equal(before[4] + told.total_migrated, total()[4]) -- what has moved stays where it is
-    assert.equal("", rebalance("cleanup", "-c", four).stdout)
+    assert.equal('{"removed":[]}\n', rebalance("cleanup", "-c", four, "--json").stdout)
     assert.equal(0, cli.run({ "cluster", "verify", "-c", four, "--exit-code" }).code)
   end)
 end)

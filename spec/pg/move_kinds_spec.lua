@@ -7,6 +7,7 @@ local plugins = require("spec.support.plugins")
 
 local UNDO = [[
   DROP TABLE IF EXISTS "order", "Mk Odd", mk_parts, mk_secret CASCADE;
+  DROP SEQUENCE IF EXISTS "Mk plain";
   DROP SCHEMA IF EXISTS lunashard, lunashard_staging, lunashard_catalog CASCADE]]
 
 local SCHEMA = [[
@@ -19,7 +20,8 @@ local SCHEMA = [[
   CREATE TABLE mk_parts ("user" bigint, day date, text text, PRIMARY KEY ("user", day)) PARTITION BY RANGE (day);
   CREATE TABLE mk_parts_1 PARTITION OF mk_parts FOR VALUES FROM ('2024-01-01') TO ('2025-01-01');
   CREATE TABLE mk_parts_2 PARTITION OF mk_parts FOR VALUES FROM ('2025-01-01') TO ('2026-01-01');
-  CREATE TABLE mk_secret ("user" bigint PRIMARY KEY, text text);
+  CREATE SEQUENCE "Mk plain";
+  CREATE TABLE mk_secret ("user" bigint PRIMARY KEY, text text, number bigint DEFAULT nextval('"Mk plain"'));
   ALTER TABLE mk_secret ENABLE ROW LEVEL SECURITY;
   CREATE POLICY none ON mk_secret USING (false)]]
 
@@ -86,6 +88,7 @@ describe("a move brings along", function()
     for _, name in ipairs(QUOTED) do
       before[name] = total(name)
     end
+    assert(world.manager.by_id.shard1.primary.pool:execute([[SELECT setval('"Mk plain"', 4711)]]))
     -- Written while it is copied: in one partition, from one into another, a key's column, a big value left alone.
     local moved = assert(world.catalog.groups.int8.bound) and 1
     while world:place(moved, true).shard_id ~= "shard1" do
@@ -115,6 +118,7 @@ describe("a move brings along", function()
     local found = world:write(moved, [[INSERT INTO "Mk Odd" ("user id", "select") VALUES ($1, 'new')
       RETURNING id > (SELECT max(id) FROM "Mk Odd" WHERE "select" <> 'new') AS beyond]], { moved })
     assert.is_true(found.rows[1].beyond)
+    assert.is_true(world.manager.by_id.shard2.primary.pool:execute([[SELECT nextval('"Mk plain"') AS n]]).rows[1].n > 4711)
   end)
 
   local function state_of(job)

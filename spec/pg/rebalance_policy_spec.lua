@@ -5,6 +5,8 @@ local lunashard = require("lunashard")
 local moving = require("spec.support.moving")
 local plugins = require("spec.support.plugins")
 local sandbox = require("spec.support.sandbox")
+local support = require("spec.support.cluster")
+local task = require("lunashard.task")
 
 local KEYS = 80
 
@@ -156,6 +158,28 @@ describe("policies of rebalancing", function()
     local ok, message = pcall(lunashard.rebalancer, { shard_manager = manager, throttle = "even" })
     assert.is_false(ok)
     assert.matches("option throttle: policy even has no function throttle", message)
+  end)
+
+  it("throttle a running job by the text that they have then", function()
+    local PACER = "return { api = 1, kind = 'policy', name = 'pacer', throttle = function() return %s end }"
+    folder:write("policies/pacer.lua", PACER:format("1"))
+    assert(lunashard.reload())
+    local rebalancer = lunashard.rebalancer({ shard_manager = manager, throttle = { "pacer" }, batch_size = 1 })
+    local job = assert(rebalancer:create_rebalance_job({ moves = { { buckets = { bucket(1), bucket(2), bucket(3), bucket(4) },
+      to = "s2" } } }))
+    local seconds = 40 -- that it would take at least at the first pace, a row each
+    local worker = task.spawn(function()
+      return { rebalancer:execute_job(job.job_id) }
+    end):watch()
+    support.wait_until("a row was copied, and the next one is waited for", function()
+      local told = assert(rebalancer:get_job_status(job.job_id))
+      return told.backlog == 0 and told.rows_copied > 0
+    end, 20)
+    folder:write("policies/pacer.lua", PACER:format("0"))
+    assert(lunashard.reload())
+    local _, ended = assert(worker:join(seconds / 2))
+    assert.same({ true }, ended)
+    assert(rebalancer:rollback_job(job.job_id))
   end)
 
   it("never move what is too large, unless buckets may be closed meanwhile", function()

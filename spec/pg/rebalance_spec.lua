@@ -151,10 +151,16 @@ describe("a rebalance job", function()
     assert.is_true(math.abs(job.plan.share - 0.25) < 0.02, tostring(job.plan.share))
     local _, err = rebalancer:create_rebalance_job({ table_name = "users" })
     assert.equal("JOB_OPEN", err.code)
+    local most = 0
+    rebalancer.at = function()
+      most = math.max(most, #job.active)
+    end
     local ok
     ok, err = rebalancer:execute_job(job.job_id)
+    rebalancer.at = nil
     state.finish()
     assert(ok, tostring(err))
+    assert.same({ 3, 2 }, { #job.plan.moves, most }) -- all to one shard: as many at a time as max_per_shard says
     assert.same({}, state.failures)
     assert.is_true(state.writes > 100 and state.reads > 100)
 
@@ -266,6 +272,13 @@ describe("a rebalance job", function()
     assert(rebalancer:execute_job(job.job_id))
     assert.equal("s2", (manager:get_shard_for_write(17).shard_id))
     assert.equal("s2", found("users")[17])
+    local later = assert(rebalancer:create_rebalance_job({ planner = "pin", shard = "s4", key = 17 }))
+    assert(rebalancer:execute_job(later.job_id))
+    _, err = rebalancer:rollback_job(job.job_id)
+    assert.truthy(err.message:find(("has been moved again since job %d, to s4: roll back the later job first"):format(job.job_id),
+      1, true), err.message)
+    assert.equal("completed", assert(rebalancer:get_job_status(job.job_id)).status)
+    assert.equal("s4", found("users")[17])
   end)
 
   it("is refused when there is something wrong, and says what", function()

@@ -22,9 +22,6 @@ local PLAIN_NOTE = [[
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
   AS $capture$
   BEGIN
-    IF current_setting('lunashard.mover', true) = '1' THEN
-      RETURN NULL;
-    END IF;
     IF TG_OP <> 'INSERT' THEN
       INSERT INTO %s VALUES (NULL, %s);
     END IF;
@@ -34,23 +31,23 @@ local PLAIN_NOTE = [[
     RETURN NULL;
   END $capture$]]
 
--- Who has the guard of the whole shard has what every fence waits for; a lock for each bucket of a large load would be more
--- than there are.
+-- What the bucket's guard has not seen to already. Who has the guard of the whole shard has what every fence waits for; a lock
+-- for each bucket of a large load would be more than there are.
 local FENCE = [[
-  CREATE FUNCTION %s(in_bucket text) RETURNS void
-  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-  AS $capture$
-  BEGIN
-    IF current_setting('lunashard.guarded_shard', true) IS DISTINCT FROM '1'
-       AND NOT pg_try_advisory_xact_lock_shared(lunashard.lock_key(%s, in_bucket)) THEN
-      RAISE EXCEPTION USING ERRCODE = 'LS001', MESSAGE = format('bucket %%s of group %%s is being moved', in_bucket, %s),
-        DETAIL = 'locked', HINT = 'Wait for a moment and run the statement again.';
-    ELSIF lunashard.owned_version(%s, in_bucket) IS NULL THEN
-      PERFORM lunashard.refuse_stale(%s, in_bucket, NULL);
-    END IF;
-    PERFORM lunashard.refuse_old_snapshot();
-  END $capture$]]
+      IF current_setting('lunashard.guarded', true) IS DISTINCT FROM %s || %s THEN
+        IF current_setting('lunashard.guarded_shard', true) IS DISTINCT FROM '1'
+           AND NOT pg_try_advisory_xact_lock_shared(lunashard.lock_key(%s, %s)) THEN
+          RAISE EXCEPTION USING ERRCODE = 'LS001', MESSAGE = format('bucket %%s of group %%s is being moved', %s, %s),
+            DETAIL = 'locked', HINT = 'Wait for a moment and run the statement again.';
+        ELSIF NOT EXISTS (SELECT FROM lunashard.bucket o WHERE o.grp = %s AND o.bucket = %s)
+              AND lunashard.owned_version(%s, %s) IS NULL THEN
+          PERFORM lunashard.refuse_stale(%s, %s, NULL);
+        END IF;
+      END IF;
+]]
 
+-- All in one function, and its buckets not in the trigger's WHEN: each statement of others would parse them anew (180 us for
+-- thousands), and each function with settings of its own is as dear as the INSERT.
 local NOTE = [[
   CREATE FUNCTION %s() RETURNS trigger
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -59,20 +56,25 @@ local NOTE = [[
     old_bucket text;
     new_bucket text;
   BEGIN
-    IF current_setting('lunashard.mover', true) = '1' THEN
-      RETURN NULL;
-    END IF;
     IF TG_OP <> 'INSERT' THEN
       old_bucket := %s;
-      PERFORM %s(old_bucket);
-      INSERT INTO %s VALUES (old_bucket, %s);
     END IF;
     IF TG_OP <> 'DELETE' THEN
       new_bucket := %s;
-      IF TG_OP = 'INSERT' OR (new_bucket, %s) IS DISTINCT FROM (old_bucket, %s) THEN
-        PERFORM %s(new_bucket);
-        INSERT INTO %s VALUES (new_bucket, %s);
-      END IF;
+    END IF;
+    IF (%s OR %s) IS NOT TRUE THEN
+      RETURN NULL;
+    END IF;
+    IF TG_OP <> 'INSERT' THEN
+%s
+      INSERT INTO %s VALUES (old_bucket, %s);
+    END IF;
+    IF TG_OP = 'INSERT' OR TG_OP = 'UPDATE' AND (new_bucket, %s) IS DISTINCT FROM (old_bucket, %s) THEN
+%s
+      INSERT INTO %s VALUES (new_bucket, %s);
+    END IF;
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+      PERFORM lunashard.refuse_old_snapshot();
     END IF;
     RETURN NULL;
   END $capture$]]
@@ -82,16 +84,6 @@ local function plain_note_function(row, one)
   local old = names.each(one.key, "OLD.%s") .. ", " .. names.each(one.shard_key, "OLD.%s")
   local new = old:gsub("OLD%.", "NEW.")
   return PLAIN_NOTE:format(names.capture(row, one.n), dirty, old, old, new, dirty, new)
-end
-
-local function note_function(context, row, one)
-  if not context.in_sql then
-    return plain_note_function(row, one)
-  end
-  local fence, dirty = names.fence(row), names.dirty(row, one.n)
-  local old_key, new_key = names.each(one.key, "OLD.%s"), names.each(one.key, "NEW.%s")
-  return NOTE:format(names.capture(row, one.n), context.bucket_of(one, "OLD"), fence, dirty, old_key,
-    context.bucket_of(one, "NEW"), new_key, old_key, fence, dirty, new_key)
 end
 
 local MOST_BITS = 1048576
@@ -124,22 +116,30 @@ local function is_among(bucket, buckets)
   return ("CASE WHEN %s::int < %d THEN get_bit('\\x%s'::bytea, %s::int) = 1 END"):format(bucket, n, bits, bucket)
 end
 
-local EVENTS = { insert = { "NEW" }, update = { "OLD", "NEW" }, delete = { "OLD" } }
+local function fence(group, bucket)
+  local name = names.literal(group)
+  return FENCE:format(names.literal(group .. "/"), bucket, name, bucket, bucket, name, name, bucket, name, bucket, name,
+    bucket)
+end
 
-local function triggers(context, row, one, buckets)
-  local list = {}
-  for _, event in ipairs({ "insert", "update", "delete" }) do
-    local conditions, when = {}, ""
-    for i, alias in ipairs(context.in_sql and EVENTS[event] or {}) do
-      conditions[i] = is_among(context.bucket_of(one, alias), buckets)
-    end
-    if conditions[1] then
-      when = ("WHEN (%s) "):format(table.concat(conditions, " OR "))
-    end
-    list[#list + 1] = ("CREATE TRIGGER %s AFTER %s ON %s FOR EACH ROW %sEXECUTE FUNCTION %s()"):format(
-      names.trigger(row, event), event, one.qualified, when, names.capture(row, one.n))
+local function note_function(context, row, one, buckets)
+  if not context.in_sql then
+    return plain_note_function(row, one)
   end
-  return list
+  local group, dirty = context.group, names.dirty(row, one.n)
+  local old_key, new_key = names.each(one.key, "OLD.%s"), names.each(one.key, "NEW.%s")
+  return NOTE:format(names.capture(row, one.n), context.bucket_of(one, "OLD"), context.bucket_of(one, "NEW"),
+    is_among("old_bucket", buckets), is_among("new_bucket", buckets), fence(group, "old_bucket"), dirty, old_key,
+    new_key, old_key, fence(group, "new_bucket"), dirty, new_key)
+end
+
+-- What movers put and remove is not noted.
+local ROWS = [[
+  CREATE TRIGGER %s AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW
+    WHEN (current_setting('lunashard.mover', true) IS DISTINCT FROM '1') EXECUTE FUNCTION %s()]]
+
+local function row_trigger(row, one)
+  return ROWS:format(names.trigger(row, "rows"), one.qualified, names.capture(row, one.n))
 end
 
 -- A statement fires the triggers of the table that it names, so every partition has its own.
@@ -152,12 +152,12 @@ local function statement_triggers(row, qualified)
   }
 end
 
-local ROW_TRIGGERS, ALL_TRIGGERS = { "insert", "update", "delete" }, { "guard", "truncate", "insert", "update", "delete" }
+local TRIGGERS = { "guard", "truncate", "rows" }
 
 -- Not to be got round by session_replication_role.
 local function always(row, qualified)
   local list = {}
-  for i, what in ipairs(ALL_TRIGGERS) do
+  for i, what in ipairs(TRIGGERS) do
     list[i] = ("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s"):format(qualified, names.trigger(row, what))
   end
   return list
@@ -192,13 +192,13 @@ local function make_table(context, lease, row, one, buckets)
   local lists = keys.lists(context, row, one)
   local ok, err = lease:execute(lists, nil, { simple = true, deadline = session.soon() })
   if ok then
-    ok, err = run(lease, note_function(context, row, one))
+    ok, err = run(lease, note_function(context, row, one, buckets))
   end
   if ok then
     ok, err = run(lease, ("REVOKE ALL ON FUNCTION %s() FROM PUBLIC"):format(names.capture(row, one.n)))
   end
   if ok then
-    ok, err = session.run(lease, triggers(context, row, one, buckets))
+    ok, err = run(lease, row_trigger(row, one))
   end
   local members
   if ok then
@@ -226,18 +226,12 @@ end
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
 function capture.make(context, lease, row, tables, buckets)
-  local list, group = {}, names.literal(context.group)
+  local list = {}
   for i, one in ipairs(tables) do
     list[i] = one.qualified
   end
   table.sort(list)
   local ok, err = run(lease, ("LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE"):format(table.concat(list, ", ")))
-  if ok then
-    ok, err = run(lease, FENCE:format(names.fence(row), group, group, group, group))
-  end
-  if ok then
-    ok, err = run(lease, ("REVOKE ALL ON FUNCTION %s(text) FROM PUBLIC"):format(names.fence(row)))
-  end
   for _, one in ipairs(ok and tables or {}) do
     ok, err = make_table(context, lease, row, one, buckets)
     if not ok then
@@ -263,7 +257,7 @@ function capture.is_whole(lease, row, tables)
   for i, one in ipairs(tables) do
     oids[i] = one.oid
   end
-  for i, what in ipairs(ALL_TRIGGERS) do
+  for i, what in ipairs(TRIGGERS) do
     wanted[i] = names.trigger(row, what)
   end
   local found, err = run(lease, COUNT, { oids, wanted })
@@ -294,22 +288,12 @@ function capture.drop(lease, row, one)
       texts[#texts + 1] = ("DROP TRIGGER IF EXISTS %s ON %s"):format(names.trigger(row, what), qualified)
     end
   end
-  for _, what in ipairs(one.gone and {} or ROW_TRIGGERS) do
-    texts[#texts + 1] = ("DROP TRIGGER IF EXISTS %s ON %s"):format(names.trigger(row, what), one.qualified)
+  if not one.gone then
+    texts[#texts + 1] = ("DROP TRIGGER IF EXISTS %s ON %s"):format(names.trigger(row, "rows"), one.qualified)
   end
   texts[#texts + 1] = ("DROP FUNCTION IF EXISTS %s()"):format(names.capture(row, one.n))
   texts[#texts + 1] = ("DROP TABLE IF EXISTS %s, %s"):format(names.keys(row, one.n), names.dirty(row, one.n))
   return session.run(lease, texts)
-end
-
---- Drop the function that all tables share. For a transaction. Yields.
--- @tparam Lease lease of the source
--- @tparam table row
--- @treturn[1] table
--- @treturn[2] nil
--- @treturn[2] lunashard.error
-function capture.drop_fence(lease, row)
-  return run(lease, ("DROP FUNCTION IF EXISTS %s(text)"):format(names.fence(row)))
 end
 
 return capture

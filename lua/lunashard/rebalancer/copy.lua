@@ -99,6 +99,17 @@ function copy.target(row, one)
   return ("%s (%s)"):format(names.staging(row, one.n), names.each(one.columns, "%s"))
 end
 
+-- The buckets of a move from one to another, in the order of the list: what is left out need not be looked up.
+local function between(buckets, first, last)
+  local list = {}
+  for _, bucket in ipairs(buckets) do
+    if not (first and bucket < first or last and bucket > last) then
+      list[#list + 1] = bucket
+    end
+  end
+  return list
+end
+
 local LAST = [[
   SELECT %s AS place FROM %s AS k WHERE k.bucket = ANY ($1) AND %s ORDER BY k.bucket, %s OFFSET %d LIMIT 1]]
 
@@ -107,7 +118,7 @@ local function next_mark(source, row, one, after, size)
   local texts = names.each(one.key, "k.k%d::text")
   local found, err = source:execute(LAST:format("ARRAY[k.bucket, " .. texts .. "]", names.keys(row, one.n),
     after and position(one, "k") .. " > " .. mark(one, after) or "true", names.each(one.key, "k.k%d"), size - 1),
-    { row.buckets }, { deadline = session.soon() })
+    { between(row.buckets, after and after[1]) }, { deadline = session.soon() })
   if not found then
     return nil, err
   end
@@ -128,40 +139,52 @@ local function key_tells_bucket(one)
   return true
 end
 
---- What ties the listed keys of a move to their rows, as far as these are still of the bucket that they are listed under.
--- Buckets are compared so that no plan can begin with computing those of a whole table.
--- @tparam table context
--- @tparam table row
--- @tparam table one the table, by the alias `t`; its list of keys has the alias `k`
--- @treturn string an SQL condition
-function copy.matching(context, row, one)
-  local text = ("%s AND k.bucket = ANY (%s::text[])"):format(names.each(one.key, "t.%s = k.k%d", " AND "),
-    names.array(row.buckets))
+-- Sorted, so that each lookup finds in memory what the last one has read; by themselves, so that no plan can begin with
+-- computing the buckets of a whole table.
+local LISTED = "(SELECT * FROM %s AS k WHERE k.bucket = ANY (%s::text[])%s ORDER BY %s) AS k"
+
+local function list_of(row, one, buckets, limits)
+  return LISTED:format(names.keys(row, one.n), names.array(buckets), limits or "", names.each(one.key, "k.k%d"))
+end
+
+-- A row that is listed may be of another bucket by now.
+local function matching(context, one)
+  local text = names.each(one.key, "t.%s = k.k%d", " AND ")
   if not context.in_sql or key_tells_bucket(one) then
     return text
   end
   return ("%s AND %s IS NOT DISTINCT FROM k.bucket"):format(text, context.bucket_of(one, "t"))
 end
 
+local function rows_of(context, one, list)
+  return ("FROM %s, %s AS t WHERE %s"):format(list, one.qualified, matching(context, one))
+end
+
 --- The rows of a move on its source, as they are now.
 -- @tparam table context
 -- @tparam table row
--- @tparam table one the table
+-- @tparam table one the table, by the alias `t`; its list of keys has the alias `k`
 -- @treturn string the part of a query from FROM on
 function copy.listed(context, row, one)
-  return ("FROM %s AS k, %s AS t WHERE %s"):format(names.keys(row, one.n), one.qualified, copy.matching(context, row, one))
+  return rows_of(context, one, list_of(row, one, row.buckets))
+end
+
+--- The same as a DELETE, without what it returns.
+-- @tparam table context
+-- @tparam table row
+-- @tparam table one
+-- @treturn string
+function copy.removal(context, row, one)
+  return ("DELETE FROM %s AS t USING %s WHERE %s"):format(one.qualified, list_of(row, one, row.buckets),
+    matching(context, one))
 end
 
 local SAVE = [[
   UPDATE lunashard.move SET step = $4, detail = detail || jsonb_build_object('progress', $5::jsonb)
    WHERE job = $1 AND seq = $2 AND role = $3]]
 
-local function copy_chunk(context, sides, row, tables, progress)
-  local one, after = tables[progress.table], progress.after
-  local upto, err = next_mark(sides.source, row, one, after, context.options.batch_size)
-  if upto == nil then
-    return nil, err
-  end
+-- The rows between two marks.
+local function chunk_of(context, row, one, after, upto)
   local place, limits = position(one, "k"), ""
   if after then
     limits = (" AND %s > %s"):format(place, mark(one, after))
@@ -169,12 +192,25 @@ local function copy_chunk(context, sides, row, tables, progress)
   if upto then
     limits = ("%s AND %s <= %s"):format(limits, place, mark(one, upto))
   end
+  local list = list_of(row, one, between(row.buckets, after and after[1], upto and upto[1]), limits)
+  return ("SELECT %s %s"):format(names.each(one.columns, "t.%s"), rows_of(context, one, list))
+end
+
+-- Made when all rows are there: what is written later is looked up by it.
+local INDEX = "ALTER TABLE %s ADD PRIMARY KEY (%s)"
+
+local function copy_chunk(context, sides, row, tables, progress)
+  local one, after = tables[progress.table], progress.after
+  local upto, err = next_mark(sides.source, row, one, after, context.options.batch_size)
+  if upto == nil then
+    return nil, err
+  end
   local from
   from, err = sides.source:connect()
   if not from then
     return nil, err
   end
-  local query = ("SELECT %s %s%s"):format(names.each(one.columns, "t.%s"), copy.listed(context, row, one), limits)
+  local query = chunk_of(context, row, one, after, upto)
   return sides.destination:transaction("copying", function(into)
     local n, bytes = copy.rows(from, query, into, copy.target(row, one))
     if not n then
@@ -182,7 +218,15 @@ local function copy_chunk(context, sides, row, tables, progress)
     end
     local reached = { table = upto and progress.table or progress.table + 1, after = upto or nil,
       rows = progress.rows + n, bytes = progress.bytes + bytes }
-    local ok, problem = into:execute(SAVE, { row.job, row.seq, "destination",
+    local ok, problem = true, nil
+    if not upto then
+      ok, problem = into:execute(INDEX:format(names.staging(row, one.n), names.each(one.key, "%s")), nil,
+        { deadline = session.soon() })
+    end
+    if not ok then
+      return nil, problem
+    end
+    ok, problem = into:execute(SAVE, { row.job, row.seq, "destination",
       reached.table > #tables and "copied" or "copying", cjson.encode(reached) }, { deadline = session.soon() })
     return ok and reached, problem
   end, { async = true })

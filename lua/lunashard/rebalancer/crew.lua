@@ -42,7 +42,7 @@ end
 local function run_to_end(context, move)
   local done, err = mover.run(context, move)
   if done and move.state == "aborted" then
-    done, err = job.renew(context.catalog, context.job.id, task.now() + SHORT)
+    done, err = job.renew(context.catalog, context.job.id, context.token, task.now() + SHORT)
     if done then
       done, err = mover.run(context, move)
     end

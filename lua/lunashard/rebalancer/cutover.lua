@@ -50,19 +50,21 @@ local REST = [[
   SELECT %d AS i, m.checksum FROM (%s) AS m]]
 
 -- The checksums of all rows that were not noted.
-local function rest_text(context, row, tables)
+local function rest_text(context, row, tables, noted)
   local parts = {}
   for i, one in ipairs(tables) do
-    local noted = ("SELECT FROM %s AS d WHERE d.bucket = ANY (%s::text[]) AND %s"):format(names.dirty(row, one.n),
-      names.array(row.buckets), names.each(one.key, "d.k%d = k.k%d", " AND "))
-    parts[i] = REST:format(i, names.checksum(("(SELECT %s AS h %s AND NOT EXISTS (%s)) AS m"):format(
-      names.hash("t", one.columns), copy.listed(context, row, one), noted)))
+    local rest = copy.listed(context, row, one)
+    if #noted[i].keys[1] > 0 then
+      rest = ("%s AND NOT EXISTS (SELECT FROM %s AS w WHERE %s)"):format(rest, names.relation(one, noted[i].keys),
+        names.each(one.key, "w.k%d = k.k%d", " AND "))
+    end
+    parts[i] = REST:format(i, names.checksum(("(SELECT %s AS h %s) AS m"):format(names.hash("t", one.columns), rest)))
   end
   return table.concat(parts, " UNION ALL ")
 end
 
 local function look_at_rest(from, context, row, tables, noted)
-  local found, err = from:execute(rest_text(context, row, tables), nil, { deadline = session.soon() })
+  local found, err = from:execute(rest_text(context, row, tables, noted), nil, { deadline = session.soon() })
   if not found then
     return nil, err
   end
@@ -275,7 +277,7 @@ function cutover.run(mover)
     return nil, err
   end
   mover.is_plain = true
-  ok, err = fence.mend(mover.destination) -- what was rolled back may have had a number already
+  ok, err = fence.mend(mover.context, mover.destination) -- what was rolled back may have had a number already
   return ok and false, err
 end
 

@@ -145,7 +145,7 @@ function fence.close(context, source, row, tables, known)
       known.closed(rows)
     end
     return true
-  end, { lock_timeout = LOCK_TIMEOUT })
+  end, { lock_timeout = LOCK_TIMEOUT, brief = context })
   if not closed and problem.sqlstate == "57014" then -- as a whole it took too long, and is to be tried again
     problem = errors.wrap(problem)
     problem.sqlstate, problem.retryable = "55P03", true
@@ -181,7 +181,7 @@ function fence.open(context, source, row, versions)
   return source:transaction("aborting", function(lease)
     return session.run(lease, { fence.SHARD_LOCK, fence.owning(context, row, versions), ABORTED:format(row.job, row.seq),
       fence.END_TRANSITION, fence.ADVANCE })
-  end, { lock_timeout = 2000 })
+  end, { lock_timeout = 2000, brief = context })
 end
 
 local MEND = [[
@@ -189,14 +189,25 @@ local MEND = [[
 
 --- After a change of ownership that was rolled back the epoch stands ahead of it, and snapshots that last are refused
 -- until it is caught up with. Yields.
+-- @tparam table context
 -- @tparam Session one side
 -- @treturn[1] table
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
-function fence.mend(one)
+function fence.mend(context, one)
   return one:transaction("mending", function(lease)
     return session.run(lease, { "SELECT FROM lunashard.state FOR UPDATE", MEND })
-  end)
+  end, { brief = context })
 end
+
+--- Is the epoch ahead? So it is for moments whenever ownership changes.
+-- @table AHEAD
+fence.AHEAD = "(SELECT s.version <> e.last_value FROM lunashard.state s, lunashard.epoch e)"
+
+--- The same as `mend` in one statement, for whoever is no mover: where one is at work nothing is done.
+-- @table CATCH_UP
+fence.CATCH_UP = [[
+  WITH own AS MATERIALIZED (SELECT version FROM lunashard.state FOR UPDATE SKIP LOCKED)
+  SELECT lunashard.advance() FROM own WHERE own.version <> (SELECT last_value FROM lunashard.epoch)]]
 
 return fence

@@ -78,7 +78,7 @@ end
 -- Buckets of open groups have no line before they move for the first time. All in one message, and one statement: nothing of
 -- it is done by a mover whose token is not the present one.
 local OWNER = [[
-  BEGIN;
+  BEGIN; %s;
   WITH held AS (SELECT id FROM lunashard_catalog.job WHERE id = %d AND token = %.0f FOR SHARE),
   map AS MATERIALIZED (SELECT lunashard_catalog.next_version() AS version FROM held),
   changed AS (
@@ -98,10 +98,10 @@ local function owner_text(context, row, owner, state, versions)
   local function text_or_null(value)
     return value and names.literal(tostring(value)) or "NULL"
   end
-  return OWNER:format(row.job, context.token, names.literal(context.group), names.literal(owner), names.array(row.buckets),
-    names.numbers(versions), names.literal(row.source), names.literal(state), names.literal(cjson.encode(row.cursor)),
-    row.rows_copied, row.bytes, row.pause_seconds and ("%.17g"):format(row.pause_seconds) or "NULL",
-    text_or_null(row.error_message), row.seq)
+  return OWNER:format(session.brief(context), row.job, context.token, names.literal(context.group), names.literal(owner),
+    names.array(row.buckets), names.numbers(versions), names.literal(row.source), names.literal(state),
+    names.literal(cjson.encode(row.cursor)), row.rows_copied, row.bytes,
+    row.pause_seconds and ("%.17g"):format(row.pause_seconds) or "NULL", text_or_null(row.error_message), row.seq)
 end
 
 local function yes()

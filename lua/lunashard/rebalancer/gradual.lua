@@ -91,7 +91,7 @@ local function reverse(self, context, run, all, wave, verdict)
   for _, move in ipairs(again) do
     back[#back + 1] = move
   end
-  local ok, err = job.append(self.catalog, row.id, back, { waves = all }, task.now() + SHORT)
+  local ok, err = job.append(self.catalog, row.id, context.token, back, { waves = all }, task.now() + SHORT)
   local fresh
   if ok then
     fresh, err = job.read(self.catalog, row.id, task.now() + SHORT)

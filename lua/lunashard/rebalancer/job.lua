@@ -5,7 +5,10 @@
 
 local cjson = require("cjson.safe")
 local errors = require("lunashard.errors")
+local json_text = require("lunashard.json_text")
+local lock = require("lunashard.rebalancer.lock")
 local offline = require("lunashard.rebalancer.offline")
+local values = require("lunashard.values")
 local waves = require("lunashard.rebalancer.waves")
 
 local job = {}
@@ -86,8 +89,11 @@ local function encode_moves(moves)
     list[i] = { seq = move.seq, source = move.source, destination = move.destination, buckets = texts(move.buckets),
       rows = math.floor(move.rows + 0.5), bytes = math.floor(move.bytes + 0.5) }
   end
-  return list[1] and assert(cjson.encode(list)) or "[]" -- not {}
+  return json_text.encode(json_text.list(list))
 end
+
+-- Others wait for its locks, also when our process stands still.
+local BEGIN = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '5s'"
 
 -- Statements in one transaction on the catalog; `fn(lease)` returns a value, or nil and an error.
 local function transaction(catalog, deadline, fn)
@@ -96,7 +102,7 @@ local function transaction(catalog, deadline, fn)
     return nil, err
   end
   local ok
-  ok, err = lease:execute("BEGIN", nil, { deadline = deadline })
+  ok, err = lease:execute(BEGIN, nil, { deadline = deadline, simple = true })
   local value
   if ok then
     value, err = fn(lease)
@@ -143,18 +149,22 @@ end
 --- Append moves to a job. Yields.
 -- @tparam table catalog
 -- @tparam number id
+-- @tparam number token of its mover
 -- @tparam {table,...} moves
 -- @tparam table options that the job has from now on beside its own
 -- @tparam ?number deadline
 -- @treturn[1] boolean true
 -- @treturn[2] nil
--- @treturn[2] lunashard.error
-function job.append(catalog, id, moves, options, deadline)
+-- @treturn[2] lunashard.error `LOCK_HELD` when another mover has taken over
+function job.append(catalog, id, token, moves, options, deadline)
   return transaction(catalog, deadline, function(lease)
     local result, err = lease:execute(
       "UPDATE lunashard_catalog.job SET options = options || $2::jsonb, status = 'running', finished_at = NULL, "
-        .. "error_message = NULL WHERE id = $1::bigint", { id, assert(cjson.encode(options)) }, { deadline = deadline })
-    if result and #moves > 0 then
+        .. "error_message = NULL WHERE id = $1::bigint AND token = $3", { id, assert(cjson.encode(options)), token },
+      { deadline = deadline })
+    if result and result.row_count == 0 then
+      return nil, lock.taken_over(id)
+    elseif result and #moves > 0 then
       result, err = lease:execute(INSERT_MOVES, { id, encode_moves(moves) }, { deadline = deadline })
     end
     return result and true or nil, err
@@ -225,20 +235,24 @@ local SET = [[
          finished_at = CASE WHEN $2 IN ('completed', 'failed', 'cancelled', 'rolled_back') THEN now() END,
          total_migrated = (SELECT coalesce(sum(m.rows_copied), 0) FROM lunashard_catalog.move m
                            WHERE m.job = j.id AND m.state IN ('merged', 'flipped', 'done'))
-   WHERE id = $1::bigint]]
+   WHERE id = $1::bigint AND token = $5]]
 
 --- Say where a job stands; ends what was asked of it. Yields.
 -- @tparam table catalog
 -- @tparam number id
+-- @tparam number token of its mover
 -- @string status
 -- @tparam ?string message what is wrong
 -- @tparam ?number deadline
 -- @treturn[1] table
 -- @treturn[2] nil
--- @treturn[2] lunashard.error
-function job.set(catalog, id, status, message, deadline)
-  local null = require("lunashard.values").null
-  return catalog:execute(SET, { id, status, message or null, true }, deadline)
+-- @treturn[2] lunashard.error `LOCK_HELD` when another mover has taken over
+function job.set(catalog, id, token, status, message, deadline)
+  local result, err = catalog:execute(SET, { id, status, message or values.null, true, token }, deadline)
+  if result and result.row_count == 0 then
+    return nil, lock.taken_over(id)
+  end
+  return result, err
 end
 
 --- Ask whoever runs a job for something: `pause`, `cancel`, or nothing any more. Yields.
@@ -274,14 +288,15 @@ end
 --- Moves that were given up, to be begun again. Yields.
 -- @tparam table catalog
 -- @tparam number id
+-- @tparam number token of the job's mover: another one's does nothing
 -- @tparam ?number deadline
 -- @treturn[1] table
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
-function job.renew(catalog, id, deadline)
+function job.renew(catalog, id, token, deadline)
   return catalog:execute("UPDATE lunashard_catalog.move SET state = 'planned', cursor = '{}', rows_copied = 0, "
-    .. "error_message = NULL, started_at = NULL, finished_at = NULL WHERE job = $1::bigint AND state = 'aborted'", { id },
-    deadline)
+    .. "error_message = NULL, started_at = NULL, finished_at = NULL WHERE job = $1::bigint AND state = 'aborted' "
+    .. "AND EXISTS (SELECT FROM lunashard_catalog.job WHERE id = $1 AND token = $2)", { id, token }, deadline)
 end
 
 -- ---- what is told of it --------------------------------------------------------------

@@ -89,6 +89,14 @@ function keys.list_page(context, lease, row, one, buckets, after)
   return (context.in_sql and list_in_sql or labels.list_page)(context, lease, row, one, buckets, after)
 end
 
+-- Rows of one bucket lie together: they are read a move at a time.
+local SEAL = [[
+  ALTER TABLE %s RENAME TO %s;
+  CREATE TABLE %s AS SELECT * FROM %s ORDER BY bucket, %s;
+  DROP TABLE %s;
+  ALTER TABLE %s ADD PRIMARY KEY (bucket, %s);
+  ANALYZE %s]]
+
 --- The lists are complete: make them fit to be looked at. For a transaction. Yields.
 -- @tparam Lease lease of the source
 -- @tparam table row
@@ -99,8 +107,9 @@ end
 function keys.seal(lease, row, tables)
   local texts = {}
   for i, one in ipairs(tables) do
-    texts[i] = ("ALTER TABLE %s ADD PRIMARY KEY (bucket, %s); ANALYZE %s"):format(names.keys(row, one.n),
-      names.each(one.key, "k%d"), names.keys(row, one.n))
+    local list, key = names.keys(row, one.n), names.each(one.key, "k%d")
+    local unsorted = list .. "_unsorted"
+    texts[i] = SEAL:format(list, unsorted:match("[^.]+$"), list, unsorted, key, unsorted, list, key, list)
   end
   return lease:execute(table.concat(texts, "; "), nil, { simple = true }) -- however long that takes
 end

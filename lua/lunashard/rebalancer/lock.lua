@@ -18,6 +18,13 @@ lock.RECOVERY = "lunashard recovery"
 
 local TAKE = "UPDATE lunashard_catalog.job SET token = token + 1 WHERE id = $1::bigint RETURNING token"
 
+--- The error of a mover that is not the present one any more.
+-- @tparam number job its id
+-- @treturn lunashard.error
+function lock.taken_over(job)
+  return errors.new("LOCK_HELD", { message = ("job %.0f has been taken over by another mover"):format(job) })
+end
+
 --- Take the lock alone, for work that belongs to no job. Yields.
 -- @tparam table catalog of the manager
 -- @tparam ?number deadline

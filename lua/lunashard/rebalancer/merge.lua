@@ -31,7 +31,8 @@ local MERGED = "UPDATE lunashard.move SET step = 'merged' WHERE job = %d AND seq
 -- @tparam {number,...} versions of the buckets
 -- @treturn {string,...}
 function merge.owning(context, row, versions)
-  return { MERGED:format(row.job, row.seq), fence.SHARD_LOCK, fence.owning(context, row, versions), fence.ADVANCE }
+  return { session.brief(context), MERGED:format(row.job, row.seq), fence.SHARD_LOCK, fence.owning(context, row, versions),
+    fence.ADVANCE }
 end
 
 local function insert(lease, row, tables, expected, deadline)

@@ -47,9 +47,9 @@ end
 
 -- A change of ownership that was rolled back is to be made up for.
 local function mend(one)
-  local ok, err = fence.mend(one.source)
+  local ok, err = fence.mend(one.context, one.source)
   if ok and one.at_destination.step ~= "unknown" then
-    ok, err = fence.mend(one.destination)
+    ok, err = fence.mend(one.context, one.destination)
   end
   return ok, err
 end

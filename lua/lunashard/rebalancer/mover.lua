@@ -109,6 +109,21 @@ local function adopt(self, side)
   end, { unchecked = true })
 end
 
+local FORGET = [[
+  DELETE FROM lunashard.move WHERE job = $1 AND seq = $2 AND role = $3 AND token = $4 AND step = 'planned']]
+
+-- Whoever took over while this process stood still may have come to the end, and forgotten the move: what was noted after
+-- that is nobody's.
+local function still_ours(self)
+  local ok, err = read_row(self)
+  if not ok and err.code == "LOCK_HELD" then
+    for _, side in ipairs({ self.source, self.destination }) do
+      side:execute(FORGET, { self.row.job, self.row.seq, side.role, self.context.token })
+    end
+  end
+  return ok, err
+end
+
 --- Read everything anew, from the catalog and from both sides. Yields.
 -- @tparam ?boolean lenient do without a destination that is not to be reached, and without tables that are gone
 -- @treturn[1] boolean true
@@ -129,6 +144,10 @@ function Mover:refresh(lenient)
       return nil, err
     end
     self.at_destination = { step = "unknown", detail = {} }
+  end
+  ok, err = still_ours(self)
+  if not ok then
+    return nil, err
   end
   return read_tables(self, lenient)
 end
@@ -153,10 +172,10 @@ function Mover:connect()
 end
 
 --- Let others have their cutover.
-function Mover:end_turn()
+-- @tparam ?string shard_id on this shard [on both]
+function Mover:end_turn(shard_id)
   if self.release_turn then
-    self.release_turn()
-    self.release_turn = nil
+    self.release_turn(shard_id)
   end
 end
 

@@ -36,9 +36,11 @@ function names.capture(row, n)
   return staged("c", row, n)
 end
 
---- The function that refuses a row whose bucket is not here any more.
-function names.fence(row)
-  return staged("f", row)
+--- A regular expression for the relations of a job.
+-- @tparam number job
+-- @treturn string
+function names.pattern(job)
+  return ("^[shkd]%d_"):format(job)
 end
 
 --- A trigger of a job; they all begin so.

@@ -16,14 +16,16 @@ local purge = {}
 local MAKE_HOLDING = "CREATE TABLE IF NOT EXISTS %s AS SELECT %s FROM %s AS t WITH NO DATA"
 local HOLD = "held AS (INSERT INTO %s (%s) SELECT * FROM gone)"
 
-local function text_of(context, row, one)
-  local parts = { ("WITH gone AS (DELETE FROM %s AS t USING %s AS k WHERE %s RETURNING %s)"):format(one.qualified,
-    names.keys(row, one.n), copy.matching(context, row, one), names.each(one.columns, "t.%s")) }
+local function text_of(context, row, one, is_checked)
+  local removal = copy.removal(context, row, one)
   if context.options.purge_delay > 0 then
-    parts[2] = HOLD:format(names.holding(row, one.n), names.each(one.columns, "%s"))
+    return ("WITH gone AS (%s RETURNING %s), %s %s"):format(removal, names.each(one.columns, "t.%s"),
+      HOLD:format(names.holding(row, one.n), names.each(one.columns, "%s")),
+      names.checksum(("(SELECT %s AS h FROM gone AS g) AS m"):format(names.hash("g", one.columns))))
+  elseif is_checked then
+    return ("WITH gone AS (%s RETURNING %s AS h) %s"):format(removal, names.hash("t", one.columns), names.checksum("gone"))
   end
-  return ("%s %s"):format(table.concat(parts, ", "), names.checksum(("(SELECT %s AS h FROM gone AS g) AS m"):format(
-    names.hash("g", one.columns))))
+  return removal
 end
 
 local FORGET = "DELETE FROM %s WHERE bucket = ANY (%s::text[])"
@@ -43,22 +45,15 @@ end
 
 local PURGED = "UPDATE lunashard.move SET step = 'purged' WHERE job = %d AND seq = %d AND role = 'source'"
 
--- What is left to do when the rows are gone: nobody looks for them any more.
-local function last_words(row, tables)
-  local texts, buckets = {}, names.array(row.buckets)
-  for _, one in ipairs(tables) do
-    texts[#texts + 1] = FORGET:format(names.keys(row, one.n), buckets)
-  end
-  for _, text in ipairs({ PURGED:format(row.job, row.seq), fence.SHARD_LOCK, fence.END_TRANSITION, fence.ADVANCE }) do
-    texts[#texts + 1] = text
-  end
-  return texts
+-- What is left to do when the rows are gone. The list of their keys goes with the job.
+local function last_words(row)
+  return { PURGED:format(row.job, row.seq), fence.SHARD_LOCK, fence.END_TRANSITION, fence.ADVANCE }
 end
 
 local function remove(lease, context, row, tables, checks)
   for i = #tables, 1, -1 do
     local one = tables[i]
-    local found, err = lease:execute(text_of(context, row, one), nil, { deadline = session.soon() })
+    local found, err = lease:execute(text_of(context, row, one, checks[i] ~= nil), nil, { deadline = session.soon() })
     if not found then
       return nil, err
     elseif checks[i] and found.rows[1].checksum ~= checks[i].checksum then
@@ -86,8 +81,8 @@ function purge.run(context, source, row, tables, checks)
     if not ok then
       return nil, err
     end
-    return session.run(lease, last_words(row, tables))
-  end, { lock_timeout = 500, moves_rows = true })
+    return session.run(lease, last_words(row))
+  end, { lock_timeout = 500, moves_rows = true, brief = context })
 end
 
 return purge

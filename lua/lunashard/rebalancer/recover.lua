@@ -1,10 +1,12 @@
 --- Buckets that a mover closed and did not open again, because it is gone.
 -- Whoever routes looks for such fences while guards are on. The lock in the catalog says whether somebody still sees to
--- the job; whoever gets it finishes the move, or gives it up where it can be. Nobody has to be woken for that.
+-- the job; whoever gets it finishes the move, or gives it up where it can be. Nobody has to be woken for that. What a change
+-- of ownership that was rolled back has left is mended without the lock, for its holder may stand still.
 -- @module lunashard.rebalancer.recover
 -- @local
 
 local errors = require("lunashard.errors")
+local fence = require("lunashard.rebalancer.fence")
 local lock = require("lunashard.rebalancer.lock")
 local move = require("lunashard.rebalancer.move")
 local mover = require("lunashard.rebalancer.mover")
@@ -18,16 +20,17 @@ local GRACE = 1 -- seconds beyond what a mover may take
 
 local OLD = [[
   SELECT job, seq FROM lunashard.move WHERE role = 'source' AND step = 'fenced'
-     AND fenced_at < clock_timestamp() - make_interval(secs => $1)]]
+     AND fenced_at < clock_timestamp() - make_interval(secs => $1)
+  UNION ALL SELECT NULL, NULL WHERE has_table_privilege('lunashard.state', 'UPDATE') AND ]] .. fence.AHEAD
 
 -- Of a mover that stood between these it is not known how far it came: it is cheaper to go on.
 local GOES_ON = { verified = true, merged = true, flipped = true }
 
 local STATE = "SELECT state FROM lunashard_catalog.move WHERE job = $1 AND seq = $2"
 
-local function settle(manager, held, fence)
+local function settle(manager, held, left)
   local context = { manager = manager, catalog = manager.catalog, token = held.token }
-  local row = { job = fence.job, seq = fence.seq }
+  local row = { job = left.job, seq = left.seq }
   local found, err = context.catalog:execute(STATE, { row.job, row.seq }, task.now() + PATIENCE)
   local ok
   if found and found.rows[1] then
@@ -41,26 +44,31 @@ local function settle(manager, held, fence)
   return ok, err
 end
 
---- Look for fences that nobody sees to any more, and see to them. Yields.
+--- Look for fences that nobody sees to any more, and for epochs that are ahead, and see to them. Yields.
 -- @tparam Manager manager with a catalog
 -- @treturn[1] number of moves that were finished or given up
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error the first one's that could not be
 function recover.run(manager)
-  local seconds, fences = mover.OPTIONS.max_cutover + GRACE, {}
+  local seconds, fences, failure = mover.OPTIONS.max_cutover + GRACE, {}, nil
   local looks = parallel.each(manager.members, function(member)
     return member.primary.pool:execute(OLD, { seconds }, { deadline = task.now() + PATIENCE, read_only = true })
   end)
-  for i in ipairs(manager.members) do
-    for _, fence in ipairs(looks.results[i] and looks.results[i].rows or {}) do
-      fences[#fences + 1] = fence
+  for i, member in ipairs(manager.members) do
+    for _, left in ipairs(looks.results[i] and looks.results[i].rows or {}) do
+      if left.job then
+        fences[#fences + 1] = left
+      else
+        local ok, err = member.primary.pool:execute(fence.CATCH_UP, nil, { deadline = task.now() + PATIENCE, pipeline = false })
+        failure = failure or not ok and err or nil
+      end
     end
   end
-  local done, failure = 0, nil
-  for _, fence in ipairs(fences) do
-    local held, err = lock.acquire(manager.catalog, fence.job, task.now() + PATIENCE, lock.RECOVERY)
+  local done = 0
+  for _, left in ipairs(fences) do
+    local held, err = lock.acquire(manager.catalog, left.job, task.now() + PATIENCE, lock.RECOVERY)
     if held then
-      local ok, settled, problem = pcall(settle, manager, held, fence)
+      local ok, settled, problem = pcall(settle, manager, held, left)
       held:release()
       if not ok then
         error(settled, 0)

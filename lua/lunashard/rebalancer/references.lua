@@ -15,7 +15,10 @@ local references = {}
 local BEGIN = "BEGIN; SET LOCAL lock_timeout = '10s'; SELECT pg_advisory_xact_lock(lunashard.shard_lock_key());"
 
 local COLUMNS = [[
-  SELECT a.attname AS name, pg_get_serial_sequence($1, a.attname) AS sequence FROM pg_catalog.pg_attribute a
+  SELECT a.attname AS name, coalesce(pg_get_serial_sequence($1, a.attname),
+      (SELECT min(q.oid::regclass::text) FROM pg_catalog.pg_attrdef v JOIN pg_catalog.pg_depend d ON d.objid = v.oid
+         AND d.classid = 'pg_catalog.pg_attrdef'::regclass JOIN pg_catalog.pg_class q ON q.oid = d.refobjid AND q.relkind = 'S'
+        WHERE v.adrelid = a.attrelid AND v.adnum = a.attnum)) AS sequence FROM pg_catalog.pg_attribute a
    WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY a.attnum]]
 
 local SUM = [[

@@ -90,7 +90,7 @@ local function release_shard(context, member, job, states, tables)
 end
 
 --- Remove triggers and tables of a job none of whose moves is under way. Yields.
--- @tparam table context `manager`, `catalog`, `token`, `stopping`
+-- @tparam table context `manager`, `catalog`, `token`, `options`, `stopping`
 -- @tparam table job `id`, `grp`, `moves`: a list, each with `seq`, `state`, `source`, `destination`
 -- @treturn[1] boolean true
 -- @treturn[2] nil

@@ -20,13 +20,13 @@ local function wait_for(endpoint, position, deadline)
     local found, err = endpoint.pool:execute(REACHED, { position }, { deadline = deadline, read_only = true })
     if not found and not health.is_usable(endpoint.health) then
       return true -- it has just gone: nobody promotes it now
-    elseif not found then
-      return nil, err
-    elseif found.rows[1].yes then
+    elseif found and found.rows[1].yes then
       return true
-    elseif task.now() > deadline then
+    elseif task.now() >= deadline then
       return nil, errors.new("TIMEOUT", { shard_id = endpoint.shard_id, endpoint = endpoint.name,
         message = "a replica has not received what was written: should it be promoted, it would be lost" })
+    elseif not found then
+      return nil, err
     end
     task.sleep(PAUSE)
   end

@@ -102,22 +102,27 @@ local function prepare(self, row, moves)
 end
 
 -- Guards are off again once nothing stands half-way.
-local function finish(self, id, status, message)
+local function finish(self, held, id, status, message)
   local row, err = job.read(self.catalog, id, short())
   if not row then
     return nil, err
+  elseif row.token ~= held.token then
+    return nil, lock.taken_over(id)
   end
   local ok
   if all_settled(row) then
-    ok, err = release.run({ manager = self.manager, catalog = self.catalog, token = row.token }, row)
+    ok, err = release.run({ manager = self.manager, catalog = self.catalog, token = held.token,
+      options = self:move_options(row) }, row)
     if ok then
-      ok, err = leases.close_guards(self.catalog)
+      ok, err = leases.close_guards(self.catalog, nil, { job = id, token = held.token })
     end
-    if not ok then
-      message = message or ("triggers and guards could not be removed: %s"):format(err.message)
+    if not ok and errors.is(err, "LOCK_HELD") then
+      return nil, err
+    elseif not ok then
+      message = ("%striggers and guards could not be removed: %s"):format(message and message .. "; " or "", err.message)
     end
   end
-  ok, err = job.set(self.catalog, id, status, message, short())
+  ok, err = job.set(self.catalog, id, held.token, status, message, short())
   if not ok then
     return nil, err
   end
@@ -175,7 +180,8 @@ local function settle(self, row, held, accept)
       ok, err = mover.run(context, move)
     elseif move.state == "planned" then
       ok, err = self.catalog:execute("UPDATE lunashard_catalog.move SET state = 'aborted', error_message = 'cancelled' "
-        .. "WHERE job = $1::bigint AND seq = $2 AND state = 'planned'", { row.id, move.seq }, short())
+        .. "WHERE job = $1::bigint AND seq = $2 AND state = 'planned' AND EXISTS (SELECT FROM lunashard_catalog.job "
+        .. "WHERE id = $1 AND token = $3)", { row.id, move.seq, held.token }, short())
     else
       ok, err = mover.abort(context, move)
       if not ok and err.committed then
@@ -205,12 +211,12 @@ local function retire_drained(self, row)
   return gone ~= nil or nil, err
 end
 
-local function complete(self, row)
+local function complete(self, row, held)
   local ok, err = retire_drained(self, row)
   if not ok then
     return nil, err
   end
-  return finish(self, row.id, row.options.direction == "back" and "rolled_back" or "completed")
+  return finish(self, held, row.id, row.options.direction == "back" and "rolled_back" or "completed")
 end
 
 local function cancel_now(self, row, held)
@@ -219,10 +225,10 @@ local function cancel_now(self, row, held)
     ok, err = shards.set(self.catalog, row.options.planner.shard, "active", short())
   end
   if not ok then
-    job.set(self.catalog, row.id, "failed", err.message, short())
+    job.set(self.catalog, row.id, held.token, "failed", err.message, short())
     return nil, err
   end
-  return finish(self, row.id, "cancelled")
+  return finish(self, held, row.id, "cancelled")
 end
 
 local drive
@@ -236,7 +242,7 @@ local function stopped_by(self, row, held, run)
       ok, err = cancel_now(self, row, held)
     end
   elseif run.stopped == "pause" then
-    ok, err = finish(self, row.id, "paused", run.verdict)
+    ok, err = finish(self, held, row.id, "paused", run.verdict)
   end
   if err then
     return nil, err
@@ -248,7 +254,7 @@ function drive(self, row, held)
   local run = crew.new()
   local context = crew.context(self, row, held, run)
   local moves = moves_in(row, unfinished)
-  local ok, err = job.set(self.catalog, row.id, "running", nil, short())
+  local ok, err = job.set(self.catalog, row.id, held.token, "running", nil, short())
   if ok and #moves > 0 then
     ok, err = prepare(self, row, moves)
   end
@@ -258,14 +264,17 @@ function drive(self, row, held)
   if not ok and errors.is(err, "LOCK_HELD") then
     return nil, err -- the job is somebody else's now
   elseif not ok then
-    if not finish(self, row.id, "failed", err.message) then
+    local told, problem = finish(self, held, row.id, "failed", err.message)
+    if not told and errors.is(problem, "LOCK_HELD") then
+      return nil, problem
+    elseif not told then
       err = errors.wrap(err, { hint = "the catalog could not be told; resume the job when it is back" })
     end
     return nil, err
   elseif run.stopped then
     return stopped_by(self, row, held, run)
   end
-  return complete(self, row)
+  return complete(self, row, held)
 end
 
 local RESUMABLE = { pending = true, running = true, paused = true, failed = true }
@@ -282,7 +291,7 @@ function runner.run(self, id)
     if not RESUMABLE[row.status] then
       return invalid("job %d is %s: there is nothing to resume", id, row.status)
     end
-    local ok, err = job.renew(self.catalog, id, short())
+    local ok, err = job.renew(self.catalog, id, held.token, short())
     if ok then
       row, err = job.read(self.catalog, id, short())
     end
@@ -300,11 +309,11 @@ end
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
 function runner.pause(self, id)
-  return with_lock(self, id, function(row)
+  return with_lock(self, id, function(row, held)
     if row.status ~= "running" and row.status ~= "pending" and row.status ~= "paused" then
       return invalid("job %d is %s: there is nothing to pause", id, row.status)
     end
-    return finish(self, id, "paused")
+    return finish(self, held, id, "paused")
   end)
 end
 
@@ -351,7 +360,7 @@ function runner.rollback(self, id, plan_back)
       moves, err = plan_back(row)
     end
     if moves then
-      ok, err = job.append(self.catalog, id, moves, { direction = "back" }, short())
+      ok, err = job.append(self.catalog, id, held.token, moves, { direction = "back" }, short())
     end
     if moves and ok and row.kind == "drain" then
       ok, err = shards.set(self.catalog, row.options.planner.shard, "active", short())

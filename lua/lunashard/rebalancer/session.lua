@@ -46,6 +46,15 @@ function session.new(member, row, role, token, at)
   }, Session)
 end
 
+--- The statement after which a server ends the present transaction when its mover says nothing for longer than any cutover
+-- takes. A process that stands still keeps its connections, and others may wait for what the transaction holds: locks of
+-- the shard, of tables, of the catalog's rows; snapshots that last are refused while it has advanced the epoch.
+-- @tparam table context of the mover
+-- @treturn string
+function session.brief(context)
+  return ("SET LOCAL idle_in_transaction_session_timeout = %d"):format((1 + 2 * context.options.max_cutover) * 1000)
+end
+
 --- A deadline for what should be quick.
 -- @treturn number
 function session.soon()
@@ -73,6 +82,8 @@ function Session:connect(deadline)
   if not lease then
     return nil, err
   end
+  -- The tables that come and go are a mover's own, and its triggers let a write share connections as before.
+  lease.keeps_schema = true
   self.lease, self.endpoint = lease, endpoint
   local ok
   ok, err = lease:execute(SETTINGS .. names.literal(self.name), nil, { simple = true, deadline = deadline })
@@ -122,7 +133,7 @@ end
 -- @tparam function fn called with the lease; returns a value to commit, or nil and an error to roll back
 -- @tparam[opt] table opts `lock_timeout` and `statement_timeout` in ms, `async` (the commit need not be on disk yet),
 --   `moves_rows` (into or out of the live tables, unnoted), `deadline`, `unchecked` (without the token: for the transaction
---   that sets it)
+--   that sets it), `brief` (the mover's context: others wait for what it holds)
 -- @treturn[1] any what fn returned
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error `SQL` with the SQLSTATE `LS005` when another mover has taken over
@@ -136,6 +147,7 @@ function Session:transaction(point, fn, opts)
   for _, name in ipairs({ "lock_timeout", "statement_timeout" }) do
     parts[#parts + 1] = opts[name] and ("SET LOCAL %s = %d"):format(name, math.ceil(opts[name])) or nil
   end
+  parts[#parts + 1] = opts.brief and session.brief(opts.brief) or nil
   parts[#parts + 1] = opts.moves_rows and "SET LOCAL lunashard.guarded = '1'; SET LOCAL lunashard.mover = '1'; "
     .. "SET CONSTRAINTS ALL DEFERRED" or nil
   parts[#parts + 1] = opts.async and "SET LOCAL synchronous_commit = off" or nil

@@ -18,10 +18,14 @@ local TABLES = [[
        JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
       WHERE i.indrelid = c.oid AND i.indisprimary AND k.n <= i.indnkeyatts) AS key,
     (SELECT json_agg(json_build_object('name', quote_ident(n.nspname) || '.' || quote_ident(q.relname),
-        'column', d.refobjsubid, 'rises', e.seqincrement > 0))
-       FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_class q ON q.oid = d.objid AND q.relkind = 'S'
-       JOIN pg_catalog.pg_sequence e ON e.seqrelid = q.oid JOIN pg_catalog.pg_namespace n ON n.oid = q.relnamespace
-      WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.refobjid = c.oid AND d.deptype IN ('a', 'i')) AS sequences
+        'rises', e.seqincrement > 0) ORDER BY w.attnum, q.relname)
+       FROM (SELECT d.objid AS sequence, d.refobjsubid AS attnum FROM pg_catalog.pg_depend d
+              WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.refobjid = c.oid AND d.deptype IN ('a', 'i')
+             UNION SELECT d.refobjid, v.adnum FROM pg_catalog.pg_attrdef v JOIN pg_catalog.pg_depend d ON d.objid = v.oid
+              WHERE d.classid = 'pg_catalog.pg_attrdef'::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass
+                AND v.adrelid = c.oid) AS w
+       JOIN pg_catalog.pg_class q ON q.oid = w.sequence AND q.relkind = 'S'
+       JOIN pg_catalog.pg_sequence e ON e.seqrelid = q.oid JOIN pg_catalog.pg_namespace n ON n.oid = q.relnamespace) AS sequences
   FROM unnest($1::text[]) WITH ORDINALITY AS u(name, n)
   LEFT JOIN pg_catalog.pg_class c ON c.oid = to_regclass(u.name)
   LEFT JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace

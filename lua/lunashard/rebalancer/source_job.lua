@@ -33,8 +33,7 @@ local PLACE = [[
    WHERE job = $1 AND seq = 0 AND role = 'source']]
 local LISTED = [[UPDATE lunashard.move SET step = 'listed' WHERE job = $1 AND seq = 0 AND role = 'source']]
 local ALL_THERE = [[
-  SELECT NOT EXISTS (SELECT FROM unnest($2::text[]) AS wanted(bucket)
-    WHERE NOT m.detail->'buckets' ? wanted.bucket) AS yes
+  SELECT NOT EXISTS (SELECT unnest($2::text[]) EXCEPT SELECT jsonb_array_elements_text(m.detail->'buckets')) AS yes
   FROM lunashard.move m WHERE m.job = $1 AND m.seq = 0 AND m.role = 'source']]
 
 -- Calls fn in a transaction that only one mover of the job is in, with the job's state on this source.
@@ -153,7 +152,7 @@ function source_job.begin(context, source, row, tables, buckets)
         made, problem = run(lease, "SELECT lunashard.enlist($1, $2)", { context.group, buckets })
       end
       return made, problem
-    end, { lock_timeout = LOCK_TIMEOUT })
+    end, { lock_timeout = LOCK_TIMEOUT, brief = context })
   end)
   if ok then
     ok, err = list_all(context, source, row, tables, buckets)
@@ -227,18 +226,14 @@ function source_job.finish(context, source, row, tables)
     ok, err = source_job.patiently(context, function()
       return exclusively(source, row, "done.triggers", function(lease)
         return capture.drop(lease, row, one)
-      end, { lock_timeout = LOCK_TIMEOUT })
+      end, { lock_timeout = LOCK_TIMEOUT, brief = context })
     end)
     if not ok then
       return nil, err
     end
   end
   return exclusively(source, row, "done.capture", function(lease)
-    local dropped, problem = capture.drop_fence(lease, row)
-    if dropped then
-      dropped, problem = run(lease, "DELETE FROM lunashard.move WHERE job = $1 AND seq = 0 AND role = 'source'", { row.job })
-    end
-    return dropped, problem
+    return run(lease, "DELETE FROM lunashard.move WHERE job = $1 AND seq = 0 AND role = 'source'", { row.job })
   end, {})
 end
 

@@ -72,8 +72,8 @@ function staging.prepare_destination(destination, row, tables)
   for i, one in ipairs(tables) do
     local name = names.staging(row, one.n)
     -- An earlier try may have left its rows as evidence.
-    texts[i] = ("DROP TABLE IF EXISTS %s; CREATE TABLE %s AS SELECT %s FROM %s AS t WITH NO DATA; ALTER TABLE %s ADD PRIMARY KEY "
-      .. "(%s)"):format(name, name, names.each(one.columns, "t.%s"), one.qualified, name, names.each(one.key, "%s"))
+    texts[i] = ("DROP TABLE IF EXISTS %s; CREATE TABLE %s AS SELECT %s FROM %s AS t WITH NO DATA"):format(name, name,
+      names.each(one.columns, "t.%s"), one.qualified)
   end
   return prepare(destination, row, "destination", "staged", tables, texts, { progress = { table = 1, rows = 0, bytes = 0 } })
 end

@@ -5,6 +5,7 @@ local breath = require("lunashard.plugin.breath")
 local buckets = require("lunashard.catalog.buckets")
 local errors = require("lunashard.errors")
 local load = require("lunashard.rebalancer.load")
+local rights = require("lunashard.rebalancer.preflight.rights")
 local strategy = require("lunashard.strategy")
 local tables = require("lunashard.rebalancer.tables")
 local task = require("lunashard.task")
@@ -156,7 +157,11 @@ function state.read(manager, group, opts)
   local bound = catalog.groups[group].bound
   local list, err = tables.of_group(catalog, group, opts.deadline)
   local rows, shards, counts
+  local may
   if list then
+    may, err = rights.check_reading(manager.members, list, opts.deadline)
+  end
+  if may then
     rows, err = catalog:execute(OWNERS, { group }, opts.deadline)
   end
   if rows then

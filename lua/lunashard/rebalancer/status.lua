@@ -47,7 +47,7 @@ function status.of_shards(manager, told)
       members[#members + 1] = member
     end
   end
-  told.backlog, told.fences = 0, {}
+  local backlog, fences = 0, {}
   local deadline = task.now() + TIMEOUT
   local answers = parallel.each(members, function(member)
     return ask_shard(member.primary.pool, told.job_id, { deadline = deadline })
@@ -56,11 +56,12 @@ function status.of_shards(manager, told)
     local answer = answers.results[i]
     for _, fence in ipairs(answer and answer.fences or {}) do
       if closed[fence.seq] then
-        table.insert(told.fences, { shard_id = member.shard_id, seq = fence.seq, seconds = fence.seconds })
+        table.insert(fences, { shard_id = member.shard_id, seq = fence.seq, seconds = fence.seconds })
       end
     end
-    told.backlog = told.backlog + (answer and answer.backlog or 0)
+    backlog = backlog + (answer and answer.backlog or 0)
   end
+  told.backlog, told.fences = backlog, fences -- a job that runs here may have been described anew meanwhile
 end
 
 return status

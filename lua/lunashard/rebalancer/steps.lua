@@ -96,6 +96,9 @@ local function copy_all(mover)
       local stopped = may_stop and mover:stopped()
       return ok and not stopped and true or nil, problem or stopped
     end)
+  if progress then -- there may have been nothing left to copy, and nobody who had noted how much there was
+    mover.row.rows_copied, mover.row.bytes = progress.rows, progress.bytes
+  end
   return progress and true, err
 end
 
@@ -314,6 +317,9 @@ function steps.merged(mover)
   end)
   if ok and mover.fenced_at then
     row.pause_seconds = task.now() - mover.fenced_at
+  end
+  if ok then
+    mover:end_turn(row.destination)
   end
   return ok, err
 end

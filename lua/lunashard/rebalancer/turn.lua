@@ -23,17 +23,20 @@ end
 --- Wait for one's turn on some shards. Yields.
 -- @tparam Manager manager
 -- @tparam {string,...} shard_ids
--- @treturn func to be called at the end, once; later calls do nothing
+-- @treturn func to be called at the end, or with a shard's id when that one needs it no longer; later calls do nothing
 function turn.take(manager, shard_ids)
   local ids, held = { unpack(shard_ids) }, {}
   table.sort(ids) -- all in the same order: nobody waits for one who waits for him
-  local function release()
+  local function release(only)
     local now = task.now()
-    for _, state in ipairs(held) do
-      state.held, state.free_at = false, now + math.max(GAP, SHARE * (now - state.since))
-      state.changed:notify(1)
+    for i = #held, 1, -1 do
+      local state = held[i]
+      if not only or state == state_of(manager, only) then
+        state.held, state.free_at = false, now + math.max(GAP, SHARE * (now - state.since))
+        state.changed:notify(1)
+        table.remove(held, i)
+      end
     end
-    held = {}
   end
   local ok, err = pcall(function()
     for _, id in ipairs(ids) do

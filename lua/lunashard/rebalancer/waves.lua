@@ -19,7 +19,7 @@ local waves = {}
 waves.DEFAULTS = { waves = { 1, 5, 25, 100 }, soak = 60, gate = { error_rate = 0.01, p99_ms = 1000, lag_seconds = 30 } }
 
 local UNITS = { error_rate = "%.2f %%", p99_ms = "%.0f ms", lag_seconds = "%.1f s" }
-local LABELS = { error_rate = "the error rate", p99_ms = "the p99", lag_seconds = "the replica lag" }
+local LABELS = { error_rate = "error rate", p99_ms = "p99", lag_seconds = "replica lag" }
 local GATES = { "error_rate", "p99_ms", "lag_seconds" }
 
 local function check_shares(shares)
@@ -123,6 +123,10 @@ function waves.split(assignments, shares)
   return filled
 end
 
+local function in_words(name, value)
+  return UNITS[name]:format(name == "error_rate" and value * 100 or value)
+end
+
 --- Does a gate close?
 -- @tparam table gate
 -- @tparam table reading from `Pulse:reading`
@@ -131,11 +135,25 @@ function waves.verdict(gate, reading)
   for _, name in ipairs(GATES) do
     local limit = gate[name]
     if limit and reading[name] > limit then
-      local scale = name == "error_rate" and 100 or 1
-      return ("%s of %s is %s, and the gate is %s"):format(LABELS[name],
-        reading.where[name] or "a shard", UNITS[name]:format(reading[name] * scale), UNITS[name]:format(limit * scale))
+      return ("the %s of %s is %s, and the gate is %s"):format(LABELS[name], reading.where[name] or "a shard",
+        in_words(name, reading[name]), in_words(name, limit))
     end
   end
+end
+
+--- The gates of a job, in words. Pure.
+-- @tparam table told from `describe`
+-- @treturn {table,...} each `label`, `limit`; `reading`: what was measured last, if anything was; `is_closed`
+function waves.gates(told)
+  local list = {}
+  for _, name in ipairs(GATES) do
+    local limit, reading = told.gate[name], told.reading and told.reading[name]
+    if limit then
+      list[#list + 1] = { label = LABELS[name], limit = in_words(name, limit), reading = reading and in_words(name, reading),
+        is_closed = reading ~= nil and reading > limit }
+    end
+  end
+  return list
 end
 
 --- The moves that undo a wave, and those that do it again. Pure.

@@ -2,10 +2,11 @@
 -- @module lunashard.cli.rebalance.actions
 
 local arguments = require("lunashard.cli.rebalance.arguments")
-local cjson = require("cjson.safe")
 local cli = require("lunashard.cli")
 local confirm = require("lunashard.cli.confirm")
 local follow = require("lunashard.cli.rebalance.follow")
+local json_text = require("lunashard.json_text")
+local output = require("lunashard.cli.output")
 local progress = require("lunashard.script.progress")
 local system = require("lunashard.core.system")
 local task = require("lunashard.task")
@@ -15,7 +16,7 @@ local actions = {}
 
 local WATCH_EVERY = 1 -- seconds
 
-local fail, next_command, print_json = follow.fail, follow.next_command, follow.print_json
+local fail, next_command = follow.fail, follow.next_command
 
 function actions.plan(self, args)
   local requests, err = arguments.requests(self, args)
@@ -40,7 +41,7 @@ function actions.plan(self, args)
     end
   end
   if args.json then
-    print_json({ plans = plans })
+    output.json({ plans = plans })
   elseif args.action == "plan" then
     cli.say("nothing was moved; next: %s rebalance start -c %s", cli.program(), cli.cluster_path(args))
   end
@@ -49,7 +50,7 @@ end
 
 local function show(args, last)
   if args.json then
-    print_json(view.json(last))
+    output.json(view.json(last))
   else
     io.stdout:write(view.status(last))
   end
@@ -102,7 +103,7 @@ function actions.status(self, args)
   local told, err = self:get_job_status(args.job)
   while told and args.watch and (told.status == "running" or told.status == "pending") do
     if args.json then
-      print_json(view.json(told))
+      output.json(view.json(told))
     else
       io.stdout:write(progress.is_terminal() and system.isatty(1) and "\27[H\27[2J" or "", view.status(told))
     end
@@ -191,7 +192,7 @@ function actions.cleanup(self, args)
     return fail(args, err)
   end
   if args.json then
-    print_json({ removed = setmetatable(removed, cjson.array_mt) })
+    output.json({ removed = json_text.list(removed) })
   else
     for _, line in ipairs(removed) do
       io.stdout:write(line, "\n")

@@ -1,7 +1,6 @@
 --- A job that runs: its progress on stderr, signals that ask it to pause, what it says when it fails.
 -- @module lunashard.cli.rebalance.follow
 
-local cjson = require("cjson.safe")
 local cli = require("lunashard.cli")
 local errors = require("lunashard.errors")
 local output = require("lunashard.cli.output")
@@ -17,12 +16,6 @@ local follow = {}
 local STOP_WITHIN, ALARM = 4, 6 -- seconds that a run has to stop after a signal; and until it is ended outright
 
 local wait_signal = task.waits(signal.wait)
-
---- A value as a line of JSON on stdout.
--- @tparam table value
-function follow.print_json(value)
-  io.stdout:write(cjson.encode(value), "\n")
-end
 
 --- Tell what is wrong, and every further problem of a pre-flight check.
 -- @tparam table args
@@ -43,7 +36,9 @@ function follow.fail(args, err, told)
     cli.say("  %s", err.hint)
   end
   if args.json then
-    follow.print_json({ error = errors.to_table(err), job = told and view.json(told) })
+    local plain = errors.to_table(err)
+    plain.problems = errors.is(err) and err.problems or nil
+    output.json({ error = plain, job = told and view.json(told) })
   end
   return errors.is(err, "INVALID") and cli.exit.failed or errors.exit_code(err)
 end

@@ -1,7 +1,7 @@
 --- What `lunashard rebalance` prints: plans and the states of jobs.
 -- @module lunashard.cli.rebalance.view
 
-local cjson = require("cjson.safe")
+local json_text = require("lunashard.json_text")
 local table_text = require("lunashard.table_text")
 
 local view = {}
@@ -79,7 +79,7 @@ function view.plan(made)
   local shards = {}
   for i, one in ipairs(made.shards) do
     shards[i] = { shard = one.shard_id, buckets = one.buckets, rows = whole(one.rows), ["buckets after"] = one.buckets_after,
-      ["rows after"] = whole(one.rows_after) }
+      ["rows after"] = whole(one.rows_after), receives = size(one.receives) }
   end
   return ("group %s, by %s: %d buckets with %s rows (%s), %.1f %% of %s rows, in %d moves, in about %s\n"):format(made.group,
     made.planner, made.buckets, whole(made.rows), size(made.bytes), made.share * 100, whole(made.total_rows), #made.moves,
@@ -88,8 +88,8 @@ function view.plan(made)
       { types = { "text", "text", "int8", "int8", "int8", "text" } })
     .. (made.waves and "\n" .. table_text.render({ "wave", "of all", "moves", "buckets", "rows" }, wave_rows(made),
       { types = { "int8", "text", "int8", "int8", "int8" } }) or "")
-    .. "\n" .. table_text.render({ "shard", "buckets", "rows", "buckets after", "rows after" }, shards,
-      { types = { "text", "int8", "int8", "int8", "int8" } })
+    .. "\n" .. table_text.render({ "shard", "buckets", "rows", "buckets after", "rows after", "receives" },
+      shards, { types = { "text", "int8", "int8", "int8", "int8", "text" } })
 end
 
 local function states(told)
@@ -182,16 +182,19 @@ function view.json(told)
   local copy = {}
   for name, value in pairs(told) do
     if name == "active" then
-      copy.active = setmetatable({}, cjson.array_mt)
+      copy.active = json_text.list()
       for i, move in ipairs(value) do
         copy.active[i] = { seq = move.seq, source = move.source, destination = move.destination, state = move.state,
           rows_copied = move.rows_copied, rows_estimated = move.rows_estimated, buckets = #move.buckets }
       end
     elseif name ~= "plan" and name ~= "options" and name ~= "tables" and name ~= "gradual" and name ~= "giant_limit" then
-      copy[name] = type(value) == "table" and #value == 0 and next(value) == nil and setmetatable({}, cjson.array_mt) or value
+      copy[name] = value
     end
   end
-  return copy
+  if not told.job_id then -- of a job these are numbers by state
+    json_text.lists(copy, "moves")
+  end
+  return json_text.lists(copy, "shards", "giants", "warnings", "fences")
 end
 
 return view
