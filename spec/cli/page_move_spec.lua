@@ -82,4 +82,17 @@ describe("the page of lunashard serve while rows move", function()
     window:wait("/completed\\s*job 1/.test(document.body.innerText)")
     assert.matches("rows (%d+) of %1 ", window:text())
   end)
+
+  it("tells which wave of a gradual job is watched, and by which gates", function()
+    mover:close()
+    mover = cli.spawn({ "rebalance", "start", "-c", cluster:file(3), "--drain", "s3", "--waves", "1,100", "--soak", "60",
+      "--gate", "p99_ms=60000,error_rate=off,lag_seconds=9" })
+    window:wait("/running\\s*job 2, group int8, by drain/.test(document.body.innerText)")
+    window:wait("/wave\\s*1 of 2, up to 1 %\\s*it is\\s*soaking, \\d+ of 60 s\\s*p99\\s*\\d+ ms, 60000 ms allowed"
+      .. "\\s*replica lag\\s*0.0 s, 9.0 s allowed/.test(document.body.innerText)")
+    assert.is_true(window:evaluate("document.documentElement.scrollWidth <= 360"))
+    assert.same({}, window:evaluate(FAINT))
+    mover:signal("INT")
+    assert.equal(130, assert(mover:wait(30)).code)
+  end)
 end)

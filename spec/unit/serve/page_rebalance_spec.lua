@@ -41,6 +41,37 @@ describe("the page's part about rebalancing", function()
     assert.matches("7 s2 → s4 fenced closed for 12 ms 271 9000", text)
   end)
 
+  it("says which wave of a gradual job is moving or watched, and what its gates allow", function()
+    local function at(fields)
+      local list = { current = 2, total = 4, share = 5, state = "moving", soak = 60,
+        gate = { error_rate = 0.01, p99_ms = 250, lag_seconds = 30 } }
+      for name, value in pairs(fields or {}) do
+        list[name] = value
+      end
+      return list
+    end
+    local function has(text, parts)
+      for _, part in ipairs(parts) do
+        assert.truthy(text:find(part, 1, true), part .. " is not in " .. text)
+      end
+    end
+    has(shown(job({ waves = at() })), { "wave 2 of 4, up to 5 % it is moving error rate 1.00 % allowed p99 250 ms allowed" })
+    has(shown(job({ waves = at({ state = "soaking", soaked = 12.3,
+      reading = { error_rate = 0.0012, p99_ms = 12, lag_seconds = 0 } }) })), { "it is soaking, 12 of 60 s",
+      "error rate 0.12 %, 1.00 % allowed", "p99 12 ms, 250 ms allowed", "replica lag 0.0 s, 30.0 s allowed" })
+    local slow = { state = "soaking", soaked = 12.3, reading = { error_rate = 0, p99_ms = 310, lag_seconds = 0 },
+      verdict = "the p99 of s2 is 310 ms, and the gate is 250 ms", gate = { p99_ms = 250 } }
+    local text = shown(job({ waves = at(slow) }))
+    has(text, { "p99 310 ms, only 250 ms allowed", "the p99 of s2 is 310 ms, and the gate is 250 ms" })
+    assert.is_nil(text:find("lag", 1, true))
+    slow.state = "reversing"
+    has(shown(job({ waves = at(slow) })), { "it is moving back", "the p99 of s2 is 310 ms" })
+    slow.state = "moving" -- it was told to go on
+    assert.is_nil(shown(job({ waves = at(slow) })):find("the p99 of s2", 1, true))
+    assert.is_nil(shown(job()):find("wave", 1, true))
+    assert.is_nil(shown(job({ waves = at(), rolling_back = true })):find("wave", 1, true))
+  end)
+
   it("says when nobody runs a job that is not over, and why one has failed", function()
     assert.truthy(shown(job({ interrupted = true })):find("interrupted: nobody runs it", 1, true))
     local text = shown(job({ status = "failed", error_message = "move 3: <disk> full" }))

@@ -4,6 +4,7 @@
 local chart = require("lunashard.serve.page.chart")
 local html = require("lunashard.serve.page.html")
 local icons = require("lunashard.serve.page.icons")
+local waves = require("lunashard.rebalancer.waves")
 local words = require("lunashard.serve.page.words")
 
 local rebalance = {}
@@ -28,10 +29,14 @@ local function state(told)
   return icons.state(LEVELS[told.status] or "warn", text)
 end
 
+local function fact(name, value)
+  return fill("<div><dt>%s</dt><dd>%s</dd></div>", name, value)
+end
+
 local function facts(told)
   local list = {}
   local function add(name, value)
-    list[#list + 1] = fill("<div><dt>%s</dt><dd>%s</dd></div>", name, value)
+    list[#list + 1] = fact(name, value)
   end
   add("rows", ("%s of %s"):format(words.count(told.rows_copied), words.count(told.total_rows)))
   add("moves", ("%d of %d"):format(told.moves_done, told.moves_total))
@@ -51,6 +56,35 @@ local function facts(told)
     add("backlog", words.count(told.backlog or 0))
   end
   return fill('<dl class="facts">%s</dl>', list)
+end
+
+local WAVE_STATES = { reversing = "moving back" }
+
+-- Which wave a gradual job is at, what that does, and its gates.
+local function wave_facts(told)
+  local at = told.waves
+  if not at or told.rolling_back then
+    return nil
+  end
+  local doing = WAVE_STATES[at.state] or at.state
+  if at.soaked then
+    doing = ("%s, %.0f of %g s"):format(doing, at.soaked, at.soak)
+  end
+  local list = { fact("wave", ("%d of %d, up to %g %%"):format(at.current, at.total, at.share)), fact("it is", doing) }
+  for _, gate in ipairs(waves.gates(at)) do
+    local text = gate.limit .. " allowed"
+    if gate.reading then
+      text = gate.reading .. (gate.is_closed and ", only " or ", ") .. text
+    end
+    list[#list + 1] = fact(gate.label, gate.is_closed and fill('<span class="waiting">%s</span>', text) or text)
+  end
+  return fill('<dl class="facts">%s</dl>', list)
+end
+
+-- Why the job does not go on.
+local function wrong(told)
+  local at = told.waves
+  return told.error_message or told.open and at and at.state ~= "moving" and at.verdict or nil
 end
 
 local function fence_of(told, seq)
@@ -83,9 +117,9 @@ function rebalance.of(status)
     return nil
   end
   return fill('<div class="job"><p>%s<span class="quiet">job %s, group <bdi>%s</bdi>, by %s</span></p>%s'
-    .. '<p>%s<b>%s</b></p>%s</div>%s', state(told), told.job_id, told.group, told.planner, facts(told),
-    chart.bar(told.progress_percent / 100, "keys"), words.percent(told.progress_percent / 100),
-    told.error_message and fill('<p class="wrong">%s</p>', told.error_message) or nil, moves(told))
+    .. '<p>%s<b>%s</b></p>%s%s</div>%s', state(told), told.job_id, told.group, told.planner, facts(told),
+    chart.bar(told.progress_percent / 100, "keys"), words.percent(told.progress_percent / 100), wave_facts(told),
+    wrong(told) and fill('<p class="wrong">%s</p>', wrong(told)) or nil, moves(told))
 end
 
 return rebalance
