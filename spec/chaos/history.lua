@@ -57,6 +57,24 @@ local function outcome_of(op)
   return "no"
 end
 
+-- The SQLSTATEs of an error and of the shards that failed, without those of its causes: of these the program has made
+-- something else.
+local function add_states(list, err)
+  list[#list + 1] = err.sqlstate
+  for _, one in ipairs(type(err.failed) == "table" and err.failed or {}) do
+    add_states(list, one.error)
+  end
+  return list
+end
+
+--- How an operation ended that failed.
+-- @tparam lunashard.error err
+-- @treturn table for `Writer:finish`
+function history.failure(err)
+  local states = add_states({}, err)
+  return { code = err.code, message = tostring(err), states = states[1] and states or nil }
+end
+
 --- Read one. Raises for what is no history: a broken line is a failure of the run, unless it is the last one of a process
 -- that was killed.
 -- @string path

@@ -61,7 +61,7 @@ local LATEST = 8 -- seconds after which a mover has done much
 
 -- What is done with the process of a job besides letting it run to its end.
 local function interfere(run, child, drawn)
-  local chance, pause = drawn:int(1, 10), drawn:between(0, LATEST)
+  local chance, pause = run.options.calm and 10 or drawn:int(1, 10), drawn:between(0, LATEST)
   run.mover = child
   if chance <= 3 then
     lunashard.sleep(pause)
@@ -115,7 +115,7 @@ local function settle(run, name)
     end
     tries = tries + 1
     local drawn = dice.new(run.options.seed, ("%s, again %d"):format(name, tries))
-    local verb = drawn:pick(AFTERWARDS)
+    local verb = run.options.calm and "resume" or drawn:pick(AFTERWARDS)
     local child = run:spawn(arguments(run, verb, drawn))
     say(run, verb, drawn:chance(0.3) and interfere(run, child, drawn) or child:wait(300))
     lunashard.sleep(0.2)

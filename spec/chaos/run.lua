@@ -198,6 +198,7 @@ function Run:judge(owner_of, leftovers)
   found:check_tokens(ops, final.tokens)
   found:check_counters(ops, final.counters, final.sweeps)
   found:check_sums(ops)
+  found:check_answers(ops)
   found:demand(ops, require("spec.chaos.workload").KINDS)
   for _, problem in ipairs(self.problems) do
     found:blame("unproved", "%s", problem)

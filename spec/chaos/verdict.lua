@@ -13,14 +13,16 @@
 --
 -- *Accounts and families*: whoever reads all rows of a key, or of all keys, sees the sum that every transaction keeps.
 --
+-- *Answers* that are for routers: what a shard says of its buckets is tried again, or told in other words.
+--
 -- What was not seen at all proves nothing: `demand` names what must have been done.
 -- @module spec.chaos.verdict
 
 local verdict = {}
 
 --- What can be wrong, in the order of the table.
-verdict.COLUMNS = { "lost", "duplicated", "resurrected", "stale", "wrong_read", "wrong_scatter", "stray", "leftovers",
-  "unproved" }
+verdict.COLUMNS = { "lost", "duplicated", "resurrected", "stale", "wrong_read", "wrong_scatter", "leaked", "stray",
+  "leftovers", "unproved" }
 
 local Verdict = {}
 Verdict.__index = Verdict
@@ -274,6 +276,25 @@ function Verdict:check_sums(ops)
     if op.expected and op.outcome == "ok" and op.seen ~= op.expected then
       self:blame(op.kind == "scatter" and "wrong_scatter" or "wrong_read", "%s saw %s for %s in %s of %s", op.process,
         tostring(op.seen), tostring(op.expected), op.kind, tostring(op.key or "all keys"))
+    end
+  end
+end
+
+-- ---- answers ---------------------------------------------------------------------------
+
+-- What shards refuse by way of these, routers (LS001, LS003) and movers (LS005) have to deal with. The only one for
+-- users is LS004: TRUNCATE cannot be done while rows move.
+local FOR_ROUTERS = { LS001 = true, LS002 = true, LS003 = true, LS005 = true }
+
+--- Check that nobody was given an answer that was for the router.
+-- @tparam {table,...} ops with `states`: SQLSTATEs, of those that failed
+function Verdict:check_answers(ops)
+  for _, op in ipairs(ops) do
+    for _, state in ipairs(op.states or {}) do
+      if FOR_ROUTERS[state] then
+        self:blame("leaked", "%s was given %s for a %s of %s: %s", op.process, state, op.kind, tostring(op.key or "all keys"),
+          tostring(op.message))
+      end
     end
   end
 end

@@ -2,6 +2,7 @@
 -- @module spec.chaos.worker
 
 local errors = require("lunashard.errors")
+local history = require("spec.chaos.history")
 
 local worker = {}
 
@@ -11,10 +12,10 @@ Worker.__index = Worker
 local ISOLATION = { "read committed", "read committed", "repeatable read", "serializable" }
 
 --- @tparam Router router
--- @tparam Writer history
+-- @tparam Writer writer of the history
 -- @tparam table options `keys`, `timeout`, `process`, `number` (of the worker, no two of a run have the same)
-function worker.new(router, history, options)
-  return setmetatable({ router = router, history = history, keys = options.keys, timeout = options.timeout,
+function worker.new(router, writer, options)
+  return setmetatable({ router = router, history = writer, keys = options.keys, timeout = options.timeout,
     process = options.process, number = options.number, n = 0, tokens = {}, extras = {} }, Worker)
 end
 
@@ -40,7 +41,7 @@ local function as_outcome(outcome, err)
     outcome.ok = true
     return outcome
   end
-  return { code = err.code, message = tostring(err) }
+  return history.failure(err)
 end
 
 --- Tell of an operation and do it. One that is cancelled stays without an end, for nobody knows then. Yields.
@@ -67,8 +68,9 @@ function Worker:told_together(kind, list, fn)
   end
   local outcomes, err = attempt(fn)
   for i, id in ipairs(ids) do
-    self.history:finish(id, outcomes and as_outcome(outcomes[i])
-      or { code = "UNKNOWN_OUTCOME", message = tostring(err) })
+    local outcome = outcomes and as_outcome(outcomes[i]) or history.failure(err)
+    outcome.code = not outcomes and "UNKNOWN_OUTCOME" or nil
+    self.history:finish(id, outcome)
   end
   return outcomes ~= nil
 end

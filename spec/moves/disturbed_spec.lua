@@ -106,20 +106,51 @@ describe("a move", function()
       assert.same({}, world:check(world.destination))
     end)
 
-    -- Its process is stopped, and goes on when somebody else has done what was left.
-    local function stands_still(point, outcome)
+    -- Its process is stopped, and has lost the lock.
+    local function stop_at(point)
       world:begin()
       local id = world:new_job()
       local stopped = cli.spawn({ "run", "-c", world.cluster_file, "spec/moves/mover.lua", tostring(id), point.name,
         tostring(point.nth), "STOP" })
       wait_for_stop(stopped)
       strike.end_lock(world, worlds.CHILD)
+      return id, function()
+        stopped:signal("CONT")
+        local ended = assert(stopped:wait(20))
+        stopped:close()
+        assert.equal(1, ended.code, ended.stderr)
+      end
+    end
+
+    local DONE = points.commits("done")[#points.commits("done")].after
+
+    it("when one wakes up that had no moves left, and another one has undone them: it says nothing any more", function()
+      local id, wake = stop_at(DONE)
+      assert(world.operator:rollback_job(id))
+      wake()
+      assert.equal("rolled_back", world:status(id))
+      assert.same({}, world:check(world.source))
+    end)
+
+    it("when one wakes up that had no moves left, and another one begins to undo them: guards stay on", function()
+      local id, wake = stop_at(DONE)
+      local guards
+      local victim = strike.victim(world, { name = "planned.destination:before-commit", nth = 1 }, function()
+        wake()
+        guards = world:ask("SELECT guards FROM lunashard_catalog.cluster")[1].guards
+      end)
+      assert(victim:rollback_job(id))
+      assert.is_true(guards)
+      world:shut(victim.manager)
+      assert.same({}, world:check(world.source))
+    end)
+
+    -- It goes on when somebody else has done what was left.
+    local function stands_still(point, outcome)
+      local id, wake = stop_at(point)
       local committed = world:is_committed()
       assert(world.operator[outcome .. "_job"](world.operator, id))
-      stopped:signal("CONT")
-      local ended = assert(stopped:wait(20))
-      stopped:close()
-      assert.equal(1, ended.code, ended.stderr)
+      wake()
       local moved = outcome == "resume" or outcome == "cancel" and committed
       assert.same({}, world:check(moved and world.destination or world.source))
     end
@@ -135,6 +166,57 @@ describe("a move", function()
         end)
       end
     end
+  end)
+
+  -- A process that stands still keeps its connections, and each of these points all the locks of a transaction.
+  describe("keeps nobody waiting for a process that stands still", function()
+    local function stands_still(name, look)
+      world:begin()
+      local id = world:new_job()
+      local stopped = cli.spawn({ "run", "-c", world.cluster_file, "spec/moves/mover.lua", tostring(id), name, "1", "STOP",
+        "0.2" })
+      finally(function()
+        stopped:signal("KILL")
+        stopped:close()
+      end)
+      wait_for_stop(stopped)
+      look(id)
+      assert.truthy(stopped:is_running())
+      strike.end_lock(world, worlds.CHILD)
+      assert(world.operator:resume_job(id))
+      assert.same({}, world:check(world.destination))
+    end
+
+    -- Snapshots that last are refused, to be taken again, until what was rolled back is made up for.
+    local function can_repeat_reads(key)
+      cluster.wait_until("a transaction gets through", function()
+        return world.router:transaction({ routing_key = key, isolation = "repeatable read" }, function(tx)
+          return tx:execute("SELECT version FROM registers WHERE k = $1", { key })
+        end)
+      end, 10)
+    end
+
+    it("before the buckets are closed: all can be read and written", function()
+      stands_still("fencing:before-commit", function()
+        assert(world.router:execute("SELECT count(*) AS n FROM registers"))
+        assert(world.router:execute("UPDATE registers SET value = value WHERE k = $1", { KEY }, { routing_key = KEY }))
+        can_repeat_reads(KEY)
+      end)
+    end)
+
+    it("before they are opened: other keys of the shard can be read", function()
+      stands_still("verified:before-commit", function()
+        local key = worlds.RESIDENT * (world.destination == "s1" and 1 or 2)
+        assert.equal(world.destination, world.router.manager:get_shard_for_write(key).shard_id)
+        can_repeat_reads(key)
+      end)
+    end)
+
+    it("before the map changes: who takes over need not wait for it", function()
+      stands_still("merged:before-commit", function()
+        assert(world.operator.manager.catalog:execute("UPDATE lunashard_catalog.cluster SET name = name"))
+      end)
+    end)
   end)
 
   it("whose mover is gone is seen to by whoever routes, without being asked", function()
@@ -276,7 +358,7 @@ describe("a move", function()
 
     it("in its triggers: it is given up", function()
       local ok, err, id = job_with("catchup:after-saved", function()
-        local found = world:on(world.source, "SELECT tgname FROM pg_trigger WHERE tgname LIKE 'lunashard%update'")
+        local found = world:on(world.source, "SELECT tgname FROM pg_trigger WHERE tgname LIKE 'lunashard%rows'")
         for _, name in ipairs({ "registers", "tokens" }) do
           world:on(world.source, ("ALTER TABLE %s DISABLE TRIGGER %s"):format(name, found[1].tgname))
         end
@@ -306,7 +388,11 @@ describe("a move", function()
         refused("LS003", one.run(sql))
       end
       for _, name in ipairs({ "tokens", "registers, tokens" }) do
-        refused("LS004", one.run("TRUNCATE " .. name))
+        local ok, err
+        repeat -- it locks tables one after the other, and so does who reads them
+          ok, err = one.run("TRUNCATE " .. name)
+        until ok or err.sqlstate ~= "40P01"
+        refused("LS004", ok, err)
       end
     end
 
@@ -317,9 +403,12 @@ describe("a move", function()
           local pool = require("lunashard.pool").new({ host = shard.host, port = shard.port, database = shard.database,
             user = server.superuser, password = server.superuser_password, max_size = 1, pipeline = false })
           local lease = assert(pool:acquire())
-          fn({ run = function(sql) return lease:execute(sql, nil, { deadline = task.now() + 10 }) end })
-          lease:release()
+          local ok, err = pcall(fn, { run = function(sql)
+            return lease:execute(sql, nil, { deadline = task.now() + 10 })
+          end })
+          lease:discard("the test is over")
           pool:close()
+          assert(ok, err)
           return
         end
       end

@@ -41,9 +41,9 @@ describe("a move that is struck", function()
     return "completed", world.destination
   end
 
-  local function try(kind, point, outcome)
+  local function try(kind, point, outcome, strategy)
     world:begin()
-    local id = world:new_job()
+    local id = world:new_job(1, strategy)
     local wake = strike.run(kind, world, id, point, outcome ~= "resume")
     local status, owner = settle(outcome, id)
     if wake then
@@ -53,10 +53,10 @@ describe("a move that is struck", function()
     assert.same({}, world:check(owner))
   end
 
-  local function declare(kind, point, outcome, tag)
-    it(("by %s at %s%s is %s%s"):format(kind, point.name, point.nth > 1 and (" for the %d. time"):format(point.nth) or "",
-      SAID[outcome], tag), function()
-      try(kind, point, outcome)
+  local function declare(kind, point, outcome, tag, strategy)
+    it(("by %s at %s%s%s is %s%s"):format(kind, point.name, point.nth > 1 and (" for the %d. time"):format(point.nth) or "",
+      strategy and (", %s,"):format(strategy) or "", SAID[outcome], tag), function()
+      try(kind, point, outcome, strategy)
     end)
   end
 
@@ -68,6 +68,17 @@ describe("a move that is struck", function()
       local point = (kind:find("lost") or (i + j) % 2 == 0) and commit.before or commit.after
       declare(kind, point, outcome, "")
       short[kind .. point.name .. point.nth .. outcome] = true
+    end
+  end
+
+  -- An offline move in each of its states; `make test` has it struck with its buckets closed, before each outcome.
+  for i, state in ipairs(points.OFFLINE_STATES) do
+    for j, outcome in ipairs(OUTCOMES) do
+      for k, kind in ipairs(strike.KINDS) do
+        local commit = points.main(state, "offline")
+        local point = (kind:find("lost") or (i + j) % 2 == 0) and commit.before or commit.after
+        declare(kind, point, outcome, state == "fenced" and k == j * 2 - 1 and "" or " #long", "offline")
+      end
     end
   end
 

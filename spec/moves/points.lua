@@ -28,6 +28,9 @@ local COMMITS = {
   },
 }
 
+-- An offline move closes its buckets first and copies then; it has no more states than these, and the same commits in the others.
+local WHILE_CLOSED = { { "copying", at = "destination" }, { "fenced", saved = true } }
+
 -- What giving up commits of a move that was `verified` and not merged yet.
 local GIVING_UP = {
   { "aborting.destination", at = "destination" }, { "aborting", at = "source" }, { "verified", at = "catalog" },
@@ -37,6 +40,9 @@ local GIVING_UP = {
 
 --- The states, in their order; `done` is what a move does before it says so.
 points.STATES = { "planned", "capturing", "copying", "catchup", "fencing", "fenced", "verified", "merged", "flipped", "done" }
+
+--- Those of an offline move.
+points.OFFLINE_STATES = { "planned", "capturing", "fencing", "fenced", "verified", "merged", "flipped", "done" }
 
 local function name_of(commit, when)
   return ("%s:%s-%s"):format(commit[1], when, commit.saved and "saved" or "commit")
@@ -53,11 +59,12 @@ end
 
 --- The commits of a state.
 -- @string state
+-- @string[opt] strategy of the job
 -- @treturn {table,...} each `before` and `after`: points, with `name`, `nth` (which time), `when`, `at` (`source`,
 --   `destination`, `catalog`) and `state`
-function points.commits(state)
+function points.commits(state, strategy)
   local list = {}
-  for i, commit in ipairs(COMMITS[state]) do
+  for i, commit in ipairs(strategy == "offline" and state == "fenced" and WHILE_CLOSED or COMMITS[state]) do
     list[i] = pair(state, commit)
   end
   return list
@@ -75,10 +82,11 @@ end
 
 --- The commit of a state that matters most.
 -- @string state
+-- @string[opt] strategy of the job
 -- @treturn table as in `commits`
-function points.main(state)
+function points.main(state, strategy)
   local MAIN = { planned = 4, flipped = 1, done = 4 }
-  return points.commits(state)[MAIN[state] or 1]
+  return points.commits(state, strategy)[MAIN[state] or 1]
 end
 
 return points

@@ -222,8 +222,9 @@ end
 
 --- A job that moves the travelling buckets to the other shard. Yields.
 -- @int[opt=1] n moves
+-- @string[opt="live_migration"] strategy
 -- @treturn int its number
-function World:new_job(n)
+function World:new_job(n, strategy)
   local moves = {}
   for i = 1, n or 1 do
     moves[i] = { seq = i, source = self.source, destination = self.destination, buckets = {}, rows = 0, bytes = 0 }
@@ -232,7 +233,8 @@ function World:new_job(n)
     local _, bucket = assert(self.router.manager:get_shard_for_write(i * WIDTH))
     table.insert(moves[i % #moves + 1].buckets, bucket)
   end
-  return assert(job.create(self.router.manager.catalog, { group = "int8", kind = "list", strategy = "live_migration",
+  return assert(job.create(self.router.manager.catalog, { group = "int8", kind = "list",
+    strategy = strategy or "live_migration",
     options = { planner = {} }, moves = moves, rows = 0 }, task.now() + 10))
 end
 

@@ -64,7 +64,7 @@ function Actor:told(kind, what, fn)
     self.history:finish(id, outcome)
     return outcome
   end
-  self.history:finish(id, { code = err.code, message = tostring(err) })
+  self.history:finish(id, history.failure(err))
   if not may_fail then
     table.insert(self.refusals, ("a %s by %s failed: %s"):format(kind, self.name, tostring(err)))
   end
@@ -84,7 +84,7 @@ function Actor:token()
 end
 
 local function options_of(key, more)
-  return { routing_key = key, timeout = more and more.timeout or TIMEOUT }
+  return { routing_key = key, timeout = more and more.timeout or TIMEOUT, read_only = more and more.read_only }
 end
 
 actor.WRITE = "UPDATE registers SET version = version + 1, value = $2 WHERE k = $1 RETURNING version"

@@ -10,14 +10,16 @@ local COPY = "lua/lunashard/rebalancer/copy.lua"
 local CUTOVER = "lua/lunashard/rebalancer/cutover.lua"
 local EVERYWHERE = "lua/lunashard/router/everywhere.lua"
 local FENCE = "lua/lunashard/rebalancer/fence.lua"
+local GUARDED = "lua/lunashard/router/guarded.lua"
 local GUARDING = "lua/lunashard/router/guarding.lua"
 local LEASE = "lua/lunashard/catalog/lease.lua"
 local MOVER = "lua/lunashard/rebalancer/mover.lua"
+local REQUEST = "src/io/request.c"
 local REPLICAS = "lua/lunashard/rebalancer/replicas.lua"
 local SHARD = "lua/lunashard/catalog/shard_schema.lua"
 local STEPS = "lua/lunashard/rebalancer/steps.lua"
 
-local LOCK = "  IF NOT pg_try_advisory_xact_lock_shared(hashtextextended('lunashard ' || in_group || '/' || in_bucket, 0)) THEN"
+local LOCK = "  IF NOT pg_try_advisory_xact_lock_shared(lunashard.lock_key(in_group, in_bucket)) THEN"
 local MERGING = "  return merge.run("
 
 return {
@@ -48,36 +50,37 @@ return {
   {
     name = ">= for == in the guard of a shard", run = "scatter_around_move", red = { "wrong_scatter" },
     patches = {
-      { file = SHARD, from = "present.version IS DISTINCT FROM in_version", to = "NOT present.version >= in_version" },
+      { file = SHARD, from = "reached IS DISTINCT FROM in_version", to = "NOT reached >= in_version" },
     },
   },
   {
     name = "guard of a shard blind to transitions", run = "scatter_at_merge", red = { "wrong_scatter" },
-    patches = { { file = SHARD, from = " OR present.in_transition > 0 THEN", to = " THEN" } },
+    patches = { { file = SHARD, from = " OR leaving > 0 THEN", to = " THEN" } },
   },
   {
     name = "unguarded writes let through", run = "past_routers", red = { "lost" },
     patches = {
-      { file = SHARD, from = "  IF pg_catalog.current_setting('lunashard.guarded', true) IS DISTINCT FROM '1' THEN",
-        to = "  IF false THEN" },
+      { file = SHARD, from = "  IF coalesce(pg_catalog.current_setting('lunashard.guarded', true), '') IS NOT DISTINCT FROM ''",
+        to = "  IF false" },
     },
   },
   {
     name = "rows of other buckets let through", run = "past_routers", red = { "stray" },
     patches = {
-      { file = CAPTURE, from = "    ELSIF lunashard.owned_version(%s, in_bucket) IS NULL THEN",
-        to = "    ELSIF lunashard.owned_version(%s, in_bucket) IS NULL AND false THEN" },
+      { file = CAPTURE, from = "              AND lunashard.owned_version(%s, %s) IS NULL THEN",
+        to = "              AND lunashard.owned_version(%s, %s) IS NULL AND false THEN" },
     },
   },
   -- ---- routers ----
   {
     name = "router sends no guards", run = "late_router", red = { "stale", "refused" },
     patches = {
-      { file = GUARDING, from = "  return guards.keys(manager, member, table_name, { key })", to = "  return guarding.EXEMPT" },
+      { file = GUARDED, from = "under = guards.bucket(manager, member, strategy, bucket, map == manager.catalog.map)",
+        to = "under = guarding.EXEMPT" },
     },
   },
   {
-    name = "router takes LS001 for an answer", run = "late_router", red = { "refused" },
+    name = "router takes LS001 for an answer", run = "late_router", red = { "leaked", "refused" },
     patches = { { file = GUARDING, from = "LS001 = true, ", to = "" } },
   },
   {
@@ -92,6 +95,13 @@ return {
     patches = {
       { file = LEASE, from = "  if state.held and now() >= state.till then", to = "  if false then" },
       { file = LEASE, from = "manager.generation, state.till, state.lost)", to = "manager.generation, math.huge, 0)" },
+    },
+  },
+  {
+    name = "answers that come after the lease are taken", run = "late_answer", red = { "stale" },
+    patches = {
+      { file = REQUEST, from = "        luna_term_holds(waiter->term, waiter->generation, now))\n        return;",
+        to = "        now > 0)\n        return;" },
     },
   },
   {
@@ -125,8 +135,8 @@ return {
     patches = {
       { file = CAPTURE, from = '      INSERT INTO %s VALUES (old_bucket, %s);\n',
         to = "      IF TG_OP <> 'UPDATE' THEN INSERT INTO %s VALUES (old_bucket, %s); END IF;\n" },
-      { file = CAPTURE, from = "      IF TG_OP = 'INSERT' OR (new_bucket, %s) IS DISTINCT FROM (old_bucket, %s) THEN",
-        to = "      IF TG_OP IN ('INSERT', 'UPDATE') OR (new_bucket, %s) IS DISTINCT FROM (old_bucket, %s) THEN" },
+      { file = CAPTURE, from = "TG_OP = 'UPDATE' AND (new_bucket, %s) IS DISTINCT",
+        to = "TG_OP = 'UPDATE' OR (new_bucket, %s) IS DISTINCT" },
     },
   },
   {

@@ -55,6 +55,18 @@ function mutant.texts(mutation)
   return texts
 end
 
+-- Compile a changed file, in Lua or in C; the object in whose place its own goes.
+local function compile(path, source)
+  local layer, name = path:match("^src/(%w+)/([%w_]+)%.c$")
+  if layer then
+    must({ "make", "-s", "mutant-object", "LAYER=" .. layer, "SOURCE=" .. source, "OUT=" .. source .. ".o" })
+    return ("%s/%s/%s.o"):format(OBJECTS, layer, name)
+  end
+  local module = assert(path:match("^lua/(.+)%.lua$"), path)
+  must({ "luajit", "-b", "-g", "-t", "o", "-n", (module:gsub("/init$", ""):gsub("/", ".")), source, source .. ".o" })
+  return ("%s/lua/%s.o"):format(OBJECTS, module)
+end
+
 --- Build it. Yields.
 -- @tparam table mutation
 -- @string folder
@@ -62,12 +74,10 @@ end
 function mutant.build(mutation, folder)
   local without, with = {}, {}
   for path, text in pairs(mutant.texts(mutation)) do
-    local module = path:match("^lua/(.+)%.lua$")
     local source = ("%s/%s"):format(folder, path:gsub("/", "."))
     write(source, text)
-    without[#without + 1] = ("%s/lua/%s.o"):format(OBJECTS, module)
+    without[#without + 1] = compile(path, source)
     with[#with + 1] = source .. ".o"
-    must({ "luajit", "-b", "-g", "-t", "o", "-n", (module:gsub("/init$", ""):gsub("/", ".")), source, source .. ".o" })
   end
   local program = folder .. "/lunashard"
   must({ "make", "-s", "mutant", "WITHOUT=" .. table.concat(without, " "), "WITH=" .. table.concat(with, " "),

@@ -5,6 +5,7 @@
 
 local actor = require("spec.mutations.actor")
 local cutover = require("lunashard.rebalancer.cutover")
+local errors = require("lunashard.errors")
 local lock = require("lunashard.rebalancer.lock")
 local move = require("lunashard.rebalancer.move")
 local process = require("lunashard.process")
@@ -50,6 +51,35 @@ function runs.cut_off_router(stage)
   local ok, err = stage:move_all()
   b:write(stage.keys[2])
   b:insert(stage.keys[3])
+  return ok, err
+end
+
+local BACKENDS = "SELECT pid FROM pg_stat_activity WHERE application_name = $1"
+
+--- A router has sent a read without a guard when its server stops to serve it, and hears the answer when its lease is over and
+-- the row has gone.
+function runs.late_answer(stage)
+  local a, b = stage:actor("a"), stage:actor("b", { connection_pool_size = 1 })
+  local key = stage.keys[1]
+  a:write(key)
+  b:read(key)
+  local backends = stage:ask(SOURCE, BACKENDS, { b.name }).rows
+  local function signal(what)
+    for _, one in ipairs(backends) do
+      assert(system.kill(one.pid, process.signals[what]))
+    end
+  end
+  b:cut_off()
+  signal("STOP")
+  local reader = task.spawn(function()
+    b:read(key, { timeout = 20, read_only = true })
+  end)
+  stage:on("flipped:after-commit", function()
+    a:write(key)
+  end)
+  local ok, err = stage:move_all()
+  signal("CONT")
+  assert(reader:join(20))
   return ok, err
 end
 
@@ -105,6 +135,14 @@ function runs.old_snapshot(stage)
   return stage:move_all()
 end
 
+-- What shards refuse is for those to see who go past the routers.
+local function to_their_face(value, err)
+  if not value and err.code == "SQL" then
+    err = errors.new("INVALID", { message = err.message })
+  end
+  return value, err
+end
+
 --- Writes past all routers: without a guard, and with one for another bucket.
 function runs.past_routers(stage)
   local a = stage:actor("a")
@@ -122,13 +160,13 @@ function runs.past_routers(stage)
         end
       end
       connection:release()
-      return ok and {}, err
+      return to_their_face(ok and {}, err)
     end)
   end)
   stage:on("flipped:after-commit", function()
     local key = stage.keys[1]
     a:told("write", { key = key, value = "past", may_fail = true }, function()
-      return actor.register(stage:ask(SOURCE, actor.WRITE, { key, "past" }))
+      return to_their_face(actor.register(stage:ask(SOURCE, actor.WRITE, { key, "past" })))
     end)
   end)
   return stage:move_all()
@@ -275,12 +313,14 @@ function runs.busy_copy(stage)
   end
   stage:on("capturing:after-saved", function()
     worker = task.spawn(function()
-      for _, one in ipairs(tokens) do
-        if copied then
-          break
+      local i = 0
+      while not copied do
+        i = i + 1
+        local one = i % 3 == 0 and tokens[i / 3]
+        if one then
+          a:delete(one.key, one.token)
         end
-        a:delete(one.key, one.token)
-        a:write(one.key)
+        a:write(stage.keys[math.floor(i / 4) % #stage.keys + 1])
         task.sleep(0.01)
       end
     end)

@@ -46,10 +46,17 @@ function stage.open(cluster_file, folder)
 end
 
 --- A router. Yields.
--- @string name
+-- @string name also for servers
+-- @tparam[opt] table more options of its cluster
 -- @treturn Actor
-function Stage:actor(name)
-  local one = actor.new(name, self.world.options, self.folder)
+function Stage:actor(name, more)
+  local options = { application_name = name }
+  for _, list in ipairs({ self.world.options, more or {} }) do
+    for option, value in pairs(list) do
+      options[option] = value
+    end
+  end
+  local one = actor.new(name, options, self.folder)
   self.actors[#self.actors + 1] = one
   return one
 end
@@ -194,6 +201,7 @@ function Stage:judge()
   found:check_tokens(ops, final.tokens)
   found:check_counters(ops, final.counters, final.sweeps)
   found:check_sums(ops)
+  found:check_answers(ops)
   leftovers.check(shards, read_map(manager.catalog), found)
   cluster.close_all()
   return found

@@ -1,3 +1,4 @@
+local errors = require("lunashard.errors")
 local faults = require("spec.chaos.faults")
 local history = require("spec.chaos.history")
 local verdict = require("spec.chaos.verdict")
@@ -128,6 +129,42 @@ describe("the verdict of a chaos run on sums", function()
         { "scatter", 1, 2, { seen = "3", expected = "4" } }, { "scatter", 1, 2, { expected = "4", outcome = "no" } },
       }))
     end))
+  end)
+end)
+
+describe("the verdict of a chaos run on answers", function()
+  local function answered(err)
+    local path = os.tmpname()
+    local writer = history.open(path, "p")
+    writer:finish(writer:begin("write", { key = 1 }), history.failure(err))
+    writer:close()
+    local ops = history.read(path, "p")
+    os.remove(path)
+    return blamed(function(found)
+      found:check_answers(ops)
+    end), ops[1].outcome
+  end
+
+  local function said(state)
+    return errors.new("SQL", { message = "bucket 7 of group int8 is being moved", sqlstate = state })
+  end
+
+  it("finds those that were for the router, also behind an unknown outcome or among those of several shards", function()
+    for _, state in ipairs({ "LS001", "LS002", "LS003", "LS005" }) do
+      assert.same({ leaked = 1 }, (answered(said(state))))
+    end
+    local found, outcome = answered(errors.wrap(said("LS001"), { code = "UNKNOWN_OUTCOME" }))
+    assert.same({ { leaked = 1 }, "unknown" }, { found, outcome })
+    assert.same({ leaked = 2 }, (answered(errors.new("SHARDS_FAILED", { message = "3 of 4 shards failed", failed = {
+      { shard_id = "s1", error = said("LS001") }, { shard_id = "s2", error = said("23505") },
+      { shard_id = "s3", error = said("LS003") } } }))))
+  end)
+
+  it("finds nothing in what the router says itself, and in what is for users", function()
+    assert.same({}, (answered(errors.new("STALE_MAP", { message = "the map could not be had", cause = said("LS001") }))))
+    assert.same({}, (answered(errors.new("SQL", { message = "run it again", sqlstate = "40001", cause = said("LS001") }))))
+    assert.same({}, (answered(said("LS004"))))
+    assert.same({}, (answered(said("23505"))))
   end)
 end)
 

@@ -7,7 +7,7 @@ describe("the list of mutations", function()
   it("fits the code as it is", function()
     for _, mutation in ipairs(mutations) do
       for path, text in pairs(mutant.texts(mutation)) do
-        assert(loadstring(text, "@" .. path))
+        assert(not path:find("%.lua$") or loadstring(text, "@" .. path))
       end
     end
   end)
