@@ -37,7 +37,7 @@ MANUAL := $(addprefix $(BUILD)/manual/,lunashard.1 bash zsh fish)
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-7s %s\n' $(1) $(2))
 
-.PHONY: all quickstart test test-unit test-pg test-cli test-fault test-moves test-mutations mutant soak soak-memory test-c asan \
+.PHONY: all quickstart test test-unit test-pg test-cli test-fault test-moves test-mutations mutant mutant-object soak soak-memory test-c asan \
 	valgrind gcstress lint format format-check annotations docs bench examples check install clean help deps deps-dev
 
 all: $(BIN) ## build the program, VARIANT=release (default), debug or asan
@@ -146,7 +146,11 @@ soak: all ## MINUTES (5) of moves under work while things break at random, SEED=
 test-mutations: all ## errors that the checker of moves must tell of: N=3 of them by turns, ONLY="..." one [all]
 	@$(BIN) run spec/mutations/main.lua $(if $(ONLY),"$(ONLY)",$(or $(N),all))
 
-# The program with the objects WITH in place of those WITHOUT, as OUT; for spec/mutations.
+# For spec/mutations: SOURCE, which is a changed copy of one in src/LAYER, as the object OUT; and the program with the objects
+# WITH in place of those WITHOUT, as OUT.
+mutant-object:
+	$(Q)$(CC) $(CFLAGS) $(INC_$(LAYER)) -c -o $(OUT) $(SOURCE)
+
 mutant:
 	$(Q)$(CC) $(LDFLAGS) -o $(OUT) $(filter-out $(WITHOUT),$(C_OBJ) $(LUA_OBJ)) $(WITH) $(LIBS)
 

@@ -1,5 +1,5 @@
---- Rows that move from one shard to another and back: `rows` of them, with a primary key and an index. `databases` are the
--- two shards'; with `tasks` others read and write meanwhile, and the job is throttled.
+--- Rows that move from one shard to another and back, with a primary key and an index. `databases` are the two shards'; with
+-- `tasks` others read and write meanwhile. `rebalancer` are options of the mover; of the buckets every `share`th moves [1].
 local harness = require("ours.harness")
 local lunashard = require("lunashard")
 local spread = require("spread")
@@ -19,19 +19,18 @@ local function open(options)
   end)
 end
 
--- The shard that has the rows now, and its buckets.
-local function where(manager)
-  local found = assert(manager.catalog:execute([[
-    SELECT shard_id, array_agg(bucket) AS buckets FROM lunashard_catalog.bucket WHERE bucket = ANY ($1) GROUP BY 1
-  ]], { manager.marked })).rows
+-- The shard that has these buckets now.
+local function where(manager, buckets)
+  local found = assert(manager.catalog:execute(
+    "SELECT DISTINCT shard_id FROM lunashard_catalog.bucket WHERE bucket = ANY ($1)", { buckets })).rows
   assert(#found == 1, "the rows are not all in one place")
-  return found[1].shard_id, found[1].buckets
+  return found[1].shard_id
 end
 
--- Buckets of the first shard at the beginning: the rows that move are all in them.
-local function marked(manager)
+-- Buckets of the first shard at the beginning: the rows are all in them.
+local function marked(manager, share)
   local list, map = {}, manager.strategy.map
-  for bucket = 0, map:buckets() - 1, 2 do
+  for bucket = 0, map:buckets() - 1, 2 * share do
     list[#list + 1] = ("%d"):format(bucket)
   end
   return list
@@ -58,10 +57,10 @@ local function rate_during(state, fn)
   return (state.done - done) / (lunashard.now() - began)
 end
 
-local function pauses(rebalancer, job)
+local function pauses(rebalancer, jobs)
   local list = {}
   local rows = assert(rebalancer.catalog:execute(
-    "SELECT pause_seconds AS seconds FROM lunashard_catalog.move WHERE job = $1::bigint", { job })).rows
+    "SELECT pause_seconds AS seconds FROM lunashard_catalog.move WHERE job = ANY ($1::bigint[])", { jobs })).rows
   for i, row in ipairs(rows) do
     list[i] = row.seconds
   end
@@ -69,13 +68,22 @@ local function pauses(rebalancer, job)
   return list
 end
 
+local OTHER = { shard1 = "shard2", shard2 = "shard1" }
+
 return function(options)
   local router, manager = open(options)
-  manager.marked = marked(manager)
-  local source, buckets = where(manager)
-  local rebalancer = lunashard.rebalancer({ shard_manager = manager, throttle_ms = options.throttle_ms })
-  local job = assert(rebalancer:create_rebalance_job({ planner = "pin", buckets = buckets,
-    shard = source == "shard1" and "shard2" or "shard1" }))
+  local buckets = marked(manager, options.share or 1)
+  local settings = { shard_manager = manager }
+  for name, value in pairs(options.rebalancer or {}) do
+    settings[name] = value
+  end
+  local rebalancer, jobs, rows = lunashard.rebalancer(settings), {}, 0
+  local function move()
+    local job = assert(rebalancer:create_rebalance_job({ planner = "pin", buckets = buckets,
+      shard = OTHER[where(manager, buckets)] }))
+    assert(rebalancer:execute_job(job.job_id))
+    jobs[#jobs + 1], rows = job.job_id, rows + job.total_migrated
+  end
   local figures, state = {}, options.tasks and traffic(router, options)
   if state then
     lunashard.sleep(options.warm_up)
@@ -84,19 +92,19 @@ return function(options)
     end)
   end
   local began = lunashard.now()
-  local function move()
-    assert(rebalancer:execute_job(job.job_id))
-  end
-  if state then
-    figures.during = rate_during(state, move)
+  if state then -- there and back, for the others measure all of them from one place to the other
+    figures.during = rate_during(state, function()
+      move()
+      move()
+    end)
     state.stop = true
     lunashard.sleep(0.1)
   else
     move()
   end
   figures.seconds = lunashard.now() - began
-  local list = pauses(rebalancer, job.job_id)
-  figures.rate, figures.moves = job.total_migrated / figures.seconds, #list
+  local list = pauses(rebalancer, jobs)
+  figures.rate, figures.moves = rows / figures.seconds, #list
   figures.p50, figures.p99 = spread.quantile(list, 0.5), spread.quantile(list, 0.99)
   manager:shutdown()
   return figures
