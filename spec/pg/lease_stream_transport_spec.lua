@@ -176,6 +176,20 @@ describe("a stream", function()
         assert.equal("idle", lease:transaction_status())
       end)
 
+      it("that is closed while little of what the server has sent can be read keeps its connection", function()
+        local hog = task.daemon(function()
+          for _ = 1, 15 do
+            local until_then = os.clock() + 0.12
+            repeat until os.clock() > until_then -- luacheck: ignore 542
+            task.sleep(0)
+          end
+        end)
+        local cursor = assert(lease:stream("SELECT i, repeat('x', 100) AS pad FROM generate_series(1, 1000000) AS i"))
+        assert.equal(10, #assert(cursor:fetch(10)))
+        cursor:close()
+        hog:join()
+      end)
+
       it("that is closed at any row leaves a connection in step", function()
         for i = 1, 40 do
           local cursor = assert(lease:stream("SELECT i, repeat('x', i % 5000) AS pad FROM generate_series(1, 3000) AS i"))

@@ -8,8 +8,10 @@
 #include <strings.h>
 #include <sys/socket.h>
 
-/* Seconds that the server has to answer a cancel before the connection is dropped. */
+/* Seconds that the server has to answer a cancel before the connection is dropped: to go on with
+ * what it says, as often as GRACES, for what it had sent already comes first. */
 #define CANCEL_GRACE 1.0
+#define GRACES 5
 
 /* A cancel request outlives the connection that it was made for. */
 struct luna_errand {
@@ -394,11 +396,19 @@ static void on_io(struct ev_loop *ev, ev_io *w, int revents)
     luna_exchange_read(conn); /* also after a write: COPY waits for room in the buffer */
 }
 
-bool luna_conn_is_stale(const luna_conn *conn)
+/* 1: the server has said something that was not read yet; 0: nothing; -1: it has gone. */
+static int peek(const luna_conn *conn)
 {
     char byte;
     ssize_t n = recv(PQsocket(conn->pg), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-    return n >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
+    if (n > 0)
+        return 1;
+    return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) ? 0 : -1;
+}
+
+bool luna_conn_is_stale(const luna_conn *conn)
+{
+    return peek(conn) != 0;
 }
 
 luna_status luna_conn_encrypt_password(luna_conn *conn, const char *password, char *out,
@@ -419,12 +429,25 @@ luna_status luna_conn_encrypt_password(luna_conn *conn, const char *password, ch
 
 /* ---- cancelling --------------------------------------------------------------- */
 
+static void on_grace_over(luna_timer *timer);
+
+static void wait_for_answer(luna_conn *conn)
+{
+    conn->graces++;
+    luna_timer_start(conn->cfg->loop, &conn->timer, luna_loop_clock() + CANCEL_GRACE,
+                     on_grace_over);
+}
+
 static void on_grace_over(luna_timer *timer)
 {
     luna_conn *conn = LUNA_CONTAINER(timer, luna_conn, timer);
     luna_err err;
+    if (conn->graces < GRACES && peek(conn) > 0) {
+        wait_for_answer(conn);
+        return;
+    }
     luna_err_set(&err, LUNA_EDOWN, "the server did not answer a cancel request within %gs",
-                 CANCEL_GRACE);
+                 conn->graces * CANCEL_GRACE);
     luna_conn_close(conn, &err);
 }
 
@@ -468,6 +491,6 @@ void luna_conn_cancel(luna_conn *conn)
     if (conn->cfg->cancels != NULL)
         ++*conn->cfg->cancels;
     luna_cancel_start(conn->cfg->canceler, &errand->cancel, conn->pg, on_cancel_done);
-    luna_timer_start(conn->cfg->loop, &conn->timer, luna_loop_clock() + CANCEL_GRACE,
-                     on_grace_over);
+    conn->graces = 0;
+    wait_for_answer(conn);
 }

@@ -89,6 +89,7 @@ struct luna_conn {
     bool fatal;          /* the request's error ends the session, or says that it has ended */
     bool unreplicated;   /* the server has ended a commit's wait for its synchronous standbys */
     bool lookup_pending;
+    unsigned graces; /* that a cancelled statement was given */
     unsigned bursts; /* reads of this exchange after the first */
     size_t received; /* bytes in those reads, roughly */
 };
