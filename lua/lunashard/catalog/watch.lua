@@ -5,6 +5,7 @@
 -- @local
 
 local errors = require("lunashard.errors")
+local map = require("lunashard.catalog.map")
 local place = require("lunashard.catalog.place")
 local task = require("lunashard.task")
 
@@ -15,8 +16,6 @@ watch.POLL = 1.0
 
 local SHORTEST = 0.01 -- seconds between two looks, whatever is heard
 local FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10 -- seconds before LISTEN is tried again; doubled from the first to the second
-
-local LOOK = "SELECT id, map_version, guards, guard_epoch FROM lunashard_catalog.cluster"
 
 -- While a job is open its mover may be gone; a shard that does not answer must not hold up the map.
 local function see_to_fences(catalog, manager)
@@ -37,10 +36,9 @@ local function look(catalog)
   if not manager or manager.closed then
     return false
   end
-  local result = catalog:execute(LOOK, nil, task.now() + manager.options.health_check_timeout)
+  local result = catalog:execute(map.LOOK, nil, task.now() + manager.options.health_check_timeout)
   local row = result and result.rows[1]
-  local same = row and not catalog.unreachable and row.id == catalog.id and row.map_version == catalog.version
-    and row.guards == catalog.guards and row.guard_epoch == catalog.guard_epoch
+  local same = row and not catalog.unreachable and map.is_present(catalog, row)
   if row and not same or not row and not catalog:is_complete() then
     catalog:refresh()
   end

@@ -17,7 +17,8 @@ local BATCH = 2000 -- keys
 -- Keys are taken by where they lie, not by a number: numbers of entries that commit out of order would be passed over.
 local TAKE = [[
   WITH gone AS (
-    DELETE FROM %s WHERE ctid = ANY (ARRAY(SELECT ctid FROM %s WHERE bucket = ANY ($1) LIMIT %d)) RETURNING bucket, %s),
+    DELETE FROM %s WHERE ctid = ANY (ARRAY(SELECT ctid FROM %s WHERE bucket IN (SELECT unnest($1::text[])) LIMIT %d))
+     RETURNING bucket, %s),
   listed AS (INSERT INTO %s SELECT DISTINCT * FROM gone ON CONFLICT DO NOTHING)
   SELECT DISTINCT %s FROM gone]]
 

@@ -200,11 +200,9 @@ local function close(mover, into, merged, versions)
       mover.at_source.step = "fenced"
       ok, err = replicas.wait(mover.source, mover:cutover_deadline())
     end
-    if ok then
-      ok, err = flip.save(context, row, "fenced")
-    end
     local checks
     if ok then
+      flip.pass(context, row, "fenced")
       checks, err = finish(mover, rest, merged)
     end
     if checks then
@@ -236,6 +234,9 @@ local function run_in(mover, into, versions)
   local ok = merged
   if ok then
     ok, err = fence.check_shape(into, mover.others, mover.at_destination.detail.fingerprint, row.destination)
+  end
+  if ok then
+    ok, err = into:execute(fence.REHEARSE_OWNING, nil, { deadline = session.soon() })
   end
   if ok then
     mover.release_turn = turn.take(mover.context.manager, { row.source, row.destination })

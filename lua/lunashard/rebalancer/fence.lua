@@ -16,6 +16,13 @@ local fence = {}
 local LOCK_TIMEOUT = 100 -- ms, for one lock
 local ALL_LOCKS = 500 -- ms, for all of them
 
+-- A trigger runs for no rows too, and from then on its function is compiled in this session.
+local REHEARSE_GIVING = "DELETE FROM lunashard.bucket WHERE false"
+
+--- The statement after which a session knows how to own buckets.
+-- @table REHEARSE_OWNING
+fence.REHEARSE_OWNING = "INSERT INTO lunashard.bucket SELECT b.* FROM lunashard.bucket b WHERE false"
+
 -- In one message: from the first line on somebody may wait.
 local CLOSE = [[
   SET LOCAL statement_timeout = %d;
@@ -29,7 +36,7 @@ local CLOSE = [[
   UPDATE lunashard.move SET step = 'fenced', fenced_at = clock_timestamp() WHERE job = %d AND seq = %d AND role = 'source';
   UPDATE lunashard.state SET in_transition = in_transition + 1;
   SELECT lunashard.advance()]]
-local GIVEN_UP = "SELECT 0 AS i, ARRAY[current_setting('lunashard.given_up')] AS key, NULL::text AS line, NULL::bigint AS h"
+local GIVEN_UP = "SELECT 0 AS i, ARRAY[current_setting('lunashard.given_up', true)] AS key, NULL::text AS line, NULL::bigint AS h"
 
 --- The statement after which nobody but the holder of this transaction may look at the shard as a whole, to its end.
 -- @table SHARD_LOCK
@@ -94,14 +101,32 @@ local function close_text(context, row, versions)
   return CLOSE:format(ALL_LOCKS, group, buckets, buckets, names.numbers(versions), group, row.job, row.seq)
 end
 
--- How many buckets were given up, and what was asked along with it.
-local function close(lease, context, row, known)
+-- How many buckets were given up, and what else is to be known then, as one query.
+local function question_of(known)
   local texts = { GIVEN_UP }
   for _, query in ipairs(known.questions or {}) do
     texts[#texts + 1] = query
   end
-  local found, err = lease:execute(close_text(context, row, known.versions) .. "; " .. table.concat(texts, " UNION ALL "), nil,
-    { simple = true, deadline = session.soon() })
+  return table.concat(texts, " UNION ALL ")
+end
+
+-- What takes a session milliseconds when it is done for the first time is done before anybody waits for it: the question's
+-- plan is kept from the second time on.
+local function rehearse(lease, question)
+  local ok, err = true, nil
+  for _, text in ipairs({ question, question, REHEARSE_GIVING }) do
+    if ok then
+      ok, err = lease:execute(text, nil, { deadline = session.soon() })
+    end
+  end
+  return ok, err
+end
+
+local function close(lease, context, row, known, question)
+  local found, err = lease:execute(close_text(context, row, known.versions), nil, { simple = true, deadline = session.soon() })
+  if found then
+    found, err = lease:execute(question, nil, { deadline = session.soon() })
+  end
   if not found then
     return nil, err
   end
@@ -129,12 +154,16 @@ end
 -- @treturn[2] lunashard.error with SQLSTATE 55P03 when the locks were not to be had; `gives_up` when waiting is no use
 function fence.close(context, source, row, tables, known)
   local closed, problem = source:transaction("fencing", function(lease)
+    local question = question_of(known)
     local ok, err = fence.check_source(lease, row, tables, known.source_fingerprint)
+    if ok then
+      ok, err = rehearse(lease, question)
+    end
     if not ok then
       return nil, err
     end
     known.locked()
-    local given_up, rows = close(lease, context, row, known)
+    local given_up, rows = close(lease, context, row, known, question)
     if not given_up then
       return nil, rows
     elseif given_up ~= #row.buckets then

@@ -266,8 +266,9 @@ function steps.verified(mover)
   return true
 end
 
+-- (= ANY ($2) of a prepared statement compares each row with each element.)
 local OWNED = [[
-  SELECT (SELECT count(*) FROM lunashard.bucket b WHERE b.grp = $1 AND b.bucket = ANY ($2)) AS n,
+  SELECT (SELECT count(*) FROM lunashard.bucket b WHERE b.grp = $1 AND b.bucket IN (SELECT unnest($2::text[]))) AS n,
     (SELECT m.step FROM lunashard.move m WHERE m.job = $3 AND m.seq = $4 AND m.role = $5) AS step]]
 
 -- Just before the map changes both sides are asked once more: there may be other servers behind their names now.

@@ -30,7 +30,7 @@ guarding.EXEMPT = 0
 
 local REFUSED = { LS001 = true, LS003 = true }
 -- Seconds between two tries during a cutover: from the first to the second, half as long again each time.
-local FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.05
+local FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.05
 -- So many times in a row it is routed anew at once.
 local AT_ONCE = 3
 local REFRESH_TIMEOUT = 2 -- seconds
