@@ -10,6 +10,7 @@ local errors = require("lunashard.errors")
 local names = require("lunashard.rebalancer.names")
 local session = require("lunashard.rebalancer.session")
 local task = require("lunashard.task")
+local turn = require("lunashard.rebalancer.turn")
 
 local copy = {}
 
@@ -244,6 +245,7 @@ end
 -- @treturn[2] lunashard.error
 function copy.run(context, sides, row, tables, progress, after_chunk)
   while progress.table <= #tables do
+    turn.give_way(context)
     local reached, err = copy_chunk(context, sides, row, tables, progress)
     if not reached then
       return nil, err

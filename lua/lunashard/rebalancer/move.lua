@@ -25,6 +25,7 @@ local mover = require("lunashard.rebalancer.mover")
 local session = require("lunashard.rebalancer.session")
 local steps = require("lunashard.rebalancer.steps")
 local task = require("lunashard.task")
+local turn = require("lunashard.rebalancer.turn")
 
 local move = {}
 
@@ -120,6 +121,9 @@ local function run_steps(one)
     local ok, err
     if leaving.has_begun(one) then
       return leaving.give_up(one)
+    end
+    if one.at_source.step ~= "fenced" or one.row.state == "flipped" then -- nobody waits for this move
+      turn.give_way(one.context)
     end
     ok, err = steps[one.row.state](one)
     if not ok then

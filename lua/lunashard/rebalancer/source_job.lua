@@ -11,6 +11,7 @@ local keys = require("lunashard.rebalancer.keys")
 local labels = require("lunashard.rebalancer.labels")
 local session = require("lunashard.rebalancer.session")
 local task = require("lunashard.task")
+local turn = require("lunashard.rebalancer.turn")
 
 local source_job = {}
 
@@ -115,6 +116,7 @@ end
 local function list_all(context, source, row, tables, buckets)
   local reached, err
   repeat
+    turn.give_way(context)
     reached, err = exclusively(source, row, "capturing.keys", function(lease, state)
       if state and state.step == "listed" then
         return "listed"

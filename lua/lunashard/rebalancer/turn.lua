@@ -1,4 +1,5 @@
 --- One cutover at a time on each shard, with a gap between two: reads of all shards are held up by each of them.
+-- While one is under way the other moves of this process begin nothing new: what it needs of the machines is all its own.
 -- @module lunashard.rebalancer.turn
 -- @local
 
@@ -7,6 +8,8 @@ local task = require("lunashard.task")
 local turn = {}
 
 local GAP, SHARE = 0.03, 0.2 -- seconds at least, and of the time that the last cutover took
+
+local LONGEST = 0.1 -- seconds that others give way at a time
 
 local taken = setmetatable({}, { __mode = "k" }) -- manager -> shard_id -> { held, free_at, changed }
 
@@ -20,15 +23,40 @@ local function state_of(manager, shard_id)
   return state
 end
 
---- Wait for one's turn on some shards. Yields.
+local cutovers = setmetatable({}, { __mode = "k" }) -- manager -> { under_way, changed }
+
+local function cutovers_of(manager)
+  local state = cutovers[manager]
+  if not state then
+    state = { under_way = 0, changed = task.event() }
+    cutovers[manager] = state
+  end
+  return state
+end
+
+--- Begin no work while another move's cutover is under way. Yields, for moments.
+-- @tparam table context of a mover
+function turn.give_way(context)
+  local state, until_then = cutovers_of(context.manager), task.now() + LONGEST
+  while state.under_way > 0 and context.options.strategy ~= "offline" and task.now() < until_then do
+    state.changed:wait(until_then)
+  end
+end
+
+--- Wait for one's turn on some shards. The cutover is under way from then on, until the turn is given back for the first
+-- time. Yields.
 -- @tparam Manager manager
 -- @tparam {string,...} shard_ids
 -- @treturn func to be called at the end, or with a shard's id when that one needs it no longer; later calls do nothing
 function turn.take(manager, shard_ids)
-  local ids, held = { unpack(shard_ids) }, {}
+  local ids, held, is_under_way = { unpack(shard_ids) }, {}, false
   table.sort(ids) -- all in the same order: nobody waits for one who waits for him
   local function release(only)
-    local now = task.now()
+    local now, all = task.now(), cutovers_of(manager)
+    if is_under_way then
+      is_under_way, all.under_way = false, all.under_way - 1
+      all.changed:notify()
+    end
     for i = #held, 1, -1 do
       local state = held[i]
       if not only or state == state_of(manager, only) then
@@ -57,6 +85,7 @@ function turn.take(manager, shard_ids)
     release()
     error(err, 0)
   end
+  is_under_way, cutovers_of(manager).under_way = true, cutovers_of(manager).under_way + 1
   return release
 end
 

@@ -9,6 +9,10 @@ local function output(...)
   return result and result.code == 0 and result.stdout:match("^%s*(%S.-)%s*$") or nil
 end
 
+local function version_of(program)
+  return program and (output(program, "--version") or ""):match("%d[%d.]*") or nil
+end
+
 -- The first Python that has asyncpg: the one in PATH may not be Debian's.
 local function find_python()
   for _, python in ipairs({ "/usr/bin/python3", "python3" }) do
@@ -29,7 +33,7 @@ function peers.find(bindir)
   local found = { versions = {}, reasons = {} }
   for _, name in ipairs({ "pgbench", "psql" }) do
     found[name] = system.stat(bindir .. "/" .. name) and bindir .. "/" .. name or false
-    found.versions[name] = found[name] and (output(found[name], "--version") or ""):match("%d[%d.]*")
+    found.versions[name] = version_of(found[name])
   end
   local python, asyncpg, uvloop = find_python()
   found.asyncpg = python or false -- what runs it
@@ -47,7 +51,7 @@ function peers.find(bindir)
   for _, path in ipairs({ "/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/usr/local/bin/pgbouncer" }) do
     found.pgbouncer = found.pgbouncer or system.stat(path) and path or false
   end
-  found.versions.pgbouncer = found.pgbouncer and (output(found.pgbouncer, "--version") or ""):match("%d[%d.]*")
+  found.versions.pgbouncer = version_of(found.pgbouncer)
   return found
 end
 

@@ -27,6 +27,31 @@ describe("the turn for a cutover", function()
     assert.same({ 6, 1 }, { done, most })
   end)
 
+  it("lets others begin nothing until its first end, and not for long", function()
+    local manager, told = {}, {}
+    local context = { manager = manager, options = { strategy = "live_migration" } }
+    turn.give_way(context)
+    local release = turn.take(manager, { "a", "b" })
+    local waiting = lunashard.spawn(function()
+      turn.give_way(context)
+      told[#told + 1] = "gave way"
+    end)
+    turn.give_way({ manager = manager, options = { strategy = "offline" } })
+    task.sleep(0.01)
+    assert.same({}, told)
+    release("b")
+    assert(waiting:join(5))
+    release()
+    turn.give_way(context)
+    assert.same({ "gave way" }, told)
+
+    release = turn.take(manager, { "a" })
+    local began = task.now()
+    turn.give_way(context)
+    assert.is_true(task.now() - began >= 0.1)
+    release()
+  end)
+
   it("is given back by who is cancelled while it waits for it", function()
     local manager = {}
     local release = turn.take(manager, { "b" })
