@@ -141,7 +141,7 @@ test-moves: all ## moving rows: a mover struck at each commit in each way, and a
 	    spec/fault/move*_spec.lua spec/fault/rebalance*_spec.lua) $(ARGS)
 
 soak: all ## MINUTES (5) of moves under work while things break at random, SEED=n FAULTS=router,fail_over,...; was all true?
-	@$(BIN) run spec/chaos/main.lua $(or $(MINUTES),5) $(or $(SEED),$(shell date +%N | cut -c4-8)) $(FAULTS)
+	@$(BIN) run spec/chaos/main.lua $(or $(MINUTES),5) $(or $(SEED),$(shell date +%N | cut -c4-8)) $(or $(FAULTS),all) $(RATE)
 
 test-mutations: all ## errors that the checker of moves must tell of: N=3 of them by turns, ONLY="..." one [all]
 	@$(BIN) run spec/mutations/main.lua $(if $(ONLY),"$(ONLY)",$(or $(N),all))

@@ -259,6 +259,7 @@ function cutover.run(mover)
   if not versions then
     return nil, err
   end
+  turn.give_way(mover.context)
   local ok
   ok, err = mover.destination:transaction("verified", function(into)
     return run_in(mover, into, versions)

@@ -34,17 +34,24 @@ local function cutovers_of(manager)
   return state
 end
 
+local function wait_for_others(manager)
+  local state, until_then = cutovers_of(manager), task.now() + LONGEST
+  while state.under_way > 0 and task.now() < until_then do
+    state.changed:wait(until_then)
+  end
+  return state
+end
+
 --- Begin no work while another move's cutover is under way. Yields, for moments.
 -- @tparam table context of a mover
 function turn.give_way(context)
-  local state, until_then = cutovers_of(context.manager), task.now() + LONGEST
-  while state.under_way > 0 and context.options.strategy ~= "offline" and task.now() < until_then do
-    state.changed:wait(until_then)
+  if context.options.strategy ~= "offline" then
+    wait_for_others(context.manager)
   end
 end
 
---- Wait for one's turn on some shards. The cutover is under way from then on, until the turn is given back for the first
--- time. Yields.
+--- Wait for one's turn on some shards, and for moments for cutovers on others. The cutover is under way from then on, until the
+-- turn is given back for the first time. Yields.
 -- @tparam Manager manager
 -- @tparam {string,...} shard_ids
 -- @treturn func to be called at the end, or with a shard's id when that one needs it no longer; later calls do nothing
@@ -77,6 +84,8 @@ function turn.take(manager, shard_ids)
       state.since = task.now()
       task.sleep(math.max(0, state.free_at - state.since))
     end
+    local all = wait_for_others(manager)
+    is_under_way, all.under_way = true, all.under_way + 1
     for _, state in ipairs(held) do
       state.since = task.now()
     end
@@ -85,7 +94,6 @@ function turn.take(manager, shard_ids)
     release()
     error(err, 0)
   end
-  is_under_way, cutovers_of(manager).under_way = true, cutovers_of(manager).under_way + 1
   return release
 end
 
