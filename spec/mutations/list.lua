@@ -142,8 +142,8 @@ return {
   {
     name = "high-water mark for the list of keys", run = "late_commit_plainly", red = { "lost" },
     patches = {
-      { file = CATCHUP, from = "WHERE bucket = ANY ($1) LIMIT %d)) RETURNING bucket, %s),",
-        to = [[WHERE bucket = ANY ($1)
+      { file = CATCHUP, from = "(SELECT unnest($1::text[])) LIMIT %d))\n     RETURNING bucket, %s),",
+        to = [[(SELECT unnest($1::text[]))
             AND ctid > coalesce(nullif(current_setting('lunashard.seen' || tableoid::text, true), ''), '(0,0)')::tid LIMIT %d))
         RETURNING CASE WHEN set_config('lunashard.seen' || tableoid::text, ctid::text, false) <> '' THEN bucket END AS bucket,
             %s),]] },
