@@ -1,5 +1,7 @@
 local cluster = require("spec.support.cluster")
+local shards = require("lunashard.rebalancer.shards")
 local support = require("spec.support.catalog")
+local task = require("lunashard.task")
 local watch = require("lunashard.catalog.watch")
 
 local OFTEN = watch.POLL
@@ -47,6 +49,20 @@ describe("a catalog that changes", function()
     local manager = connect()
     hears(manager)
     hears(manager)
+  end)
+
+  it("says so of a shard's state, too", function()
+    local manager = connect()
+    local function state()
+      return manager.catalog.map.shards.shard2.state
+    end
+    assert.equal("active", state())
+    for _, one in ipairs({ "draining", "active" }) do
+      assert(shards.set(manager.catalog, "shard2", one, task.now() + 5))
+      cluster.wait_until("it has heard", function()
+        return state() == one
+      end)
+    end
   end)
 
   it("is listened to again when the session was lost, and what was said meanwhile is asked for", function()

@@ -9,9 +9,12 @@ local shards = {}
 
 local KNOWN = "SELECT shard_id, state FROM lunashard_catalog.shard"
 
-local AGAIN = [[
+-- Those who route read the map again for its version.
+local NEWS = "WITH news AS MATERIALIZED (SELECT lunashard_catalog.next_version()) "
+
+local AGAIN = NEWS .. [[
   UPDATE lunashard_catalog.shard SET state = 'active', joined = joined AND state <> 'removed', host = $2, port = $3,
-         database = $4 WHERE shard_id = $1]]
+         database = $4 FROM news WHERE shard_id = $1]]
 
 -- What the catalog says of every shard: shard_id -> state.
 local function known(catalog, deadline)
@@ -82,8 +85,9 @@ function shards.enrol(manager, fresh, deadline)
 end
 
 -- One that had left has missed writes to reference tables.
-local STATE = [[
-  UPDATE lunashard_catalog.shard SET state = $2, joined = joined AND state <> 'removed' WHERE shard_id = $1 AND state <> $2]]
+local STATE = NEWS .. [[
+  UPDATE lunashard_catalog.shard SET state = $2, joined = joined AND state <> 'removed' FROM news
+   WHERE shard_id = $1 AND state <> $2]]
 
 --- Say how the catalog regards a shard. Yields.
 -- @tparam table catalog
@@ -98,8 +102,8 @@ function shards.set(catalog, shard_id, state, deadline)
 end
 
 -- One statement, so that no bucket can arrive in between.
-local RETIRE = [[
-  UPDATE lunashard_catalog.shard s SET state = 'removed'
+local RETIRE = NEWS .. [[
+  UPDATE lunashard_catalog.shard s SET state = 'removed' FROM news
    WHERE s.shard_id = $1 AND s.state = 'draining'
      AND NOT EXISTS (SELECT FROM lunashard_catalog.bucket b WHERE b.shard_id = s.shard_id) RETURNING 1]]
 
