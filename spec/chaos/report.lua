@@ -49,7 +49,7 @@ return function(results)
   for _, line in ipairs(LINES) do
     local cells = { ("%-20s"):format(line[1]) }
     for _, result in ipairs(results) do
-      cells[#cells + 1] = ("%15s"):format(tostring(line[2](result)))
+      cells[#cells + 1] = (" %15s"):format(tostring(line[2](result)))
     end
     lines[#lines + 1] = table.concat(cells)
   end

@@ -4,6 +4,7 @@
 local cluster = require("spec.support.cluster")
 local errors = require("lunashard.errors")
 local history = require("spec.chaos.history")
+local map = require("lunashard.catalog.map")
 local world = require("spec.chaos.world")
 
 local actor = {}
@@ -12,7 +13,6 @@ local Actor = {}
 Actor.__index = Actor
 
 local TIMEOUT = 4 -- seconds for an operation
-local LOOK = "SELECT id, map_version" -- what a router asks now and then, to hear of other maps
 
 --- Connect a router of its own. Yields.
 -- @string name
@@ -31,7 +31,7 @@ function Actor:make_deaf()
   local catalog = self.manager.catalog
   local execute = catalog.execute
   function catalog.execute(of, sql, ...)
-    if sql:find(LOOK, 1, true) then
+    if sql == map.LOOK then
       return nil, errors.new("SHARD_DOWN", { message = "the catalog does not answer" })
     end
     return execute(of, sql, ...)

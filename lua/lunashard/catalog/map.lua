@@ -14,7 +14,7 @@ local task = require("lunashard.task")
 
 local map = {}
 
---- The query that tells whether there is anything new: every change of the map has a version.
+--- The query, asked now and then, that tells whether there is anything new: every change of the map has a version.
 -- @table LOOK
 map.LOOK = [[
   SELECT id, name, map_version, guards, guard_epoch,
