@@ -212,7 +212,10 @@ void luna_conn_note(luna_conn *conn, const char *where)
 static void on_notice(void *arg, const PGresult *res)
 {
     luna_conn *conn = arg;
+    const char *severity = PQresultErrorField(res, PG_DIAG_SEVERITY_NONLOCALIZED);
     luna_conn_note(conn, PQresultErrorField(res, PG_DIAG_SOURCE_FUNCTION));
+    conn->fatal |=
+        severity != NULL && (strcmp(severity, "FATAL") == 0 || strcmp(severity, "PANIC") == 0);
 }
 
 static void connect_poll(luna_conn *conn)
@@ -368,8 +371,15 @@ static void read_idle(luna_conn *conn)
         luna_conn_lost(conn, "the server closed an idle connection");
         return;
     }
+    conn->fatal = false;
     for (PGnotify *note; (note = PQnotifies(conn->pg)) != NULL;)
         PQfreemem(note);
+    if (conn->fatal) { /* what ends a session when nothing is asked is a notice; the end comes later
+                        */
+        luna_err err;
+        luna_err_set(&err, LUNA_EDOWN, "the server closed an idle connection");
+        luna_conn_close(conn, &err);
+    }
 }
 
 static void on_io(struct ev_loop *ev, ev_io *w, int revents)
