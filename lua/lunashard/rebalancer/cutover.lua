@@ -18,6 +18,7 @@
 
 local copy = require("lunashard.rebalancer.copy")
 local delta = require("lunashard.rebalancer.delta")
+local errors = require("lunashard.errors")
 local fence = require("lunashard.rebalancer.fence")
 local flip = require("lunashard.rebalancer.flip")
 local merge = require("lunashard.rebalancer.merge")
@@ -140,6 +141,9 @@ local function bring_rows(mover, into)
     local problem
     ended, problem = from:execute("ROLLBACK", nil, { deadline = session.soon() })
     err = err or problem
+  end
+  if not ended and not err then
+    err = errors.new("SHARD_DOWN", { shard_id = mover.row.source, message = "the connection was lost behind the last answer" })
   end
   return ended and merged or nil, err
 end

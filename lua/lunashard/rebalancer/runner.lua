@@ -356,6 +356,10 @@ function runner.rollback(self, id, plan_back)
       row, err = job.read(self.catalog, id, short())
     end
     local moves
+    if ok and row then -- what shards note is for the moves that there were
+      ok, err = release.run({ manager = self.manager, catalog = self.catalog, token = held.token,
+        options = self:move_options(row) }, row)
+    end
     if ok and row then
       moves, err = plan_back(row)
     end
