@@ -157,7 +157,7 @@ function moving.finish(run)
   must(result, "rebalance status")
   assert(not OPEN[status.status], "the last job does not come to an end")
   must(run:lunashard({ "rebalance", "cleanup", "-c", run.larger_file }), "rebalance cleanup")
-  must(run:lunashard({ "cluster", "verify", "-c", run.larger_file }), "cluster verify")
+  must(run:lunashard({ "cluster", "verify", "--exit-code", "-c", run.larger_file }), "cluster verify")
 end
 
 --- The map in the end. Yields.
