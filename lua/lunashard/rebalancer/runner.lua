@@ -101,6 +101,12 @@ local function prepare(self, row, moves)
   return ok and true or nil, err
 end
 
+-- What a job has left on shards, none of whose moves is under way.
+local function release_notes(self, held, row)
+  return release.run({ manager = self.manager, catalog = self.catalog, token = held.token,
+    options = self:move_options(row) }, row)
+end
+
 -- Guards are off again once nothing stands half-way.
 local function finish(self, held, id, status, message)
   local row, err = job.read(self.catalog, id, short())
@@ -111,8 +117,7 @@ local function finish(self, held, id, status, message)
   end
   local ok
   if all_settled(row) then
-    ok, err = release.run({ manager = self.manager, catalog = self.catalog, token = held.token,
-      options = self:move_options(row) }, row)
+    ok, err = release_notes(self, held, row)
     if ok then
       ok, err = leases.close_guards(self.catalog, nil, { job = id, token = held.token })
     end
@@ -357,8 +362,7 @@ function runner.rollback(self, id, plan_back)
     end
     local moves
     if ok and row then -- what shards note is for the moves that there were
-      ok, err = release.run({ manager = self.manager, catalog = self.catalog, token = held.token,
-        options = self:move_options(row) }, row)
+      ok, err = release_notes(self, held, row)
     end
     if ok and row then
       moves, err = plan_back(row)
