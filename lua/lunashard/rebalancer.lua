@@ -302,6 +302,7 @@ function Rebalancer:create_rebalance_job(given)
   elseif open then
     return nil, job.open_error(open)
   end
+  cleanup.run(self.manager) -- what a job could not remove from a shard out of reach; that it remains, pre-flight tells
   local made
   made, err = planning.make(self, given)
   if not made then

@@ -41,6 +41,37 @@ describe("a move of a table that is read through by pages", function()
     assert.equal(0, world:rows_on("shard1"))
   end)
 
+  -- A job whose first move was given up between two pages, and is begun again later.
+  it("lists what the job has begun with, whichever of its moves goes on with it", function()
+    local job, pages = world:plan("shard2", "shard1", { moves = 2 }), 0
+    world:start(2)
+    assert.is_false((pcall(world.run, world, job, { at = function(point)
+      pages = pages + (point == "capturing.keys:after-commit" and 1 or 0)
+      if pages == 1 then
+        error("ended", 0)
+      end
+    end })))
+    local function set(state)
+      assert(world.catalog:execute("UPDATE lunashard_catalog.move SET state = $2 WHERE job = $1 AND seq = 1", { job.id, state }))
+    end
+    set("aborted")
+    local pool, noted = world.manager.by_id.shard2.primary.pool, nil
+    assert(world:run(job, { at = function(point)
+      if point == "capturing:before-saved" and not noted then -- the next one begins before this one has ended
+        noted = assert(pool:execute("SELECT step FROM lunashard.move WHERE job = $1 AND seq = 0", { job.id })).rows[1].step
+        set("planned")
+      end
+    end }, 2))
+    assert.equal("listed", noted)
+    assert(world:run(job))
+    world:stop()
+    assert.same({}, world:check())
+    assert.equal(0, world:rows_on("shard2"))
+    local back = world:plan("shard1", "shard2")
+    assert(world:run(back))
+    assert.same({}, world:check())
+  end)
+
   it("keeps what has moved on its source for a while; who routes removes it when that is over", function()
     local before, job = world:rows_on("shard2"), world:plan("shard2", "shard1")
     assert(world:run(job, { options = { max_cutover = 60, purge_delay = 3600 } }))

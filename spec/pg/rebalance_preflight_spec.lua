@@ -160,7 +160,7 @@ describe("the pre-flight checks", function()
     assert.is_nil(judged({}))
     assert.equal("shard2: the server is a standby; rows can only be moved between primaries", judged({ standby = true }))
     assert.equal("shard2: the database is in LATIN1, that of the other shards in UTF8", judged({ encoding = "LATIN1" }))
-    assert.equal("shard2: moves of job 7 stand half-way: run `lunashard rebalance resume 7`, or `cancel 7`, then `cleanup`",
+    assert.equal("shard2: job 7, which has ended, has left notes of its moves: run `lunashard rebalance cleanup`",
       judged({ left = { 7 } }))
     assert.matches("shard2: the database sorts by other, that of the other shards by ",
       select(2, judged({ collation = "other" })))

@@ -339,11 +339,12 @@ function World:check()
       if tokens[token] ~= user then
         table.insert(complaints, ("token %d of %d was acknowledged and is gone"):format(token, user))
       end
-      tokens[token] = nil
     end
   end
   for token, user in pairs(tokens) do
-    table.insert(complaints, ("token %d of %d was deleted and is there"):format(token, user))
+    if not (self.tokens[user] and self.tokens[user][token]) then
+      table.insert(complaints, ("token %d of %d was deleted and is there"):format(token, user))
+    end
   end
   compare_owners(self, complaints)
   for _, what in ipairs(self:leftovers()) do

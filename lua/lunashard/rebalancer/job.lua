@@ -285,7 +285,14 @@ function job.look(catalog, id, deadline)
   return result and result.rows[1] or nil, err
 end
 
---- Moves that were given up, to be begun again. Yields.
+local RENEW = [[
+  UPDATE lunashard_catalog.move m SET state = 'planned', cursor = '{}', rows_copied = 0, error_message = NULL,
+      started_at = NULL, finished_at = NULL
+    FROM lunashard_catalog.job j
+   WHERE j.id = $1::bigint AND j.token = $2 AND m.job = j.id AND m.state = 'aborted'
+     AND m.seq >= coalesce((j.options->>'back_from')::int, 0)]]
+
+--- Moves that were given up, to be begun again; in a job that is rolled back only those that lead back. Yields.
 -- @tparam table catalog
 -- @tparam number id
 -- @tparam number token of the job's mover: another one's does nothing
@@ -294,9 +301,7 @@ end
 -- @treturn[2] nil
 -- @treturn[2] lunashard.error
 function job.renew(catalog, id, token, deadline)
-  return catalog:execute("UPDATE lunashard_catalog.move SET state = 'planned', cursor = '{}', rows_copied = 0, "
-    .. "error_message = NULL, started_at = NULL, finished_at = NULL WHERE job = $1::bigint AND state = 'aborted' "
-    .. "AND EXISTS (SELECT FROM lunashard_catalog.job WHERE id = $1 AND token = $2)", { id, token }, deadline)
+  return catalog:execute(RENEW, { id, token }, deadline)
 end
 
 -- ---- what is told of it --------------------------------------------------------------

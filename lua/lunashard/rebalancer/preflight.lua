@@ -38,8 +38,7 @@ local function check_database(shard_id, told, first, is_fresh, add, warn)
       own.belongs_to, own.user))
   end
   for _, job in ipairs(told.left) do
-    add(shard_id, nil, ("moves of job %s stand half-way: run `lunashard rebalance resume %s`, or `cancel %s`, then `cleanup`")
-      :format(job, job, job))
+    add(shard_id, nil, ("job %s, which has ended, has left notes of its moves: run `lunashard rebalance cleanup`"):format(job))
   end
   if own.prepared > 0 then
     warn(shard_id, nil, ("%d prepared transactions are open; while one has written to a bucket, this does not change hands")

@@ -3,6 +3,7 @@
 -- @module lunashard.rebalancer.release
 -- @local
 
+local errors = require("lunashard.errors")
 local source_job = require("lunashard.rebalancer.source_job")
 local names = require("lunashard.rebalancer.names")
 local session = require("lunashard.rebalancer.session")
@@ -108,17 +109,19 @@ function release.run(context, job)
   if not declared then
     return nil, err
   end
+  local failure
   for _, member in ipairs(members) do
     local tables, ok
     tables, err = shape.read(member, declared.rows, session.soon(), true)
     if tables then
       ok, err = release_shard(context, member, job, states, tables)
     end
-    if not ok then
+    if not ok and errors.is(err, "LOCK_HELD") then
       return nil, err
     end
+    failure = failure or not ok and err or nil
   end
-  return true
+  return not failure or nil, failure
 end
 
 return release

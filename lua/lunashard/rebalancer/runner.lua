@@ -368,7 +368,8 @@ function runner.rollback(self, id, plan_back)
       moves, err = plan_back(row)
     end
     if moves then
-      ok, err = job.append(self.catalog, id, held.token, moves, { direction = "back" }, short())
+      ok, err = job.append(self.catalog, id, held.token, moves, { direction = "back",
+        back_from = row.moves[#row.moves].seq + 1 }, short())
     end
     if moves and ok and row.kind == "drain" then
       ok, err = shards.set(self.catalog, row.options.planner.shard, "active", short())

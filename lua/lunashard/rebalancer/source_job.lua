@@ -92,9 +92,11 @@ function source_job.patiently(context, fn)
   end
 end
 
--- One page of one table, from where the last mover has come to; true when there is no more of any.
-local function list_some(context, lease, row, tables, buckets, state)
-  local at = cjson.decode(state.detail).listing or { done = 0 }
+-- One page of one table, from where the last mover has come to; "listed" when there is no more of any. What is listed are the
+-- buckets that the job began with here: it may have moves by now that it did not have then, or have given some up for a while.
+local function list_some(context, lease, row, tables, state)
+  local detail = cjson.decode(state.detail)
+  local at = detail.listing or { done = 0 }
   local one = tables[at.done + 1]
   if not one then
     local sealed, err = keys.seal(lease, row, tables)
@@ -103,7 +105,7 @@ local function list_some(context, lease, row, tables, buckets, state)
     end
     return sealed and "listed", err
   end
-  local after, err = keys.list_page(context, lease, row, one, buckets, at.after)
+  local after, err = keys.list_page(context, lease, row, one, detail.buckets, at.after)
   if after == nil then
     return nil, err
   end
@@ -113,7 +115,7 @@ local function list_some(context, lease, row, tables, buckets, state)
 end
 
 -- Several movers of a job may do so at the same time: the pages are shared.
-local function list_all(context, source, row, tables, buckets)
+local function list_all(context, source, row, tables)
   local reached, err
   repeat
     turn.give_way(context)
@@ -121,7 +123,7 @@ local function list_all(context, source, row, tables, buckets)
       if state and state.step == "listed" then
         return "listed"
       end
-      return list_some(context, lease, row, tables, buckets, state)
+      return list_some(context, lease, row, tables, state)
     end, { lock_timeout = 0 })
     local reason = reached == "some" and context.stopping()
     if reason then
@@ -157,7 +159,7 @@ function source_job.begin(context, source, row, tables, buckets)
     end, { lock_timeout = LOCK_TIMEOUT, brief = context })
   end)
   if ok then
-    ok, err = list_all(context, source, row, tables, buckets)
+    ok, err = list_all(context, source, row, tables)
   end
   if not ok then
     return nil, err
