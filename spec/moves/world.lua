@@ -204,7 +204,7 @@ function World:begin(router)
   self.broken, self.used = true, true -- until `check` has found it well
   self.source = self.router.manager:get_shard_for_write(world.TRAVELLERS[1]).shard_id
   self.destination = self.source == "s1" and "s2" or "s1"
-  self.writers = writers.start(router or self.router, KEYS, self.dir .. "/history", WRITERS)
+  self.writers = writers.start(router or self.router, KEYS, world.TRAVELLERS, self.dir .. "/history", WRITERS)
 end
 
 --- End what a case that failed has left. For an `after_each`. Yields.

@@ -121,18 +121,27 @@ local function work(self)
   end
 end
 
+-- There is always something to note of these.
+local function write_without_pause(self, keys)
+  while not self.stopping do
+    operations.write(self, keys[math.random(#keys)])
+  end
+end
+
 --- Begin.
 -- @tparam Router router
 -- @int keys 1 to this
+-- @tparam {int,...} busy those of them that one more task writes without a pause
 -- @string path of the history
 -- @int n tasks
 -- @treturn Writers
-function writers.start(router, keys, path, n)
+function writers.start(router, keys, busy, path, n)
   local self = setmetatable({ router = router, keys = keys, path = path, history = history.open(path, PROCESS), n = 0,
     tokens = {}, tasks = {} }, Writers)
   for i = 1, n do
     self.tasks[i] = task.spawn(work, self):watch()
   end
+  self.tasks[n + 1] = task.spawn(write_without_pause, self, busy):watch()
   return self
 end
 
