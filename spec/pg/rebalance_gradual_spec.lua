@@ -175,6 +175,43 @@ describe("a gradual job", function()
     assert_rows()
   end)
 
+  it("moves back what went both ways, and moves it again with all that was written meanwhile", function()
+    local rebalancer, job = create({ waves = { 60, 100 }, soak = 1.2, gate = { error_rate = 0.2, p99_ms = false },
+      reverse = true, moves = { { buckets = { bucket(1), bucket(2) }, to = "s2" }, { buckets = { bucket(6), bucket(7) }, to = "s1" } } })
+    local written = 0
+    local function write()
+      written = written + 1
+      for key = 0, KEYS - 1 do
+        assert(router:execute("INSERT INTO orders VALUES ($1, $2, 1)", { key, written }, { routing_key = key }))
+      end
+    end
+    local worker = run(rebalancer, job)
+    wait_for(job, function(waves)
+      return waves.state == "soaking"
+    end)
+    local moved = owners()
+    assert.is_not.equal("r6 r7", moved)
+    assert.is_true(moved:find("r[12]") ~= nil and (moved:find("r6", 1, true) and moved:find("r7", 1, true)) == nil, moved)
+    write()
+    disturb("SELECT 1 / 0", job, 1, worker)
+    assert.matches("wave 1 was moved back$", assert(rebalancer:get_job_status(job.job_id)).error_message)
+    assert.equal("r6 r7", owners())
+    write()
+    assert(rebalancer:execute_job(job.job_id))
+    assert.equal("r1 r2", owners())
+    assert_rows()
+    for i = 1, 2 do
+      for _, row in ipairs(cluster:on(i, "SELECT user_id, count(*) AS n FROM orders GROUP BY user_id").rows) do
+        assert.same({ "s" .. i, 2 }, { manager:get_shard_for_write(row.user_id).shard_id, row.n })
+        written = written + 1
+      end
+    end
+    assert.equal(2 + KEYS, written)
+    assert(rebalancer:rollback_job(job.job_id))
+    assert.equal("r6 r7", owners())
+    assert_rows()
+  end)
+
   it("is refused when its waves or gates make no sense", function()
     local rebalancer = lunashard.rebalancer({ shard_manager = manager })
     for _, case in ipairs({

@@ -6,6 +6,7 @@ local cjson = require("cjson.safe")
 local crew = require("lunashard.rebalancer.crew")
 local job = require("lunashard.rebalancer.job")
 local pulse = require("lunashard.rebalancer.pulse")
+local release = require("lunashard.rebalancer.release")
 local task = require("lunashard.task")
 local waves = require("lunashard.rebalancer.waves")
 
@@ -91,7 +92,10 @@ local function reverse(self, context, run, all, wave, verdict)
   for _, move in ipairs(again) do
     back[#back + 1] = move
   end
-  local ok, err = job.append(self.catalog, row.id, context.token, back, { waves = all }, task.now() + SHORT)
+  local ok, err = release.run(context, row) -- what shards note is for the moves that there were
+  if ok then
+    ok, err = job.append(self.catalog, row.id, context.token, back, { waves = all }, task.now() + SHORT)
+  end
   local fresh
   if ok then
     fresh, err = job.read(self.catalog, row.id, task.now() + SHORT)

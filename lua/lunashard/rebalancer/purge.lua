@@ -45,9 +45,15 @@ end
 
 local PURGED = "UPDATE lunashard.move SET step = 'purged' WHERE job = %d AND seq = %d AND role = 'source'"
 
--- What is left to do when the rows are gone. The list of their keys goes with the job.
+-- The list of their keys goes with the job. It is true of these buckets no more: what a mover brings back is not noted.
+local UNLISTED = [[
+  UPDATE lunashard.move SET detail = jsonb_set(detail, '{buckets}', (detail->'buckets') - %s::text[])
+   WHERE job = %d AND seq = 0 AND role = 'source']]
+
+-- What is left to do when the rows are gone.
 local function last_words(row)
-  return { PURGED:format(row.job, row.seq), fence.SHARD_LOCK, fence.END_TRANSITION, fence.ADVANCE }
+  return { PURGED:format(row.job, row.seq), UNLISTED:format(names.array(row.buckets), row.job), fence.SHARD_LOCK,
+    fence.END_TRANSITION, fence.ADVANCE }
 end
 
 local function remove(lease, context, row, tables, checks)

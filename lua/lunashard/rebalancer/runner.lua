@@ -260,6 +260,9 @@ function drive(self, row, held)
   local context = crew.context(self, row, held, run)
   local moves = moves_in(row, unfinished)
   local ok, err = job.set(self.catalog, row.id, held.token, "running", nil, short())
+  if ok and row.started_at and all_settled(row) then -- what shards note is for the moves that there were
+    ok, err = release_notes(self, held, row)
+  end
   if ok and #moves > 0 then
     ok, err = prepare(self, row, moves)
   end
@@ -361,9 +364,6 @@ function runner.rollback(self, id, plan_back)
       row, err = job.read(self.catalog, id, short())
     end
     local moves
-    if ok and row then -- what shards note is for the moves that there were
-      ok, err = release_notes(self, held, row)
-    end
     if ok and row then
       moves, err = plan_back(row)
     end

@@ -170,7 +170,8 @@ function source_job.begin(context, source, row, tables, buckets)
       return nil, problem
     elseif not (all.rows[1] and all.rows[1].yes) then
       return nil, errors.new("INVALID", { message = ("move %d of job %d has buckets that were not planned when the job "
-        .. "began: make a job of its own for them"):format(row.seq, row.job) })
+        .. "began on %s, or have left it since: cancel it, and make a job of its own for them"):format(row.seq, row.job,
+        row.source) })
     end
     return context.in_sql and session.run(lease, keys.taking_over(row, tables)) or all
   end)
