@@ -176,8 +176,9 @@ describe("a gradual job", function()
   end)
 
   it("moves back what went both ways, and moves it again with all that was written meanwhile", function()
+    local moves = { { buckets = { bucket(1), bucket(2) }, to = "s2" }, { buckets = { bucket(6), bucket(7) }, to = "s1" } }
     local rebalancer, job = create({ waves = { 60, 100 }, soak = 1.2, gate = { error_rate = 0.2, p99_ms = false },
-      reverse = true, moves = { { buckets = { bucket(1), bucket(2) }, to = "s2" }, { buckets = { bucket(6), bucket(7) }, to = "s1" } } })
+      reverse = true, moves = moves })
     local written = 0
     local function write()
       written = written + 1
