@@ -154,9 +154,8 @@ local function refreshed(self, manager, deadline)
       message = ("there is no catalog in %s any more"):format(place.describe(manager)),
     })
   elseif not found and is_unreachable(err) then
-    versions = map.shard_versions(manager, deadline)
     local why = err
-    found, err = map.from_shards(manager, self.map, deadline)
+    found, err, versions = map.from_shards(manager, self.map, deadline)
     if found then
       note_reach(self, manager, why)
     end
@@ -340,8 +339,7 @@ local function first_map(manager, deadline)
   local why
   if not found and err and is_unreachable(err) and admit.has_managed(manager) then
     why = err
-    versions = map.shard_versions(manager, deadline)
-    found, err = map.from_shards(manager, nil, deadline)
+    found, err, versions = map.from_shards(manager, nil, deadline)
   end
   return found, err, versions, why
 end

@@ -160,6 +160,7 @@ local ON_SHARD = {
   identity = "SELECT cluster_id, shard_id, joined FROM lunashard.identity",
   groups = "SELECT name, fingerprints, buckets, shards::text AS shards, tables FROM lunashard.placement_group",
   buckets = "SELECT grp, bucket, version FROM lunashard.bucket",
+  departed = "SELECT grp, bucket FROM lunashard.departed",
 }
 
 local function ask_shard(member, deadline)
@@ -262,37 +263,6 @@ local function copy_known(known)
   return found
 end
 
---- Put the map together from the shards that answer. Yields.
--- What none of them owns stays where it was known to be, or is not in the map.
--- @tparam Manager manager
--- @tparam ?table known a map that was read before
--- @tparam ?number deadline
--- @treturn[1] table a map with `guards = true`; `silent`: names of shards that did not answer
--- @treturn[2] nil
--- @treturn[2] lunashard.error
-function map.from_shards(manager, known, deadline)
-  local outcome = parallel.each(manager.members, function(member)
-    return ask_shard(member, deadline)
-  end)
-  local found, silent = copy_known(known), {}
-  for i, member in ipairs(manager.members) do
-    local said = outcome.results[i]
-    if not said then
-      silent[#silent + 1] = member.shard_id
-    elseif said.identity then
-      local ok, err = merge(found, said, member)
-      if not ok then
-        return nil, err
-      end
-    end
-  end
-  if not found.id then
-    return nil, outcome.errors[1] or errors.new("SHARD_DOWN", { message = "no shard could be asked what it owns" })
-  end
-  found.silent = silent
-  return found
-end
-
 --- What each shard says its version is. Yields.
 -- Read before the map, so that a version never vouches for what the map does not have yet.
 -- @tparam Manager manager
@@ -310,6 +280,66 @@ function map.shard_versions(manager, deadline)
     versions[member.shard_id] = outcome.results[i]
   end
   return versions
+end
+
+-- Shards that own buckets no more of which nobody says to be the owner: they have gone to a shard that is silent, or are on their
+-- way. The map still leads there, where a guard for the whole shard would find all well.
+local function givers(found, answers)
+  local list = {}
+  for _, group in pairs(found.groups) do
+    for bucket, shard_id in pairs(group.owners) do
+      if answers[shard_id] and group.claimed[bucket] ~= shard_id then
+        list[shard_id] = true
+      end
+    end
+  end
+  for shard_id, said in pairs(answers) do
+    for _, row in ipairs(said.departed or {}) do
+      local group = found.groups[row.grp]
+      if group and not group.owners[row.bucket] then
+        list[shard_id] = true
+      end
+    end
+  end
+  return list
+end
+
+--- Put the map together from the shards that answer. Yields.
+-- What none of them owns stays where it was known to be, or is not in the map.
+-- @tparam Manager manager
+-- @tparam ?table known a map that was read before
+-- @tparam ?number deadline
+-- @treturn[1] table a map with `guards = true`; `silent`: names of shards that did not answer
+-- @treturn[1] nil
+-- @treturn[1] table as of `shard_versions`, without those of shards to which the map leads for what they do not own
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function map.from_shards(manager, known, deadline)
+  local versions = map.shard_versions(manager, deadline)
+  local outcome = parallel.each(manager.members, function(member)
+    return ask_shard(member, deadline)
+  end)
+  local found, answers, silent = copy_known(known), {}, {}
+  for i, member in ipairs(manager.members) do
+    local said = outcome.results[i]
+    if not said then
+      silent[#silent + 1] = member.shard_id
+    elseif said.identity then
+      answers[member.shard_id] = said
+      local ok, err = merge(found, said, member)
+      if not ok then
+        return nil, err
+      end
+    end
+  end
+  if not found.id then
+    return nil, outcome.errors[1] or errors.new("SHARD_DOWN", { message = "no shard could be asked what it owns" })
+  end
+  for shard_id in pairs(givers(found, answers)) do
+    versions[shard_id] = nil
+  end
+  found.silent = silent
+  return found, nil, versions
 end
 
 return map
