@@ -52,7 +52,7 @@ describe("a router that is cut off from the catalog while rows move", function()
     end
     assert(install.run(static))
     cluster.close_all()
-    router, manager = cluster.connect(options)
+    manager = select(2, cluster.connect(options))
     cli.write(dir, "cluster.lua", ('local options = dofile(%q)\noptions.strategy = { "hash", shard_key = "k" }\n'
       .. 'options.tables = { lost = { shard_key = "k", type = "int8" } }\nreturn options\n'):format(servers.cluster_file))
     cli.write(dir, "reader.lua", READER)
