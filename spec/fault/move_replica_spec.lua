@@ -1,7 +1,11 @@
 -- Moves between shards that have replicas: no step before what it relies on has reached them.
 local cluster = require("spec.support.cluster")
+local faults = require("spec.support.faults")
 local move_world = require("spec.support.move_world")
 local sandbox = require("spec.support.sandbox")
+local signals = require("lunashard.process").signals
+local system = require("lunashard.core.system")
+local task = require("lunashard.task")
 
 describe("a move between shards with replicas #long", function()
   local servers, world
@@ -37,6 +41,27 @@ describe("a move between shards with replicas #long", function()
       end
     end }))
     assert.same({ fencing = true, verified = true }, checked)
+    assert.same({}, world:check())
+  end)
+
+  it("removes rows from the source only when the catalog's replica knows that they are elsewhere", function()
+    local member, position, received = world.manager.by_id.shard1, nil, nil
+    assert(world:run(world:plan("shard2", "shard1"), { at = function(point)
+      if point == "merged:before-commit" then
+        local pid = assert(faults.ask(servers.shards[1].replicas[1], "SELECT pid FROM pg_stat_wal_receiver")).rows[1].pid
+        system.kill(pid, signals.STOP)
+        task.spawn(function()
+          task.sleep(1)
+          system.kill(pid, signals.CONT)
+        end)
+      elseif point == "merged:after-commit" then
+        position = ask(member.primary, "SELECT pg_current_wal_flush_lsn()::text AS p").p
+      elseif point == "flipped:before-commit" then
+        received = ask(member.replicas[1], "SELECT pg_last_wal_receive_lsn() >= $1::pg_lsn AS yes", { position }).yes
+      end
+    end }))
+    assert.is_true(received)
+    assert(world:run(world:plan("shard1", "shard2")))
     assert.same({}, world:check())
   end)
 

@@ -62,4 +62,20 @@ function replicas.wait(one, deadline)
   return true
 end
 
+--- The same of the catalog's shard. Nothing is to be waited for where the catalog is no shard's. Yields.
+-- @tparam table context of the mover
+-- @tparam number deadline
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] lunashard.error
+function replicas.wait_for_catalog(context, deadline)
+  local member = context.manager.by_id[context.manager.catalog_place.shard_id]
+  if not member then
+    return true
+  end
+  return replicas.wait({ member = member, execute = function(_, sql, params, opts)
+    return context.catalog:execute(sql, params, opts.deadline)
+  end }, deadline)
+end
+
 return replicas

@@ -330,6 +330,9 @@ function steps.flipped(mover)
   if not row.cursor.left then
     if mover.at_source.step ~= "purged" then
       local ok, err = expect(mover, mover.source, "fenced")
+      if ok then -- a catalog that had forgotten would lead to where nothing is left
+        ok, err = replicas.wait_for_catalog(context, session.soon())
+      end
       if ok then
         ok, err = source_job.patiently(context, function()
           return purge.run(context, mover.source, row, mover.tables, row.cursor.checks)
