@@ -4,7 +4,7 @@ local lunashard = require("lunashard")
 local moving = require("spec.support.moving")
 local sandbox = require("spec.support.sandbox")
 
--- Two buckets leave s1, one of which comes to s2, and one leaves s2: that shard gives and takes in both directions.
+-- Two buckets leave s1, and two leave s2: each of these shards gives and takes.
 local MOVES = { { buckets = { "0..9" }, to = "s2" }, { buckets = { "10..19" }, to = "s3" }, { buckets = { "60..69" }, to = "s1" },
   { buckets = { "70..79" }, to = "s3" } }
 
@@ -13,13 +13,8 @@ describe("a rebalance job that is undone", function()
 
   before_each(function()
     cluster = moving.new({ shards = 3, strategy = moving.tens() })
-    local router
-    router, manager = cluster:connect(3)
-    for key = 0, 79 do
-      assert(router:execute("INSERT INTO users VALUES ($1, 'u')", { key }, { routing_key = key }))
-    end
+    cluster:fill(3, 0, 79)
     cluster:init(3)
-    manager:shutdown()
     manager = cluster:manager(3)
     rebalancer = lunashard.rebalancer({ shard_manager = manager, max_parallel_tasks = 1 })
   end)
@@ -39,14 +34,18 @@ describe("a rebalance job that is undone", function()
     return list
   end
 
-  -- The n-th time that a mover passes a point is its last.
-  local function fail_at(point, n)
+  -- The n-th time that the mover passes a point is its last.
+  local function fail_at(point, n, method)
     rebalancer.at = function(at)
       n = n - (at == point and 1 or 0)
       if n == 0 then
         error("an accident", 0)
       end
     end
+    assert.has_error(function()
+      rebalancer[method](rebalancer, job.job_id)
+    end)
+    rebalancer.at = nil
   end
 
   local function states()
@@ -62,11 +61,7 @@ describe("a rebalance job that is undone", function()
   local function do_half()
     job = assert(rebalancer:create_rebalance_job({ moves = MOVES }))
     assert.equal(4, job.moves_total)
-    fail_at("capturing:after-saved", 3)
-    assert.has_error(function()
-      rebalancer:execute_job(job.job_id)
-    end)
-    rebalancer.at = nil
+    fail_at("capturing:after-saved", 3, "execute_job")
     assert.equal("done done copying planned", states())
   end
 
@@ -82,11 +77,7 @@ describe("a rebalance job that is undone", function()
   it("does not begin moves again that it had given up, when the way back is gone on with", function()
     local before = rows()
     do_half()
-    fail_at("planned:after-saved", 2)
-    assert.has_error(function()
-      rebalancer:rollback_job(job.job_id)
-    end)
-    rebalancer.at = nil
+    fail_at("planned:after-saved", 2, "rollback_job")
     assert.equal("done done aborted aborted done capturing", states())
     local ok, err = rebalancer:resume_job(job.job_id)
     assert(ok, tostring(err))

@@ -374,8 +374,7 @@ static void read_idle(luna_conn *conn)
     conn->fatal = false;
     for (PGnotify *note; (note = PQnotifies(conn->pg)) != NULL;)
         PQfreemem(note);
-    if (conn->fatal) { /* what ends a session when nothing is asked is a notice; the end comes later
-                        */
+    if (conn->fatal) { /* to libpq it is a notice when nothing was asked; the end comes later */
         luna_err err;
         luna_err_set(&err, LUNA_EDOWN, "the server closed an idle connection");
         luna_conn_close(conn, &err);

@@ -285,23 +285,23 @@ end
 -- Shards that own buckets no more of which nobody says to be the owner: they have gone to a shard that is silent, or are on their
 -- way. The map still leads there, where a guard for the whole shard would find all well.
 local function givers(found, answers)
-  local list = {}
+  local set = {}
   for _, group in pairs(found.groups) do
     for bucket, shard_id in pairs(group.owners) do
       if answers[shard_id] and group.claimed[bucket] ~= shard_id then
-        list[shard_id] = true
+        set[shard_id] = true
       end
     end
   end
   for shard_id, said in pairs(answers) do
-    for _, row in ipairs(said.departed or {}) do
+    for _, row in ipairs(said.departed) do
       local group = found.groups[row.grp]
       if group and not group.owners[row.bucket] then
-        list[shard_id] = true
+        set[shard_id] = true
       end
     end
   end
-  return list
+  return set
 end
 
 --- Put the map together from the shards that answer. Yields.
