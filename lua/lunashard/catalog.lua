@@ -234,6 +234,14 @@ function Catalog:refresh(deadline)
   return wait(flight, deadline)
 end
 
+--- Have the map brought up to date in the background, unless it is being read already. Does not yield.
+function Catalog:refresh_soon()
+  local manager = self.owner.manager
+  if manager and not manager.closed and not self.flight then
+    fly(self, manager, task.now() + manager.options.connection_timeout)
+  end
+end
+
 -- ---- questions ------------------------------------------------------------------------------
 
 --- The version of a bucket, for its guard.

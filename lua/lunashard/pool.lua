@@ -213,7 +213,7 @@ local function run_and_learn(self, query, params, opts, started)
   return result
 end
 
-local WARY = 0.25 -- seconds: a shard that changes what it owns does so for a while
+local WARY = 0.1 -- seconds: a shard that changes what it owns does so for a while
 
 -- The reads of a batch need one guard between them when it is that of the whole shard. While the shard changes what it owns
 -- each needs its own.
@@ -225,6 +225,7 @@ local function run_guarded(self, query, text, params, opts, started)
       return result, err
     end
     self.wary_until = now() + WARY
+    guard.whole.refused()
   end
   return run(self, text, text, params, opts, started, guard)
 end
@@ -235,7 +236,8 @@ end
 -- @tparam ?table opts `deadline` on the clock of `lunashard.now`, `read_only` (losing it midway
 --   leaves no doubt), `simple` protocol, `decode_json`, `max_result_bytes`, `pipeline = false` (not on a
 --   connection that others share); `guard`: `{ text, params }` of a statement that goes before this one in the same
---   transaction, and with whose error this one has failed and done nothing; `generation` of the map by which it was
+--   transaction, and with whose error this one has failed and done nothing, maybe with `whole`, another one that reads may share
+--   instead, whose function `refused` is told when it fails; `generation` of the map by which it was
 --   routed: it relies on the pool's term; `late`: what becomes of an answer that comes
 --   after the term: 0 it is kept, 1 it is dropped (`STALE_MAP`), 2 nobody knows (`UNKNOWN_OUTCOME`)
 -- @treturn[1] table `{ rows, columns, column_types, row_count, command, duration, endpoint,

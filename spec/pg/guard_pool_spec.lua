@@ -136,21 +136,26 @@ describe("a guard", function()
     local pool = pools.open({ max_size = 2 })
     sharing.warm(pool, MARK, { 1 })
     sharing.warm(pool, sharing.INSERT, { 1 })
-    local never = { text = GUARD, params = { 41, 1 } }
+    local told = 0
+    local never = { text = GUARD, params = { 41, 1 }, refused = function()
+      told = told + 1
+    end }
     local function behind(i, version)
       return { guard = { text = GUARD, params = { i, version }, whole = never } }
     end
-    for _ = 1, 3 do
+    for round = 1, 3 do
       pool.wary_until = 0
       sharing.all(20, function(i)
         local result, err = pool:execute(MARK, { i }, behind(i, 1 + i % 2))
         assert.equal(i % 2 == 0 and tostring(i) or "LS001", result and result.rows[1].mark or err.sqlstate)
       end)
       assert.is_true(pool.wary_until > task.now())
+      assert.is_true(told >= round)
     end
+    told = 0
     pool.wary_until = 0
     assert.equal("INSERT", assert(pool:execute(sharing.INSERT, { sharing.new_id() }, behind(7, 1))).command)
-    assert.equal(0, pool.wary_until)
+    assert.same({ 0, 0 }, { pool.wary_until, told })
   end)
 
   it("finds room among few prepared statements", function()

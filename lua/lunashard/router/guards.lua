@@ -69,7 +69,8 @@ end
 
 local wholes = setmetatable({}, { __mode = "k" }) -- member -> the guard made last
 
--- The same, where the map knows the shard's version.
+-- The same, where the map knows the shard's version. That of a shard which has removed rows is not the map's any more, though
+-- nothing else in it has changed.
 local function whole_of(manager, member)
   local version = manager.catalog:shard_version(member.shard_id)
   local known = wholes[member]
@@ -78,6 +79,9 @@ local function whole_of(manager, member)
     return nil
   elseif not known or known.params[1] ~= version then
     known = new(SHARD, { version }, true)
+    known.refused = function()
+      manager.catalog:refresh_soon()
+    end
     wholes[member] = known
   end
   return known
