@@ -193,15 +193,15 @@ fuzz-http: ## MINUTES (10) of broken requests at the HTTP server, under sanitize
 soak-memory: all ## MINUTES (10) of mixed work on a sandbox; fails when memory or descriptors grow
 	@scripts/dev/soak_memory.sh $(BIN) $(or $(MINUTES),10)
 
-# The peer of routing in C is C too.
+# The peer of routing in C is C too, and so is the client that shows what the servers give.
 $(BUILD)/bench/%: scripts/dev/bench/%.c Makefile $(filter $(BUILD)/base/%,$(C_OBJ))
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
-	$(Q)$(CC) $(CFLAGS) $(INC_base) -MMD -MP $(LDFLAGS) -o $@ $< $(filter %.o,$^) -lm
+	$(Q)$(CC) $(CFLAGS) $(INC_io) -MMD -MP $(LDFLAGS) -o $@ $< $(filter %.o,$^) $(shell $(PKG) --libs libpq) -lm
 
--include $(BUILD)/bench/route_c.d
+-include $(BUILD)/bench/route_c.d $(BUILD)/bench/bare.d
 
-bench: all $(BUILD)/bench/route_c ## ours beside its peers, in one table; ONLY=reads32,idle ROUNDS=5 SECONDS=2 LIST=1 MARKDOWN=1
+bench: all $(BUILD)/bench/route_c $(BUILD)/bench/bare ## ours beside its peers, in one table; ONLY=reads32,idle ROUNDS=5 SECONDS=2 LIST=1 MARKDOWN=1
 	@$(if $(LIST)$(SHOW),,scripts/dev/deps.sh bench)
 	@scripts/dev/bench.sh $(BIN) $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
 		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(LIST),--list) $(if $(SHOW),--show) $(if $(MARKDOWN),--markdown)

@@ -29,6 +29,11 @@ end
 
 local function by_asyncpg(ctx)
   empty(ctx)
+  return worker.python(ctx, "load", { rows = servers.LOADS })
+end
+
+local function by_asyncpg_routed(ctx)
+  empty(ctx)
   return worker.python(ctx, "load", { rows = servers.LOADS, routes = ctx.routes })
 end
 
@@ -43,6 +48,7 @@ return {
       { "psql", by_psql, "psql" },
       { "rows", of_rows },
       { "asyncpg", by_asyncpg, "asyncpg" },
+      { "routed", by_asyncpg_routed, "asyncpg" },
     },
     rows = {
       {
@@ -52,8 +58,13 @@ return {
       },
       {
         name = "load_asyncpg", work = WORK .. "Lua rows", unit = "per_second",
-        against = "asyncpg copy_records_to_table for each shard, rows made and routed in Python, uvloop",
+        against = "asyncpg copy_records_to_table for each shard, rows made and routed by their hash in Python, uvloop",
         ours = { "rows", "rate" }, peer = { "asyncpg", "rate" }, target = target.at_least(1.3),
+      },
+      {
+        name = "load_asyncpg_routed", work = WORK .. "Lua rows", unit = "per_second",
+        against = "the same without routing: whose a row is stands in an array already",
+        ours = { "rows", "rate" }, peer = { "routed", "rate" },
       },
     },
   },

@@ -1,4 +1,5 @@
 --- Point reads by primary key.
+local bare = require("bare")
 local cjson = require("cjson.safe")
 local pgbench = require("pgbench")
 local pgbouncer = require("pgbouncer")
@@ -46,6 +47,12 @@ local function by_asyncpg(ctx)
   return worker.python(ctx, "reads", { tasks = 32, connections = 32, keys = servers.USERS, routes = ctx.routes })
 end
 
+local function by_bare(in_flight, own_syncs)
+  return function(ctx)
+    return bare.reads(ctx, in_flight, own_syncs)
+  end
+end
+
 local function counting(ctx)
   local result, reason = worker.run({
     argv = { worker.BINARY, "run", ctx.dir .. "/counting.lua" },
@@ -61,6 +68,7 @@ end
 local PGBENCH_32 = "pgbench -M prepared, 3 processes, 32 clients"
 local PGBENCH_128 = "pgbench -M prepared, 3 processes, 128 clients"
 local WORK = "point reads by primary key, 3 shards, %d tasks x at most 20 connections a shard"
+local BARE = "what the servers give to anybody: %d such reads in flight from a loop in C that skips the answers%s"
 
 return {
   {
@@ -70,6 +78,7 @@ return {
       { "ours", ours(32) },
       { "pgbench", by_pgbench(32, { cpu = true }), "pgbench" },
       { "asyncpg", by_asyncpg, "asyncpg" },
+      { "bare", by_bare(32) },
       { "counting", counting },
     },
     rows = {
@@ -81,6 +90,10 @@ return {
         name = "reads32_asyncpg", work = WORK:format(32), unit = "per_second",
         against = "asyncpg on uvloop, 3 pools, 32 connections, routed by a table look-up, 32 tasks",
         ours = { "ours", "rate" }, peer = { "asyncpg", "rate" }, target = target.at_least(20),
+      },
+      {
+        name = "reads32_bare", work = WORK:format(32), against = BARE:format(32, ""), unit = "per_second",
+        ours = { "ours", "rate" }, peer = { "bare", "rate" },
       },
       {
         name = "cpu32", work = "CPU of the process for a point read, 32 tasks", against = PGBENCH_32, unit = "seconds",
@@ -111,6 +124,8 @@ return {
       { "pgbench", by_pgbench(128), "pgbench" },
       { "unbatched", ours(128, { manager = { connection_pool_size = POOL, read_batches = false } }) },
       { "pgbouncer", through_pgbouncer(128), "pgbouncer" },
+      { "bare", by_bare(128) },
+      { "bare_syncs", by_bare(128, true) },
     },
     rows = {
       {
@@ -121,6 +136,15 @@ return {
         name = "reads128_syncs", work = WORK:format(128) .. ", each with its own Sync (read_batches = false)",
         against = PGBENCH_128, unit = "per_second",
         ours = { "unbatched", "rate" }, peer = { "pgbench", "rate" }, target = target.at_least(1.8),
+      },
+      {
+        name = "reads128_bare", work = WORK:format(128), against = BARE:format(128, ""), unit = "per_second",
+        ours = { "ours", "rate" }, peer = { "bare", "rate" },
+      },
+      {
+        name = "reads128_syncs_bare", work = WORK:format(128) .. ", each with its own Sync (read_batches = false)",
+        against = BARE:format(128, ", each with its own Sync"), unit = "per_second",
+        ours = { "unbatched", "rate" }, peer = { "bare_syncs", "rate" },
       },
       {
         name = "reads128_pgbouncer", work = WORK:format(128), unit = "per_second",

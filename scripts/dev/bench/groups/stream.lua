@@ -1,4 +1,5 @@
 --- All rows of three shards in order.
+local bare = require("bare")
 local psql = require("psql")
 local servers = require("servers")
 local target = require("target")
@@ -23,13 +24,18 @@ local function by_asyncpg(ctx)
   return worker.python(ctx, "stream", { sql = SQL, rows = servers.USERS, prefetch = 10000 })
 end
 
+local function by_bare(ctx)
+  return bare.rows(ctx, SQL, servers.USERS)
+end
+
 local WORK = ("ordered stream of %d rows of 2 columns from 3 shards, one task x 3 connections"):format(servers.USERS)
 
 return {
   {
     name = "stream",
     needs = { "users", "coordinator" },
-    measures = { { "ours", ours }, { "fdw", by_fdw, "postgres_fdw" }, { "asyncpg", by_asyncpg, "asyncpg" } },
+    measures = { { "ours", ours }, { "fdw", by_fdw, "postgres_fdw" }, { "asyncpg", by_asyncpg, "asyncpg" },
+      { "bare", by_bare } },
     rows = {
       {
         name = "stream_fdw", work = WORK, unit = "per_second",
@@ -40,6 +46,11 @@ return {
         name = "stream_asyncpg", work = WORK, unit = "per_second",
         against = "asyncpg cursors (fetched 10000 at a time, ahead) and heapq.merge, uvloop",
         ours = { "ours", "rate" }, peer = { "asyncpg", "rate" }, target = target.at_least(2),
+      },
+      {
+        name = "stream_bare", work = WORK, unit = "per_second",
+        against = "what the servers give to anybody: a loop in C that skips the rows, without order",
+        ours = { "ours", "rate" }, peer = { "bare", "rate" },
       },
       {
         name = "stream_memory", work = "growth of memory (RSS) during that stream", unit = "bytes",

@@ -16,7 +16,7 @@ end
 return function(options)
   local router, manager = harness.open(options)
   math.randomseed(os.time())
-  local now, latencies, n = lunashard.now, new_table(MOST, 0), 0
+  local now, latencies, n = lunashard.now, options.latencies and new_table(MOST, 0), 0
   local figures = harness.window(options, options.latencies and function(state)
     local started = now()
     read(router, options.keys)
