@@ -409,6 +409,36 @@ describe("a statement for rows that move", function()
     its_manager:shutdown()
   end)
 
+  it("that reads has the shard's version read anew when the shard has changed what it owns, and the map has not", function()
+    local member = manager.by_id[owner(a)]
+    local pool = member.primary.pool
+    local function read()
+      local result = assert(router:execute("SELECT v FROM moving WHERE k = $1", { a }, { routing_key = a }))
+      assert.equal(2, result.row_count)
+    end
+    local function version()
+      return assert(pool:execute("SELECT version FROM lunashard.state")).rows[1].version
+    end
+    for _ = 1, 4 do
+      read()
+    end
+    assert.is_true(pool:is_read("SELECT v FROM moving WHERE k = $1"))
+    for _ = 1, 3 do
+      assert(manager.catalog:refresh())
+      moves.on_shard(member, { { "SELECT lunashard.advance()" } }) -- as a mover does that has removed rows
+      assert.is_true(manager.catalog:shard_version(member.shard_id) < version())
+      cluster.wait_until("its version is known", function()
+        read()
+        return manager.catalog:shard_version(member.shard_id) == version()
+      end, 2)
+      local before = pool.wary_until
+      assert.is_true(before > 0)
+      task.sleep(math.max(before - task.now(), 0))
+      read()
+      assert.equal(before, pool.wary_until)
+    end
+  end)
+
   it("without a guard is refused by the shard, which does no harm", function()
     local pool = mover.by_id[owner(a)].primary.pool
     local result, err = pool:execute("UPDATE moving SET v = v + 1 WHERE k = $1", { a })
