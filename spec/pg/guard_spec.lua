@@ -419,10 +419,10 @@ describe("a statement for rows that move", function()
     local function version()
       return assert(pool:execute("SELECT version FROM lunashard.state")).rows[1].version
     end
-    for _ = 1, 4 do
+    cluster.wait_until("it is known that this reads", function()
       read()
-    end
-    assert.is_true(pool:is_read("SELECT v FROM moving WHERE k = $1"))
+      return pool:is_read("SELECT v FROM moving WHERE k = $1")
+    end)
     for _ = 1, 3 do
       assert(manager.catalog:refresh())
       moves.on_shard(member, { { "SELECT lunashard.advance()" } }) -- as a mover does that has removed rows
