@@ -68,6 +68,13 @@ local function try(router, sql, params, opts, deadline, needed)
   return router:run_on(member, sql, params, opts, deadline, under)
 end
 
+-- By itself: what makes a function is not compiled.
+local function try_again(router, sql, params, opts, deadline, refused)
+  return guarding.through(router.manager, deadline, function(needed)
+    return try(router, sql, params, opts, deadline, needed)
+  end, refused)
+end
+
 --- `execute` with `routing_key` or `shard_id`, behind a guard. Yields.
 -- @tparam Router router
 -- @string sql
@@ -89,9 +96,7 @@ function guarded.execute(router, sql, params, opts, deadline, refused)
   if not guarding.is_stale(refused) then
     return nil, refused
   end
-  return guarding.through(router.manager, deadline, function(needed)
-    return try(router, sql, params, opts, deadline, needed)
-  end, refused)
+  return try_again(router, sql, params, opts, deadline, refused)
 end
 
 return guarded

@@ -1,7 +1,7 @@
 --- What goes before a statement while rows may move: calls of the shards' own functions.
--- A guard is `{ text, params, replica, whole }`: the statement for `Pool:execute`, the one for a standby, and of a bucket's the
--- guard for the whole shard that does as well. It holds for what the map said when it was made; the server refuses it (`LS001`)
--- when that is not so any more.
+-- A guard has `text` and `params`, the statement for `Pool:execute`, its `sql`, `replica`, the one for a standby, and that of a
+-- bucket has `whole`, the guard for the whole shard that does as well. It holds for what the map said when it was made; the
+-- server refuses it (`LS001`) when that is not so any more.
 --
 -- A bucket's guard is for statements that touch rows of that bucket alone. What may touch others is guarded for the
 -- whole shard, and so are long lists: every bucket's guard is a lock in the server's table of locks.
@@ -20,15 +20,19 @@ guards.MAX_BUCKETS = 64
 local BUCKET = "SELECT lunashard.guard($1::text, $2::text, $3::int8)"
 local BUCKETS = "SELECT lunashard.guard($1::text, u.b, u.v) FROM unnest($2::text[], $3::int8[]) AS u(b, v)"
 local SHARD = "SELECT lunashard.guard_shard($1::int8)"
-local REPLICA = {
-  [BUCKET] = "SELECT lunashard.guard_replica($1::text, $2::text, $3::int8)",
-  [BUCKETS] = "SELECT lunashard.guard_replica($1::text, u.b, u.v) FROM unnest($2::text[], $3::int8[]) AS u(b, v)",
-  [SHARD] = "SELECT lunashard.guard_replica_shard($1::int8)",
-}
-local TEXTS = { [BUCKET] = core.text(BUCKET), [BUCKETS] = core.text(BUCKETS), [SHARD] = core.text(SHARD) }
 
-local function new(sql, params, covers)
-  return { sql = sql, text = TEXTS[sql], params = params, replica = REPLICA[sql], covers = covers }
+-- What guards of a kind have in common; one is made for each statement.
+local function kind(sql, replica)
+  return { __index = { sql = sql, text = core.text(sql), replica = replica } }
+end
+
+local OF_BUCKET = kind(BUCKET, "SELECT lunashard.guard_replica($1::text, $2::text, $3::int8)")
+local OF_BUCKETS = kind(BUCKETS,
+  "SELECT lunashard.guard_replica($1::text, u.b, u.v) FROM unnest($2::text[], $3::int8[]) AS u(b, v)")
+local OF_SHARD = kind(SHARD, "SELECT lunashard.guard_replica_shard($1::int8)")
+
+local function new(of, params, whole)
+  return setmetatable({ params = params, whole = whole }, of)
 end
 
 local function stale(format, ...)
@@ -64,13 +68,22 @@ function guards.shard(manager, member)
   local catalog = manager.catalog
   local version = catalog:shard_version(member.shard_id)
   catalog.wants_versions = catalog.wants_versions or not version
-  return new(SHARD, { version or UNKNOWN }, true)
+  return new(OF_SHARD, { version or UNKNOWN })
 end
 
 local wholes = setmetatable({}, { __mode = "k" }) -- member -> the guard made last
 
--- The same, where the map knows the shard's version. That of a shard which has removed rows is not the map's any more, though
--- nothing else in it has changed.
+-- A shard that has removed rows has another version, though nothing else in the map has changed. (By itself: what makes a
+-- function is not compiled.)
+local function new_whole(catalog, version)
+  local guard = new(OF_SHARD, { version })
+  guard.refused = function()
+    catalog:refresh_soon()
+  end
+  return guard
+end
+
+-- The same, where the map knows the shard's version.
 local function whole_of(manager, member)
   local version = manager.catalog:shard_version(member.shard_id)
   local known = wholes[member]
@@ -78,10 +91,7 @@ local function whole_of(manager, member)
     manager.catalog.wants_versions = true
     return nil
   elseif not known or known.params[1] ~= version then
-    known = new(SHARD, { version }, true)
-    known.refused = function()
-      manager.catalog:refresh_soon()
-    end
+    known = new_whole(manager.catalog, version)
     wholes[member] = known
   end
   return known
@@ -103,24 +113,6 @@ local function many(manager, member, strategy, keys)
   return guard
 end
 
-local known_buckets = setmetatable({}, { __mode = "k" }) -- strategy -> bucket, when it is a number -> a guard's parts
-
--- What guards for a bucket of this version have in common.
-local function parts_of(strategy, group, bucket, version)
-  local by_bucket = known_buckets[strategy]
-  local parts = by_bucket and by_bucket[bucket]
-  if parts and parts.params[3] == version then
-    return parts
-  end
-  local name = text_of(bucket)
-  parts = { params = { group, name, version }, covers = { [group .. "/" .. name] = true } }
-  if type(bucket) == "number" then -- there is no end to others
-    by_bucket = by_bucket or {}
-    by_bucket[bucket], known_buckets[strategy] = parts, by_bucket
-  end
-  return parts
-end
-
 --- A guard for one bucket. Does not yield.
 -- @tparam Manager manager
 -- @tparam table member where it was found to be
@@ -130,10 +122,8 @@ end
 -- @treturn table guard
 function guards.bucket(manager, member, strategy, bucket, is_present)
   local group = group_of(manager, strategy)
-  local parts = parts_of(strategy, group, bucket, manager.catalog:bucket_version(group, bucket))
-  local guard = new(BUCKET, parts.params, parts.covers)
-  guard.whole = is_present and whole_of(manager, member) or nil
-  return guard
+  return new(OF_BUCKET, { group, bucket, manager.catalog:bucket_version(group, bucket) },
+    is_present and whole_of(manager, member) or nil)
 end
 
 --- A guard for keys of one group that are all on one shard. Yields when a directory has to be asked.
@@ -152,7 +142,7 @@ function guards.keys(manager, member, table_name, keys)
     return many(manager, member, strategy, keys)
   end
   local group, map = group_of(manager, strategy), manager.catalog.map
-  local buckets, versions, covers, n = {}, {}, {}, 0
+  local buckets, versions, seen, n = {}, {}, {}, 0
   local shard_id, bucket
   for _, key in ipairs(keys) do
     shard_id, bucket = strategy:route(key)
@@ -161,30 +151,43 @@ function guards.keys(manager, member, table_name, keys)
     elseif shard_id ~= member.shard_id then
       return stale("a key that was on %s is on %s now", member.shard_id, shard_id)
     end
-    local name = text_of(bucket)
-    if not covers[group .. "/" .. name] then
+    if not seen[bucket] then
       n = n + 1
-      buckets[n], versions[n] = name, manager.catalog:bucket_version(group, bucket)
-      covers[group .. "/" .. name] = true
+      buckets[n], versions[n] = text_of(bucket), manager.catalog:bucket_version(group, bucket)
+      seen[bucket] = true
     end
   end
   if n == 1 then
     return guards.bucket(manager, member, strategy, bucket, map == manager.catalog.map)
   end
-  return new(BUCKETS, { group, buckets, versions }, covers)
+  return new(OF_BUCKETS, { group, buckets, versions })
 end
 
---- Does one guard, or several that a transaction has, make another one superfluous?
--- @tparam table|boolean covered buckets, or true for all
+--- What a guard stands for.
 -- @tparam table guard
+-- @treturn table|boolean a set of buckets, true for all of a shard
+function guards.covered(guard)
+  if guard.sql == SHARD then
+    return true
+  end
+  local group, buckets, set = guard.params[1], guard.params[2], {}
+  for _, bucket in ipairs(type(buckets) == "table" and buckets or { buckets }) do
+    set[group .. "/" .. text_of(bucket)] = true
+  end
+  return set
+end
+
+--- Does what is guarded already make another guard superfluous?
+-- @tparam table|boolean covered as of `guards.covered`
+-- @tparam table|boolean more the same, of the other
 -- @treturn boolean
-function guards.cover(covered, guard)
+function guards.cover(covered, more)
   if covered == true then
     return true
-  elseif guard.covers == true then
+  elseif more == true then
     return false
   end
-  for name in pairs(guard.covers) do
+  for name in pairs(more) do
     if not covered[name] then
       return false
     end

@@ -90,13 +90,13 @@ local function needed_by(tx, sql, params, opts)
   return guards.shard(manager, tx.member)
 end
 
-local function add(tx, guard)
-  if guard.covers == true or tx.covered == true then
+local function add(tx, more)
+  if more == true or tx.covered == true then
     tx.covered = true
     return
   end
   tx.covered = transaction_guards.copy(tx.covered) or {}
-  for name in pairs(guard.covers) do
+  for name in pairs(more) do
     tx.covered[name] = true
   end
 end
@@ -123,14 +123,16 @@ function transaction_guards.extend(tx, sql, params, opts)
   local guard, err = needed_by(tx, sql, params, opts)
   if err then
     return transaction_guards.too_late(tx, err)
-  elseif not guard or guards.cover(tx.covered or {}, guard) then
+  end
+  local more = guard and guards.covered(guard)
+  if not guard or guards.cover(tx.covered or {}, more) then
     return true
   end
   local ok
   ok, err = tx.lease:execute(guard.sql, guard.params,
     { deadline = math.min(tx.deadline or math.huge, tx.router:deadline(opts)) })
   if ok then
-    add(tx, guard)
+    add(tx, more)
     return true
   end
   tx:note_failure(err)

@@ -8,6 +8,7 @@ local ending = require("lunashard.router.transaction_end")
 local errors = require("lunashard.errors")
 local failover = require("lunashard.manager.failover")
 local guarding = require("lunashard.router.guarding")
+local guards = require("lunashard.router.guards")
 local raise = require("lunashard.misuse").raise
 local options = require("lunashard.options")
 local reads = require("lunashard.router.reads")
@@ -96,7 +97,7 @@ function tx_module.open(router, member, opts, sql, deadline, under)
     savepoints = 0,
     nested = 0,
     generation = not guard and under or guarding.EXEMPT,
-    covered = guard and guard.covers, -- buckets that are guarded, or true: the whole shard
+    covered = guard and guards.covered(guard), -- buckets that are guarded, or true: the whole shard
     map = router.manager.catalog and router.manager.catalog.map,
   }, Tx)
   if member.replicas[1] and not opts.read_only then
