@@ -6,7 +6,7 @@ local MAIN = "scripts/dev/bench/main.lua"
 
 -- Every line of the table that was promised: what is measured against whom.
 local ROWS = {
-  "reads32", "reads32_asyncpg", "reads32_bare", "cpu32", "p99_32", "reads128", "reads128_syncs", "reads128_bare",
+  "reads32", "reads32_asyncpg", "reads32_bare", "cpu32", "p99_32", "reads128", "reads128_syncs",
   "reads128_syncs_bare", "reads128_pgbouncer", "inserts128", "scatter3", "scatter16", "count_plproxy", "count_fdw",
   "stream_fdw", "stream_asyncpg", "stream_bare", "stream_memory", "load_psql", "load_asyncpg", "load_asyncpg_routed",
   "route_c_16", "route_c_256", "route_lua_16", "route_lua_256", "idle",

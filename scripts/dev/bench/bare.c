@@ -23,7 +23,7 @@
 #define MAX_SERVERS 16
 #define BATCHES 2 /* under way on a connection: the server has the next when it has done one */
 #define READ "SELECT * FROM users_local WHERE user_id = $1"
-#define WARM_UP 1.5
+#define WARM_UP 0.3
 
 typedef struct server {
     PGconn *pg;

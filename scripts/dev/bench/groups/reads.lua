@@ -124,7 +124,6 @@ return {
       { "pgbench", by_pgbench(128), "pgbench" },
       { "unbatched", ours(128, { manager = { connection_pool_size = POOL, read_batches = false } }) },
       { "pgbouncer", through_pgbouncer(128), "pgbouncer" },
-      { "bare", by_bare(128) },
       { "bare_syncs", by_bare(128, true) },
     },
     rows = {
@@ -136,10 +135,6 @@ return {
         name = "reads128_syncs", work = WORK:format(128) .. ", each with its own Sync (read_batches = false)",
         against = PGBENCH_128, unit = "per_second",
         ours = { "unbatched", "rate" }, peer = { "pgbench", "rate" }, target = target.at_least(1.8),
-      },
-      {
-        name = "reads128_bare", work = WORK:format(128), against = BARE:format(128, ""), unit = "per_second",
-        ours = { "ours", "rate" }, peer = { "bare", "rate" },
       },
       {
         name = "reads128_syncs_bare", work = WORK:format(128) .. ", each with its own Sync (read_batches = false)",
