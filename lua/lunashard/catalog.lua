@@ -332,6 +332,7 @@ local function new(manager)
     heard = task.event(), -- and when the catalog has said that something in it changed, which need not be the map
     groups = {},
     shard_versions = {},
+    shard_guards = {}, -- shard_id -> the guard for its reads that was made last, see `lunashard.router.guards`
     version = 0,
     guard_epoch = 0,
     guards = true,

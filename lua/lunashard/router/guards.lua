@@ -71,8 +71,6 @@ function guards.shard(manager, member)
   return new(OF_SHARD, { version or UNKNOWN })
 end
 
-local wholes = setmetatable({}, { __mode = "k" }) -- member -> the guard made last
-
 -- A shard that has removed rows has another version, though nothing else in the map has changed. (By itself: what makes a
 -- function is not compiled.)
 local function new_whole(catalog, version)
@@ -85,14 +83,14 @@ end
 
 -- The same, where the map knows the shard's version.
 local function whole_of(manager, member)
-  local version = manager.catalog:shard_version(member.shard_id)
-  local known = wholes[member]
+  local catalog, shard_id = manager.catalog, member.shard_id
+  local version, known = catalog:shard_version(shard_id), catalog.shard_guards[shard_id]
   if not version then
-    manager.catalog.wants_versions = true
+    catalog.wants_versions = true
     return nil
   elseif not known or known.params[1] ~= version then
-    known = new_whole(manager.catalog, version)
-    wholes[member] = known
+    known = new_whole(catalog, version)
+    catalog.shard_guards[shard_id] = known
   end
   return known
 end

@@ -1,8 +1,11 @@
 /* bare.c - what the servers give to anybody: a client that does nothing but send and receive.
  *
- *   bare reads SECONDS IN_FLIGHT KEYS CONNINFO...    point reads, those that are answered together
- * sent anew bare syncs SECONDS IN_FLIGHT KEYS CONNINFO...    the same, each with a Sync of its own
- *   bare rows SQL CONNINFO...                        all rows of a query on each server
+ *   bare reads SECONDS IN_FLIGHT KEYS CONNINFO...
+ *       point reads; those that are answered together are sent anew together
+ *   bare syncs SECONDS IN_FLIGHT KEYS CONNINFO...
+ *       the same, each with a Sync of its own
+ *   bare rows SQL CONNINFO...
+ *       all rows of a query on each server
  *
  * libpq connects and prepares; then the protocol is spoken here.  Of what comes only the headers
  * are looked at: no row is taken apart, nothing is merged, nobody is waited for.  What a client
@@ -29,7 +32,7 @@ typedef struct server {
     PGconn *pg;
     int fd;
     char in[1 << 16], out[1 << 16];
-    size_t n_in, skip, n_out;
+    size_t n_in, n_out;
     unsigned rows, group; /* answered, of the group that is being answered */
     bool done;
 } server;
