@@ -98,7 +98,21 @@ local function open_socket(self)
   return true
 end
 
---- Open a cluster and answer for it. Yields.
+-- From before anybody is told where to ask on, so that whoever has been told can stop it as it should be stopped.
+local function catch_signals(options)
+  local last = (options.stop_timeout or STOP_TIMEOUT) + ALARM_AFTER
+  signal.catch(signals.HUP)
+  signal.catch(signals.TERM, last)
+  signal.catch(signals.INT, last)
+end
+
+local function release_signals()
+  for _, name in ipairs({ "HUP", "TERM", "INT" }) do
+    signal.release(signals[name])
+  end
+end
+
+--- Open a cluster and answer for it. Yields. Signals wait for `run` from then on.
 -- @tparam table options
 --
 -- - `cluster`: path of the cluster file
@@ -128,6 +142,7 @@ function serve.open(options)
   self.jobs = jobs.new(opened, opened.manager.options.jobs)
   opened.jobs = self.jobs
   self.watch = status.watch(opened)
+  catch_signals(options)
   local ok
   ok, err = open_http(self)
   if not ok then
@@ -190,10 +205,6 @@ end
 
 --- Serve until it is told to stop. SIGHUP reads the cluster file again, SIGTERM and SIGINT stop. Yields.
 function Service:run()
-  local last = (self.options.stop_timeout or STOP_TIMEOUT) + ALARM_AFTER
-  signal.catch(signals.HUP)
-  signal.catch(signals.TERM, last)
-  signal.catch(signals.INT, last)
   local interval = notify.interval()
   notify.send("READY=1")
   while not self.stopping do
@@ -230,6 +241,7 @@ function Service:close()
   end
   self.watch:stop()
   self.cluster:close()
+  release_signals()
 end
 
 return serve
