@@ -21,7 +21,7 @@ local BUCKET = "SELECT lunashard.guard($1::text, $2::text, $3::int8)"
 local BUCKETS = "SELECT lunashard.guard($1::text, u.b, u.v) FROM unnest($2::text[], $3::int8[]) AS u(b, v)"
 local SHARD = "SELECT lunashard.guard_shard($1::int8)"
 
--- What guards of a kind have in common; one is made for each statement.
+-- What guards of a kind have in common, which need not be written into each: every statement has one.
 local function kind(sql, replica)
   return { __index = { sql = sql, text = core.text(sql), replica = replica } }
 end

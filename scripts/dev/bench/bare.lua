@@ -1,5 +1,4 @@
 --- What the servers give to anybody: the client in bare.c, which does nothing but send and receive.
-local cjson = require("cjson.safe")
 local worker = require("worker")
 
 local bare = {}
@@ -9,22 +8,14 @@ local function run(ctx, ...)
   for _, server in ipairs(ctx.servers) do
     table.insert(argv, ("host=%s port=%d dbname=%s user=app sslmode=disable"):format(server.host, server.port, server.database))
   end
-  local result, reason = worker.run({ argv = argv, env = { PGPASSFILE = ctx.passfile } })
-  if not result then
-    return nil, reason
-  end
-  local figures = cjson.decode(result.stdout)
-  if not figures then
-    return nil, "it printed no figures"
-  end
-  return figures
+  return worker.figures(argv, { PGPASSFILE = ctx.passfile })
 end
 
 --- Point reads of the rows that every shard has. Yields.
 -- @tparam table ctx
 -- @int in_flight reads under way, evenly on all shards
 -- @tparam ?boolean own_syncs
--- @treturn[1] table `rate`, `cpu`
+-- @treturn[1] table `rate`
 -- @treturn[2] nil
 -- @treturn[2] string reason
 function bare.reads(ctx, in_flight, own_syncs)
@@ -35,7 +26,7 @@ end
 -- @tparam table ctx
 -- @string sql
 -- @int expected rows
--- @treturn[1] table `rate`, `cpu`
+-- @treturn[1] table `rate`
 -- @treturn[2] nil
 -- @treturn[2] string reason
 function bare.rows(ctx, sql, expected)

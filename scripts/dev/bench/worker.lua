@@ -27,8 +27,14 @@ function worker.run(options)
   return result
 end
 
-local function figures_of(argv)
-  local result, reason = worker.run({ argv = argv, env = { LUNASHARD_CLUSTER = false } })
+--- Run a program that prints its figures. Yields.
+-- @tparam {string,...} argv
+-- @tparam[opt] table env as of `lunashard.process.run`
+-- @treturn[1] table figures
+-- @treturn[2] nil
+-- @treturn[2] string reason
+function worker.figures(argv, env)
+  local result, reason = worker.run({ argv = argv, env = env or { LUNASHARD_CLUSTER = false } })
   if not result then
     return nil, reason
   end
@@ -50,7 +56,7 @@ function worker.ours(ctx, name, options)
   options.cluster = ctx.cluster_file
   options.seconds = ctx.seconds
   options.warm_up = ctx.warm_up
-  return figures_of({ worker.BINARY, "run", ctx.dir .. "/ours.lua", name, cjson.encode(options) })
+  return worker.figures({ worker.BINARY, "run", ctx.dir .. "/ours.lua", name, cjson.encode(options) })
 end
 
 --- Measure a peer that is a Python program. Yields.
@@ -64,7 +70,7 @@ function worker.python(ctx, name, options)
   options.warm_up = ctx.warm_up
   local path = ctx.work_dir .. "/options.json" -- not on the command line, for it holds the password
   assert(system.write_file(path, cjson.encode(options), 384))
-  return figures_of({ ctx.peers.asyncpg, "-B", ("%s/peers/%s.py"):format(ctx.dir, name), path })
+  return worker.figures({ ctx.peers.asyncpg, "-B", ("%s/peers/%s.py"):format(ctx.dir, name), path })
 end
 
 return worker

@@ -1,6 +1,5 @@
 --- Point reads by primary key.
 local bare = require("bare")
-local cjson = require("cjson.safe")
 local pgbench = require("pgbench")
 local pgbouncer = require("pgbouncer")
 local servers = require("servers")
@@ -54,15 +53,8 @@ local function by_bare(in_flight, own_syncs)
 end
 
 local function counting(ctx)
-  local result, reason = worker.run({
-    argv = { worker.BINARY, "run", ctx.dir .. "/counting.lua" },
-    env = { LUNASHARD_CLUSTER = false },
-  })
-  local figures = result and cjson.decode(result.stdout)
-  if not figures then
-    return nil, reason or "it printed no figures"
-  end
-  return { statement = figures.statement_ns * 1e-9 }
+  local figures, reason = worker.figures({ worker.BINARY, "run", ctx.dir .. "/counting.lua" })
+  return figures and { statement = figures.statement_ns * 1e-9 }, reason
 end
 
 local PGBENCH_32 = "pgbench -M prepared, 3 processes, 32 clients"
